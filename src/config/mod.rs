@@ -1,0 +1,4 @@
+//! What was written → what may run.
+
+pub mod model;
+pub mod secret;

@@ -1,0 +1,418 @@
+//! What may run: configuration types that cannot be wrong.
+//!
+//! [`super::resolve`] is the only place that makes them from a file; everything behind it may rely on
+//! what the types say (a prefix is canonical, an upstream has no user info, a header name is legal).
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::secret::SecretSource;
+
+/// A whole configuration, resolved and consistent.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[admin]`; `None` = no admin listener.
+    pub admin: Option<SocketAddr>,
+    /// `[credentials.*]`, in file order.
+    pub credentials: Vec<Arc<CredentialSpec>>,
+    /// `[callers.*]`, in file order. Empty = callers need not identify themselves.
+    pub callers: Vec<CallerSpec>,
+    /// `[[routes]]`, in file order. No two prefixes are equal.
+    pub routes: Vec<RouteSpec>,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// `[server]`: where callers connect and what is refused before anything else.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// TCP addresses to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// Worker threads; never 0 here (the file's 0 became the number of cores).
+    pub workers: usize,
+    /// Further `Host` values that pass: lower case, `name` (any port) or `name:port`.
+    pub allowed_hosts: Vec<String>,
+    /// Browser origins that pass: lower case, `scheme://host[:port]`.
+    pub allowed_origins: Vec<String>,
+    /// From the first byte of a request head to its end.
+    pub header_timeout: Duration,
+    /// How long a keep-alive connection may stand idle.
+    pub idle_timeout: Duration,
+    /// How long running requests may take to finish at shutdown.
+    pub drain_timeout: Duration,
+    /// Caller connections, over all workers.
+    pub max_connections: usize,
+    /// Size of a request head: request line and fields.
+    pub max_header_bytes: usize,
+}
+
+/// One `[credentials.NAME]`: what we hold and how we ask, profile defaults filled in.
+#[derive(Debug, Clone)]
+pub struct CredentialSpec {
+    /// NAME.
+    pub name: String,
+    /// The profile it came from.
+    pub provider: Option<String>,
+    /// The client's id at the provider; no secret.
+    pub client_id: String,
+    /// Where the client secret comes from; `None` only with [`ClientAuth::None`].
+    pub client_secret: Option<SecretSource>,
+    /// How we ask.
+    pub grant: Grant,
+    /// The `grant_type` parameter as sent; `None` = not sent (some providers want none).
+    pub grant_type: Option<String>,
+    /// The token endpoint.
+    pub token_url: Upstream,
+    /// Path and query of the token endpoint as sent in the request line (origin-form).
+    pub token_target: String,
+    /// How we prove who we are; exactly one method, never probed.
+    pub client_auth: ClientAuth,
+    /// How parameters are encoded.
+    pub body: TokenBody,
+    /// `scopes`, in file order.
+    pub scopes: Vec<String>,
+    /// Joins `scopes` into one parameter.
+    pub scope_separator: String,
+    /// `audience`, if any.
+    pub audience: Option<String>,
+    /// RFC 8707 `resource`, one parameter each.
+    pub resource: Vec<String>,
+    /// Further parameters of the token request.
+    pub params: Vec<(String, Param)>,
+    /// Further headers of the token request: lower-case legal names.
+    pub headers: Vec<(String, Param)>,
+    /// Name of the id parameter.
+    pub id_param: String,
+    /// Name of the secret parameter.
+    pub secret_param: String,
+    /// JSON pointer (RFC 6901) to the token; the empty pointer means that the whole body is the token.
+    pub token_field: String,
+    /// JSON pointer to the lifetime.
+    pub expires_field: String,
+    /// Unit of that lifetime.
+    pub expires_unit: ExpiresUnit,
+    /// Lifetime where the answer tells none.
+    pub default_ttl: Duration,
+    /// What the lifetime counts from.
+    pub expiry: Expiry,
+    /// When the first token is fetched.
+    pub warm: Warm,
+    /// Whether the token may go to a shared store.
+    pub share: bool,
+    /// How connections to provider *and* upstream leave this host.
+    pub net: Arc<NetSpec>,
+    /// The whole token call.
+    pub timeout: Duration,
+}
+
+/// A parameter or header of the token request: plain text, or a secret.
+#[derive(Debug, Clone)]
+pub enum Param {
+    /// Written in the file.
+    Plain(String),
+    /// Read from a secret source at each token request.
+    Secret(SecretSource),
+}
+
+/// `grant`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grant {
+    /// RFC 6749 section 4.4.
+    ClientCredentials,
+}
+
+/// `client_auth`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// `Authorization: Basic`, id and secret form-encoded first (RFC 6749 section 2.3.1).
+    Basic,
+    /// `Authorization: Basic` of the raw bytes, as many servers wrongly expect.
+    BasicRaw,
+    /// Id and secret as parameters of the body (or of the query with `body = "query"`).
+    Post,
+    /// Only the id, as a parameter.
+    None,
+}
+
+/// `body`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenBody {
+    /// `application/x-www-form-urlencoded`
+    Form,
+    /// `application/json`, one flat object.
+    Json,
+}
+
+/// `expires_unit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpiresUnit {
+    /// s
+    Seconds,
+    /// ms
+    Millis,
+}
+
+/// `expiry`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// From issue.
+    Fixed,
+    /// From the last use (Mythic Beasts).
+    Sliding,
+}
+
+/// `warm`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Warm {
+    /// The first request fetches; kept fresh while it is used.
+    OnUse,
+    /// Fetched at start and kept fresh.
+    Always,
+}
+
+/// What one route needs of its credential. Routes whose needs lead to equal keys share one token.
+#[derive(Debug, Clone)]
+pub struct TokenSpec {
+    /// Who asks.
+    pub credential: Arc<CredentialSpec>,
+    /// What for: the route's own `scopes`, else the API's, else the credential's.
+    pub scopes: Vec<String>,
+    /// `audience`, the same way.
+    pub audience: Option<String>,
+    /// `resource`, the same way.
+    pub resource: Vec<String>,
+}
+
+/// How connections leave this host. Connections with different specs are never shared.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct NetSpec {
+    /// Source address.
+    pub local_address: Option<IpAddr>,
+    /// Which family of a name's addresses may be used.
+    pub ip_family: IpFamily,
+    /// Roots in addition to the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `ip_family`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum IpFamily {
+    /// Both.
+    #[default]
+    Any,
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+}
+
+/// `http` or `https`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Plain text; only to loopback unless the route says `insecure_http`.
+    Http,
+    /// TLS 1.2 or 1.3.
+    Https,
+}
+
+impl Scheme {
+    /// As written in a URL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// The port that goes without saying.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// Scheme, host, port and base path: the only place where a token of a route may go.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Upstream {
+    /// Scheme.
+    pub scheme: Scheme,
+    /// Lower-case DNS name or address literal, IPv6 *without* brackets.
+    pub host: String,
+    /// Port, always explicit here.
+    pub port: u16,
+    /// What `Host` says: brackets around IPv6, the port only where it is not the default.
+    pub authority: String,
+    /// Plain text may leave this host (`insecure_http`); checked again on the address at each connection.
+    pub insecure: bool,
+    /// Base path: empty, or `/…` without a trailing slash; canonical (no dot segments, no query).
+    pub base_path: String,
+}
+
+/// One `[callers.NAME]`.
+#[derive(Debug, Clone)]
+pub struct CallerSpec {
+    /// NAME.
+    pub name: String,
+    /// How it is recognised.
+    pub identity: CallerIdentity,
+    /// Prefixes it may use; `None` = all.
+    pub routes: Option<Vec<String>>,
+    /// Allow-rules on top of the route's own; empty = everything that the route allows.
+    pub allow: Vec<Rule>,
+}
+
+/// How a caller is recognised.
+#[derive(Debug, Clone)]
+pub enum CallerIdentity {
+    /// SHA-256 of its API key.
+    ApiKey([u8; 32]),
+    /// An address range, as (network, prefix length).
+    Cidr(Vec<(IpAddr, u8)>),
+}
+
+/// `METHOD[,METHOD] GLOB`, below the route's prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// The rule as written, for messages.
+    pub text: String,
+    /// Upper-case methods; empty = any (`*`). `GET` covers `HEAD`.
+    pub methods: Vec<String>,
+    /// The glob's segments.
+    pub segments: Vec<GlobSegment>,
+}
+
+/// One segment of a glob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GlobSegment {
+    /// `**`: any number of segments, also none.
+    AnyDepth,
+    /// Literal text with `*` wildcards inside one segment: the parts between the stars
+    /// (`["a"]` = exactly `a`; `["", ""]` = `*`, one segment of any text).
+    Parts(Vec<String>),
+}
+
+/// Who may use a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteCallers {
+    /// Any known caller; anyone where no caller is defined.
+    Known,
+    /// Only these.
+    Named(Vec<String>),
+    /// `["*"]`: anyone, on loopback only.
+    Anyone,
+}
+
+/// `mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolicyMode {
+    /// Denials are denials.
+    Enforce,
+    /// Denials are only logged.
+    Report,
+}
+
+/// One `[[routes]]`.
+#[derive(Debug, Clone)]
+pub struct RouteSpec {
+    /// Canonical prefix: empty (everything) or `/…` without a trailing slash.
+    pub prefix: String,
+    /// Where it leads.
+    pub upstream: Upstream,
+    /// The token it needs. There is no route without one.
+    pub token: Arc<TokenSpec>,
+    /// Paths (decoded, canonical, below the upstream's base) that are never forwarded: the provider's own token endpoint.
+    pub forbidden_paths: Vec<String>,
+    /// `allow`
+    pub allow: Vec<Rule>,
+    /// `deny`
+    pub deny: Vec<Rule>,
+    /// `callers`
+    pub callers: RouteCallers,
+    /// `mode`
+    pub mode: PolicyMode,
+    /// `inject`
+    pub inject: Inject,
+    /// `set_headers`: lower-case legal names and values.
+    pub set_headers: Vec<(String, String)>,
+    /// `remove_headers`: lower-case names.
+    pub remove_headers: Vec<String>,
+    /// `host`
+    pub host: HostPolicy,
+    /// `connect_timeout`
+    pub connect_timeout: Duration,
+    /// `response_timeout`: from the request's last byte to the response head.
+    pub response_timeout: Duration,
+    /// `body_idle_timeout`
+    pub body_idle_timeout: Duration,
+    /// `max_body`
+    pub max_body: Option<u64>,
+    /// `replay_buffer`
+    pub replay_buffer: usize,
+    /// `retry_on`: statuses that mean "this token is no good".
+    pub retry_on: Vec<u16>,
+    /// `max_in_flight`
+    pub max_in_flight: usize,
+    /// `allow_empty_segments`
+    pub allow_empty_segments: bool,
+}
+
+/// `inject`: `NAME: PREFIX{token}SUFFIX`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inject {
+    /// Lower-case header name.
+    pub name: String,
+    /// Before the token.
+    pub prefix: String,
+    /// After the token.
+    pub suffix: String,
+}
+
+/// `host`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostPolicy {
+    /// The upstream's own name.
+    Upstream,
+    /// What the caller sent.
+    Preserve,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Default)]
+pub struct Log {
+    /// `format`
+    pub format: LogFormat,
+    /// `access`
+    pub access: AccessLog,
+}
+
+/// `log.format`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `log.access`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AccessLog {
+    /// No access line.
+    #[default]
+    Off,
+    /// To standard output.
+    Stdout,
+    /// To standard error.
+    Stderr,
+    /// Appended to a file.
+    File(PathBuf),
+}

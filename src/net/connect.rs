@@ -1,0 +1,174 @@
+//! Name → address → TCP → TLS, under one deadline.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls::{ClientConfig, pki_types::ServerName};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::{Stream, tls};
+use crate::config::model::{IpFamily, NetSpec, Scheme, Upstream};
+
+/// Where a connection goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// Plain or TLS.
+    pub scheme: Scheme,
+    /// DNS name or address literal.
+    pub host: &'a str,
+    /// Port.
+    pub port: u16,
+    /// Plain text may leave this host (`insecure_http`); else a plain target must be a loopback address.
+    pub insecure: bool,
+}
+
+impl<'a> Target<'a> {
+    /// The target of an upstream or token endpoint.
+    pub fn of(upstream: &'a Upstream) -> Self {
+        let Upstream { scheme, host, port, insecure, .. } = upstream;
+        Self { scheme: *scheme, host, port: *port, insecure: *insecure }
+    }
+}
+
+/// Why there is no connection. The text names the server and never holds a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The name does not resolve, or to no address of the wanted family.
+    #[error("cannot resolve {host}: {why}")]
+    Name {
+        /// The name.
+        host: String,
+        /// Why.
+        why: String,
+    },
+    /// No address accepted the connection.
+    #[error("cannot connect to {host}:{port}: {source}")]
+    Tcp {
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The last address's error.
+        source: io::Error,
+    },
+    /// The handshake failed: certificate, name, version.
+    #[error("TLS with {host}:{port} failed: {source}")]
+    Tls {
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not connected within the timeout.
+    #[error("no connection to {host}:{port} within {timeout:?}")]
+    Timeout {
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The timeout.
+        timeout: Duration,
+    },
+    /// Plain text to an address that is not loopback.
+    #[error("{host} is not a loopback address and plain http to it is not allowed")]
+    NotLoopback {
+        /// The host.
+        host: String,
+    },
+}
+
+/// Makes connections by the rules of one [`NetSpec`].
+#[derive(Debug, Clone)]
+pub struct Connector {
+    spec: Arc<NetSpec>,
+    tls: Arc<ClientConfig>,
+}
+
+impl Connector {
+    /// Reads the roots. The error names the file that is to blame.
+    pub fn new(spec: Arc<NetSpec>) -> Result<Self, String> {
+        let tls = tls::client_config(&spec)?;
+        Ok(Self { spec, tls })
+    }
+
+    /// Connects, TLS included, within `timeout`. `TCP_NODELAY` is set.
+    pub async fn connect(&self, target: Target<'_>, timeout: Duration) -> Result<Stream, ConnectError> {
+        let late = || ConnectError::Timeout { host: target.host.to_owned(), port: target.port, timeout };
+        tokio::time::timeout(timeout, self.connect_now(target)).await.map_err(|_| late())?
+    }
+
+    async fn connect_now(&self, target: Target<'_>) -> Result<Stream, ConnectError> {
+        let addresses = self.resolve(target).await?;
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        let mut connected = None;
+        for address in addresses {
+            if target.scheme == Scheme::Http && !target.insecure && !address.ip().is_loopback() {
+                return Err(ConnectError::NotLoopback { host: target.host.to_owned() });
+            }
+            match self.dial(address).await {
+                Ok(tcp) => {
+                    connected = Some(tcp);
+                    break;
+                }
+                Err(e) => last = e,
+            }
+        }
+        let (host, port) = (target.host.to_owned(), target.port);
+        let Some(tcp) = connected else {
+            return Err(ConnectError::Tcp { host, port, source: last });
+        };
+        match target.scheme {
+            Scheme::Http => Ok(Stream::Plain(tcp)),
+            Scheme::Https => match self.handshake(target.host, tcp).await {
+                Ok(stream) => Ok(stream),
+                Err(source) => Err(ConnectError::Tls { host, port, source }),
+            },
+        }
+    }
+
+    async fn resolve(&self, target: Target<'_>) -> Result<Vec<SocketAddr>, ConnectError> {
+        let unresolved = |why: String| ConnectError::Name { host: target.host.to_owned(), why };
+        let mut addresses: Vec<SocketAddr> = match target.host.parse::<IpAddr>() {
+            Ok(ip) => vec![SocketAddr::new(ip, target.port)],
+            Err(_) => tokio::net::lookup_host((target.host, target.port))
+                .await
+                .map_err(|e| unresolved(e.to_string()))?
+                .collect(),
+        };
+        addresses.retain(|a| match self.spec.ip_family {
+            IpFamily::Any => true,
+            IpFamily::V4 => a.is_ipv4(),
+            IpFamily::V6 => a.is_ipv6(),
+        });
+        if let Some(local) = self.spec.local_address {
+            addresses.retain(|a| a.is_ipv4() == local.is_ipv4());
+        }
+        if addresses.is_empty() {
+            return Err(unresolved("no address of the wanted family".to_owned()));
+        }
+        Ok(addresses)
+    }
+
+    async fn dial(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        if let Some(local) = self.spec.local_address {
+            socket.bind(&SocketAddr::new(local, 0).into())?;
+        }
+        TcpSocket::from_std_stream(socket.into()).connect(address).await
+    }
+
+    async fn handshake(&self, host: &str, tcp: TcpStream) -> io::Result<Stream> {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let tls = tokio_rustls::TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await?;
+        Ok(Stream::Tls(Box::new(tls)))
+    }
+}

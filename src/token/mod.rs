@@ -1,0 +1,3 @@
+//! The life of a token.
+
+pub mod bearer;
