@@ -1,0 +1,294 @@
+//! Which header fields go on, which are dropped, and which are set, in both directions.
+//!
+//! The order is the point: hop-by-hop fields (RFC 9110 section 7.6.1) and everything that `Connection`
+//! names are left out *first*, the caller's credentials with them; our own fields come after; the token is
+//! written last. So no spelling of `Connection: authorization` can cost us our header.
+
+use crate::{
+    config::model::{HostPolicy, RouteSpec},
+    wire::{
+        Framing, Kind, RequestHead, ResponseHead, Version,
+        field::{Field, list},
+    },
+};
+
+/// Fields that speak of one connection only, in either direction.
+const fn is_hop_by_hop(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Connection
+            | Kind::Http2Settings
+            | Kind::KeepAlive
+            | Kind::ProxyAuthenticate
+            | Kind::ProxyAuthenticationInfo
+            | Kind::ProxyAuthorization
+            | Kind::ProxyConnection
+            | Kind::Te
+            | Kind::Trailer
+            | Kind::TransferEncoding
+            | Kind::Upgrade
+    )
+}
+
+/// Fields of a request that are ours to write, or that a caller could use to be someone or something else.
+const fn is_ours(kind: Kind) -> bool {
+    matches!(
+        kind,
+        // Framing and target: written anew from what was judged.
+        Kind::Host | Kind::ContentLength | Kind::Expect
+        // The caller's own credentials never go on.
+            | Kind::Authorization | Kind::XApiKey
+        // Where the request came from is ours to say.
+            | Kind::Forwarded | Kind::XForwardedFor | Kind::XForwardedHost | Kind::XForwardedPort
+            | Kind::XForwardedPrefix | Kind::XForwardedProto | Kind::XForwardedServer | Kind::XForwardedSsl
+            | Kind::XRealIp | Kind::XRequestId | Kind::Via
+        // A second method or path beside the one that policy judged.
+            | Kind::XHttpMethodOverride | Kind::XHttpMethod | Kind::XMethodOverride | Kind::XOriginalUrl
+            | Kind::XRewriteUrl
+    )
+}
+
+/// The names that `Connection` options give, other than the two that mean persistence.
+fn connection_options<'a>(fields: &'a [Field], bytes: &'a [u8]) -> Vec<&'a [u8]> {
+    let mut named = Vec::new();
+    for field in fields.iter().filter(|f| f.kind == Kind::Connection) {
+        named
+            .extend(list(field.value(bytes)).filter(|option| {
+                !option.eq_ignore_ascii_case(b"close") && !option.eq_ignore_ascii_case(b"keep-alive")
+            }));
+    }
+    named
+}
+
+fn is_named(names: &[&[u8]], name: &[u8]) -> bool {
+    names.iter().any(|n| n.eq_ignore_ascii_case(name))
+}
+
+fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn number(out: &mut Vec<u8>, mut n: u64) {
+    let mut digits = [0_u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (n % 10) as u8;
+        n /= 10;
+        if n == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+fn framing_line(out: &mut Vec<u8>, framing: Framing) {
+    match framing {
+        Framing::Length(n) => {
+            out.extend_from_slice(b"Content-Length: ");
+            number(out, n);
+            out.extend_from_slice(b"\r\n");
+        }
+        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        Framing::None | Framing::UntilClose => {}
+    }
+}
+
+/// What one route does to the head of each request, worked out once.
+#[derive(Debug)]
+pub struct RequestRules {
+    /// Lower-case names that are left out beyond the rules for every route.
+    dropped: Vec<Vec<u8>>,
+    /// Ready lines of `set_headers`.
+    set: Vec<u8>,
+    /// `None` = what the caller sent.
+    host: Option<Vec<u8>>,
+    /// `Authorization: Bearer `
+    inject: Vec<u8>,
+    inject_end: Vec<u8>,
+}
+
+/// What differs from request to request.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestFacts<'a> {
+    /// The upstream's base path.
+    pub base_path: &'a [u8],
+    /// The approved bytes below it: path and query.
+    pub rest: &'a [u8],
+    /// The caller's address, if it has one.
+    pub peer: &'a [u8],
+    /// `http` or `https`: how the caller reached us.
+    pub scheme: &'a [u8],
+    /// The request's id.
+    pub request_id: &'a [u8],
+    /// The token.
+    pub token: &'a str,
+}
+
+impl RequestRules {
+    /// Works out the rules of `route`.
+    pub fn new(route: &RouteSpec) -> Self {
+        let mut dropped: Vec<Vec<u8>> = route.remove_headers.iter().map(|name| name.clone().into_bytes()).collect();
+        dropped.extend(route.set_headers.iter().map(|(name, _)| name.clone().into_bytes()));
+        if route.inject.name != "authorization" {
+            dropped.push(route.inject.name.clone().into_bytes());
+        }
+        let mut set = Vec::new();
+        for (name, value) in &route.set_headers {
+            line(&mut set, name.as_bytes(), value.as_bytes());
+        }
+        let name = if route.inject.name == "authorization" { "Authorization" } else { &route.inject.name };
+        Self {
+            dropped,
+            set,
+            host: (route.host == HostPolicy::Upstream).then(|| route.upstream.authority.clone().into_bytes()),
+            inject: format!("{name}: {}", route.inject.prefix).into_bytes(),
+            inject_end: format!("{}\r\n\r\n", route.inject.suffix).into_bytes(),
+        }
+    }
+
+    fn passes(&self, field: Field, bytes: &[u8], named: &[&[u8]]) -> bool {
+        if field.kind != Kind::Other && (is_hop_by_hop(field.kind) || is_ours(field.kind)) {
+            return false;
+        }
+        let name = field.name(bytes);
+        !is_named(named, name)
+            && !self.dropped.iter().any(|d| name.eq_ignore_ascii_case(d))
+            && !name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-"))
+    }
+
+    /// The names of `request`'s fields that are not passed on, for `explain`.
+    pub fn left_out<'a>(&self, request: &'a RequestHead, bytes: &'a [u8]) -> Vec<&'a [u8]> {
+        let named = connection_options(&request.fields, bytes);
+        request.fields.iter().filter(|f| !self.passes(**f, bytes, &named)).map(|f| f.name(bytes)).collect()
+    }
+
+    /// Appends the whole upstream head to `out`, the token as its very last field.
+    pub fn write(&self, out: &mut Vec<u8>, request: &RequestHead, bytes: &[u8], facts: RequestFacts<'_>) {
+        out.extend_from_slice(request.method(bytes).as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(facts.base_path);
+        if facts.base_path.is_empty() && !facts.rest.starts_with(b"/") {
+            out.push(b'/');
+        }
+        out.extend_from_slice(facts.rest);
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        line(out, b"Host", self.host.as_deref().unwrap_or_else(|| request.host(bytes)));
+
+        let named = connection_options(&request.fields, bytes);
+        for field in &request.fields {
+            if self.passes(*field, bytes, &named) {
+                line(out, field.name(bytes), field.value(bytes));
+            }
+        }
+        framing_line(out, request.framing);
+        if request.expects_continue {
+            line(out, b"Expect", b"100-continue");
+        }
+        if !facts.peer.is_empty() {
+            line(out, b"X-Forwarded-For", facts.peer);
+        }
+        line(out, b"X-Forwarded-Proto", facts.scheme);
+        line(out, b"X-Forwarded-Host", request.host(bytes));
+        out.extend_from_slice(b"Via: ");
+        for via in request.values(bytes, Kind::Via) {
+            out.extend_from_slice(via);
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(match request.version {
+            Version::H10 => b"1.0 cupbearer\r\n",
+            Version::H11 => b"1.1 cupbearer\r\n",
+        });
+        line(out, b"X-Request-Id", facts.request_id);
+        out.extend_from_slice(&self.set);
+
+        out.extend_from_slice(&self.inject);
+        out.extend_from_slice(facts.token.as_bytes());
+        out.extend_from_slice(&self.inject_end);
+    }
+}
+
+/// What happens to one field of a response.
+pub enum ResponseField {
+    /// Passed on as it is.
+    Keep,
+    /// Left out.
+    Drop,
+    /// Passed on with this value.
+    Replace(Vec<u8>),
+}
+
+/// How a response head is written for the caller.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseFacts<'a> {
+    /// How the body goes to the caller.
+    pub framing: Framing,
+    /// In an answer without a body, the length that the upstream told (HEAD, 304).
+    pub told_length: bool,
+    /// The request's id.
+    pub request_id: &'a [u8],
+    /// What `Connection` says, empty = nothing.
+    pub connection: &'a [u8],
+    /// A `Proxy-Status` of ours, empty = none.
+    pub proxy_status: &'a [u8],
+}
+
+/// Appends the caller's head for an upstream's answer to `out`; `rewrite` judges each field that passed.
+pub fn write_response(
+    out: &mut Vec<u8>,
+    response: &ResponseHead,
+    bytes: &[u8],
+    facts: ResponseFacts<'_>,
+    mut rewrite: impl FnMut(Kind, &[u8]) -> ResponseField,
+) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    number(out, u64::from(response.status));
+    out.push(b' ');
+    out.extend_from_slice(response.reason(bytes));
+    out.extend_from_slice(b"\r\n");
+    let named = connection_options(&response.fields, bytes);
+    for field in &response.fields {
+        let name = field.name(bytes);
+        let dropped = match field.kind {
+            Kind::Other => is_named(&named, name),
+            Kind::ContentLength => !facts.told_length,
+            // `Alt-Svc` speaks of the upstream's own address; taken for ours it would lead callers elsewhere.
+            Kind::AltSvc => true,
+            kind => is_hop_by_hop(kind) || is_named(&named, name),
+        };
+        if dropped {
+            continue;
+        }
+        match (field.kind, field.value(bytes)) {
+            (Kind::Other | Kind::ContentLength, value) => line(out, name, value),
+            // The caller gets the id that it can find in our log; the upstream's own is not lost.
+            (Kind::XRequestId, value) if value == facts.request_id => {}
+            (Kind::XRequestId, value) => line(out, b"X-Upstream-Request-Id", value),
+            (kind, value) => match rewrite(kind, value) {
+                ResponseField::Keep => line(out, name, value),
+                ResponseField::Drop => {}
+                ResponseField::Replace(value) => line(out, name, &value),
+            },
+        }
+    }
+    framing_line(out, facts.framing);
+    if !facts.connection.is_empty() {
+        line(out, b"Connection", facts.connection);
+    }
+    if !facts.proxy_status.is_empty() {
+        line(out, b"Proxy-Status", facts.proxy_status);
+    }
+    line(out, b"X-Request-Id", facts.request_id);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether a caller's `X-Request-Id` may be used: short, and nothing that could break a log line.
+pub fn is_usable_request_id(value: &[u8]) -> bool {
+    (1..=128).contains(&value.len())
+        && value
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/' | b'=' | b'+'))
+}
