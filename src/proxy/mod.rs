@@ -1,1 +1,29 @@
-//! (see ARCHITECTURE.md)
+//! THE DATA PLANE: the path of a request, one copy of it per core.
+//!
+//! 1. [`listener`] **accepts** a connection; [`connection`] serves request after request on it.
+//! 2. [`admission`] **admits**: a strict head, within its limits and its time, and a place for it.
+//! 3. [`guard`] **routes**: the one canonical path, the longest prefix,
+//! 4. and **guards**: host, origin, caller, policy.
+//! 5. [`authorize`] reads the route's bearer, or waits for it with a deadline.
+//! 6. [`forward`] makes the attempts; [`exchange`] is one of them: both directions at once, on a
+//!    connection of [`upstream`]'s pools, bodies moved by [`body`].
+//! 7. [`respond`] cleans the answer's head, keeps its references behind the prefix, streams its body.
+//!
+//! Whatever fails ends in [`error`], the only place that makes answers of cupbearer's own.
+//! [`worker`] is one core: everything above runs on it alone, without locks.
+
+mod admission;
+mod authorize;
+mod body;
+mod buffer;
+mod connection;
+mod error;
+mod exchange;
+mod forward;
+mod guard;
+mod respond;
+mod timer;
+mod upstream;
+
+pub mod listener;
+pub mod worker;

@@ -1,0 +1,173 @@
+//! 2 admit — a strict head within its limits and its time, and a place for it.
+
+use std::{cell::Cell, future::poll_fn, io, rc::Rc, task::Poll, time::Instant};
+
+use super::{
+    buffer::{Buffers, SMALL},
+    error::{Code, ProxyError},
+    exchange::Caller,
+};
+use crate::{
+    config::model::Server,
+    wire::{HeadError, head::head_end},
+};
+
+/// What came in place of a head.
+pub(super) enum NoHead {
+    /// The caller closed, or stayed idle for too long: nothing to answer.
+    Ended,
+    /// The head is refused; the connection cannot go on.
+    Refused(ProxyError),
+}
+
+/// Waits for the next request and reads its head into `caller.side.buf`; returns its length.
+///
+/// `idle` says meanwhile that nothing would be lost if the connection were closed.
+pub(super) async fn head(
+    caller: &mut Caller,
+    buffers: &Buffers,
+    limits: &Server,
+    idle: &Cell<bool>,
+) -> Result<usize, NoHead> {
+    if caller.side.buf.is_empty() {
+        buffers.give(std::mem::take(&mut caller.side.buf));
+        idle.set(true);
+        readable(caller, Instant::now() + limits.idle_timeout).await?;
+        caller.side.buf = buffers.small();
+    }
+    let deadline = Instant::now() + limits.header_timeout;
+    let mut scanned = 0;
+    loop {
+        skip_empty_line(caller);
+        let filled = caller.side.buf.filled();
+        if let Some(length) = head_end(filled, scanned) {
+            idle.set(false);
+            if length > limits.max_header_bytes {
+                return Err(NoHead::Refused(too_large(filled, limits)));
+            }
+            return Ok(length);
+        }
+        scanned = filled.len();
+        if scanned >= limits.max_header_bytes {
+            return Err(NoHead::Refused(too_large(filled, limits)));
+        }
+        if caller.side.buf.space().is_empty() {
+            let size = caller.side.buf.size().max(SMALL) * 2;
+            caller.side.buf.grow(size);
+        }
+        fill(caller, deadline).await?;
+        idle.set(caller.side.buf.is_empty());
+    }
+}
+
+/// Some old clients send an empty line after a body (RFC 9112 section 2.2).
+fn skip_empty_line(caller: &mut Caller) {
+    if caller.side.buf.filled().starts_with(b"\r\n") {
+        caller.side.buf.consume(2);
+    }
+}
+
+async fn readable(caller: &mut Caller, deadline: Instant) -> Result<(), NoHead> {
+    caller.timer.set(deadline);
+    poll_fn(|cx| match caller.side.io.poll_read_ready(cx) {
+        Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+        Poll::Ready(Err(_)) => Poll::Ready(Err(NoHead::Ended)),
+        Poll::Pending => caller.timer.poll(cx).map(|()| Err(NoHead::Ended)),
+    })
+    .await
+}
+
+async fn fill(caller: &mut Caller, deadline: Instant) -> Result<(), NoHead> {
+    poll_fn(|cx| match caller.side.poll_fill(cx) {
+        Poll::Ready(Ok(0)) => Poll::Ready(Err(truncated(caller))),
+        Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+        Poll::Ready(Err(_)) => Poll::Ready(Err(NoHead::Ended)),
+        Poll::Pending => {
+            caller.timer.set(deadline);
+            caller.timer.poll(cx).map(|()| Err(slow(caller)))
+        }
+    })
+    .await
+}
+
+fn truncated(caller: &Caller) -> NoHead {
+    if caller.side.buf.is_empty() {
+        return NoHead::Ended;
+    }
+    NoHead::Refused(ProxyError::new(Code::BadRequest, "the request head ended before its empty line"))
+}
+
+fn slow(caller: &Caller) -> NoHead {
+    if caller.side.buf.is_empty() {
+        return NoHead::Ended;
+    }
+    NoHead::Refused(ProxyError::new(Code::RequestTimeout, "the request head did not arrive within header_timeout"))
+}
+
+/// Whether the target or the fields are to blame is known once the request line is whole.
+fn too_large(filled: &[u8], limits: &Server) -> ProxyError {
+    let limit = limits.max_header_bytes;
+    let line = memchr::memchr(b'\n', filled).unwrap_or(filled.len());
+    if line > limit / 2 {
+        ProxyError::new(Code::UriTooLong, format!("the request line alone is larger than {} bytes", limit / 2))
+    } else {
+        ProxyError::new(Code::HeadTooLarge, format!("the request head is larger than {limit} bytes (max_header_bytes)"))
+    }
+}
+
+/// The answer to a head that breaks the grammar.
+pub(super) fn refusal(error: HeadError) -> ProxyError {
+    let code = match error {
+        HeadError::Version => Code::BadVersion,
+        HeadError::TooManyFields => Code::HeadTooLarge,
+        HeadError::UnknownEncoding => Code::UnknownCoding,
+        HeadError::Expectation => Code::BadExpectation,
+        _ => Code::BadRequest,
+    };
+    ProxyError::new(code, error.to_string())
+}
+
+/// A place among the running requests of a route, given back on drop.
+pub(super) struct Permit {
+    running: Rc<Cell<usize>>,
+}
+
+impl Permit {
+    /// Takes a place; `limit` is this core's share.
+    pub(super) fn take(running: &Rc<Cell<usize>>, limit: usize) -> Result<Self, ProxyError> {
+        if running.get() >= limit {
+            let text = "too many requests of this route are running (max_in_flight)";
+            return Err(ProxyError::new(Code::Overloaded, text).retry_after(1));
+        }
+        running.set(running.get() + 1);
+        Ok(Self { running: Rc::clone(running) })
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.running.set(self.running.get() - 1);
+    }
+}
+
+/// Reads and throws away what a caller still sends after its answer, so that closing does not reset the
+/// connection under the answer (RFC 9112 section 9.6). Bounded in bytes and time.
+pub(super) async fn linger(caller: &mut Caller) {
+    use std::time::Duration;
+    use tokio::io::AsyncWriteExt as _;
+    const MOST: usize = 1024 * 1024;
+    const LONGEST: Duration = Duration::from_secs(2);
+    let mut left = MOST;
+    let drain = async {
+        let _: io::Result<()> = caller.side.io.shutdown().await;
+        while left > 0 {
+            let used = caller.side.buf.len();
+            caller.side.buf.consume(used);
+            match poll_fn(|cx| caller.side.poll_fill(cx)).await {
+                Ok(n) if n > 0 => left = left.saturating_sub(n),
+                _ => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LONGEST, drain).await;
+}

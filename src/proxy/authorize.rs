@@ -1,0 +1,38 @@
+//! 5 authorize — reads the route's bearer, or waits for it with a deadline. No request fetches a token.
+
+use std::time::{Duration, Instant};
+
+use super::error::ProxyError;
+use crate::{
+    snapshot::Route,
+    token::bearer::{Decision, Now, Unavailable},
+};
+
+/// Beyond the token call's own timeout: queueing, connecting, publishing.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// Waits until a token newer than generation `above` (0 = any) may be used. At once where one is fresh.
+pub(super) async fn authorize(route: &Route, above: u64) -> Result<(), ProxyError> {
+    if matches!(route.bearer.glance().decide(Now::read()), Decision::Use(bearer) if bearer.generation > above) {
+        return Ok(());
+    }
+    let credential = &route.spec.token.credential;
+    let deadline = Instant::now() + credential.timeout + SLACK;
+    route.bearer.wait(above, deadline).await.map_err(|why| ProxyError::no_token(why, &credential.name))
+}
+
+/// Gives the token to `write`, at the last moment before it is sent, and returns its generation.
+///
+/// `None` where the token has expired or was rejected since [`authorize`]: then that has to be done again.
+pub(super) fn with_token(route: &Route, write: impl FnOnce(&str)) -> Result<Option<u64>, ProxyError> {
+    match route.bearer.glance().decide(Now::read()) {
+        Decision::Use(bearer) | Decision::WaitOr(bearer) => {
+            write(bearer.token.expose());
+            Ok(Some(bearer.generation))
+        }
+        Decision::Wait => Ok(None),
+        Decision::Fail(failure) => {
+            Err(ProxyError::no_token(Unavailable::Failed(failure.clone()), &route.spec.token.credential.name))
+        }
+    }
+}

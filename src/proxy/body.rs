@@ -1,0 +1,315 @@
+//! How a body is moved: one piece of code for both directions and every pair of framings.
+//!
+//! A [`Pump`] reads from one side, takes the framing off, puts the other framing on, and writes to the
+//! other side. It holds at most one buffer, so a slow reader slows the writer down (back-pressure) and
+//! memory stays flat. A body that ends too early is an error; its end is never made up.
+
+use std::{
+    cell::Cell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::buffer::{Buffer, LARGE};
+use crate::wire::{
+    Chunked, Framing,
+    chunked::{self, ChunkError},
+};
+
+/// A stream and what has been read ahead of it.
+#[derive(Debug)]
+pub(super) struct Side<S> {
+    pub(super) io: S,
+    pub(super) buf: Buffer,
+}
+
+impl<S: AsyncRead + Unpin> Side<S> {
+    /// Reads more into the buffer; 0 = the stream has ended. The buffer must have space.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = ReadBuf::new(self.buf.space());
+        debug_assert!(space.remaining() > 0, "a full buffer cannot tell the end from its own fullness");
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut space))?;
+        let n = space.filled().len();
+        self.buf.advance(n);
+        Poll::Ready(Ok(n))
+    }
+}
+
+/// Why a body stopped.
+#[derive(Debug)]
+pub(super) enum PumpError {
+    /// It ended before its end.
+    Truncated,
+    /// The reading side failed.
+    Read(io::Error),
+    /// It breaks the chunked grammar.
+    Grammar(ChunkError),
+    /// The writing side failed.
+    Write(io::Error),
+    /// It is larger than the route allows.
+    TooLarge,
+}
+
+#[derive(Debug)]
+enum Source {
+    Length(u64),
+    Chunked(Chunked),
+    UntilClose,
+    Done,
+}
+
+/// The first bytes of a request's body, held in case it has to be sent again: up to the route's limit, and
+/// within a budget that all requests of the core share.
+#[derive(Debug)]
+pub(super) struct Replay {
+    held: Vec<u8>,
+    limit: usize,
+    budget: Rc<Cell<usize>>,
+    overflowed: bool,
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+impl Replay {
+    pub(super) fn new(limit: usize, budget: &Rc<Cell<usize>>) -> Self {
+        Self { held: Vec::new(), limit, budget: Rc::clone(budget), overflowed: false }
+    }
+
+    fn hold(&mut self, data: &[u8]) {
+        if data.is_empty() || self.overflowed {
+            return;
+        }
+        let left = self.budget.get().checked_sub(data.len());
+        match left.filter(|_| self.held.len() + data.len() <= self.limit) {
+            Some(left) => {
+                self.budget.set(left);
+                self.held.extend_from_slice(data);
+            }
+            None => {
+                self.overflowed = true;
+                self.let_go();
+            }
+        }
+    }
+
+    fn let_go(&mut self) {
+        self.budget.set(self.budget.get() + self.held.len());
+        self.held = Vec::new();
+    }
+
+    /// Whether everything that was taken from the caller so far can be sent again.
+    pub(super) fn is_possible(&self) -> bool {
+        !self.overflowed
+    }
+}
+
+/// Moves one body; see the module.
+#[derive(Debug)]
+pub(super) struct Pump {
+    source: Source,
+    chunk: bool,
+    staged: Vec<u8>,
+    written: usize,
+    ended: bool,
+    left_allowed: u64,
+    /// Body bytes taken from the source.
+    pub(super) taken: u64,
+    /// Counts up with every byte that moves; whoever watches for idleness compares it.
+    pub(super) progress: u64,
+}
+
+/// Body bytes that are sent with the head in one write.
+const COALESCE: usize = 8 * 1024;
+
+impl Pump {
+    /// A pump for a body that arrives as `from` and goes out as `to`, after `head`.
+    pub(super) fn new(head: Vec<u8>, from: Framing, to: Framing, max: Option<u64>) -> Self {
+        let source = match from {
+            Framing::None | Framing::Length(0) => Source::Done,
+            Framing::Length(n) => Source::Length(n),
+            Framing::Chunked => Source::Chunked(Chunked::default()),
+            Framing::UntilClose => Source::UntilClose,
+        };
+        let left_allowed = max.unwrap_or(u64::MAX);
+        let chunk = to == Framing::Chunked;
+        Self { source, chunk, staged: head, written: 0, ended: false, left_allowed, taken: 0, progress: 0 }
+    }
+
+    /// The same source with a new head, for a second attempt: what was taken is sent from `replay`.
+    pub(super) fn again(&mut self, head: Vec<u8>, replay: &Replay) {
+        self.staged = head;
+        (self.written, self.ended) = (0, false);
+        if self.chunk {
+            chunked::encode(&replay.held, &mut self.staged);
+        } else {
+            self.staged.extend_from_slice(&replay.held);
+        }
+    }
+
+    /// Whether the whole body has been taken from its source.
+    pub(super) fn source_is_done(&self) -> bool {
+        matches!(self.source, Source::Done)
+    }
+
+    /// The memory of the staged head, for the next one.
+    pub(super) fn into_staged(mut self) -> Vec<u8> {
+        self.staged.clear();
+        self.staged
+    }
+
+    /// Moves what can be moved; ready when the body's end is written and flushed.
+    pub(super) fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Side<R>,
+        to: &mut W,
+        mut replay: Option<&mut Replay>,
+    ) -> Poll<Result<(), PumpError>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            let head_waits = self.written == 0 && !self.staged.is_empty() && self.staged.len() < COALESCE;
+            if head_waits && !self.ended && !from.buf.is_empty() {
+                self.stage(&mut from.buf, COALESCE, replay.as_deref_mut())?;
+            }
+            self.finish();
+            while self.written < self.staged.len() {
+                let n = ready!(Pin::new(&mut *to).poll_write(cx, &self.staged[self.written..]))
+                    .map_err(PumpError::Write)?;
+                if n == 0 {
+                    return Poll::Ready(Err(PumpError::Write(io::ErrorKind::WriteZero.into())));
+                }
+                self.written += n;
+                self.progress += n as u64;
+            }
+            self.staged.clear();
+            self.written = 0;
+            if self.ended {
+                return Pin::new(&mut *to).poll_flush(cx).map_err(PumpError::Write);
+            }
+            if !from.buf.is_empty() {
+                if self.chunk || matches!(self.source, Source::Chunked(_)) {
+                    self.stage(&mut from.buf, usize::MAX, replay.as_deref_mut())?;
+                } else {
+                    ready!(self.pass(cx, &mut from.buf, to, replay.as_deref_mut()))?;
+                }
+                continue;
+            }
+            match from.poll_fill(cx) {
+                Poll::Ready(Ok(0)) if matches!(self.source, Source::UntilClose) => self.source = Source::Done,
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(PumpError::Truncated)),
+                Poll::Ready(Ok(n)) => {
+                    self.progress += n as u64;
+                    if from.buf.len() == from.buf.size() {
+                        // More comes than fits: a larger buffer saves system calls.
+                        from.buf.grow(LARGE);
+                    }
+                }
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(PumpError::Read(e))),
+                Poll::Pending => {
+                    // What was written must not wait in a TLS buffer for more that may never come.
+                    let _ = Pin::new(&mut *to).poll_flush(cx).map_err(PumpError::Write)?;
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Once the source is done, stages the end of the body.
+    fn finish(&mut self) {
+        if !self.ended && matches!(self.source, Source::Done) {
+            self.ended = true;
+            if self.chunk {
+                self.staged.extend_from_slice(chunked::LAST);
+            }
+        }
+    }
+
+    fn take(&mut self, data: &[u8], replay: Option<&mut Replay>) -> Result<(), PumpError> {
+        let n = data.len() as u64;
+        self.left_allowed = self.left_allowed.checked_sub(n).ok_or(PumpError::TooLarge)?;
+        self.taken += n;
+        if let Some(replay) = replay {
+            replay.hold(data);
+        }
+        Ok(())
+    }
+
+    /// Takes up to `most` bytes out of the buffer, framing off, framing on, into `staged`.
+    fn stage(&mut self, buf: &mut Buffer, most: usize, mut replay: Option<&mut Replay>) -> Result<(), PumpError> {
+        let mut budget = most;
+        while !buf.is_empty() && budget > 0 {
+            let (consumed, data, done) = match &mut self.source {
+                Source::Done => return Ok(()),
+                Source::Length(left) => {
+                    let n = usize::try_from(*left).unwrap_or(usize::MAX).min(buf.len()).min(budget);
+                    *left -= n as u64;
+                    (n, 0..n, *left == 0)
+                }
+                Source::UntilClose => {
+                    let n = buf.len().min(budget);
+                    (n, 0..n, false)
+                }
+                Source::Chunked(chunked) => {
+                    let input = &buf.filled()[..buf.len().min(budget)];
+                    let step = chunked.step(input).map_err(PumpError::Grammar)?;
+                    (step.consumed, step.data, chunked.is_done())
+                }
+            };
+            let data = &buf.filled()[data];
+            self.take(data, replay.as_deref_mut())?;
+            if self.chunk {
+                chunked::encode(data, &mut self.staged);
+            } else {
+                self.staged.extend_from_slice(data);
+            }
+            buf.consume(consumed);
+            budget -= consumed;
+            if done {
+                self.source = Source::Done;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes straight from the read buffer: no framing on either side needs a copy.
+    fn pass<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut Buffer,
+        to: &mut W,
+        replay: Option<&mut Replay>,
+    ) -> Poll<Result<(), PumpError>> {
+        let most = match self.source {
+            Source::Length(left) => usize::try_from(left).unwrap_or(usize::MAX).min(buf.len()),
+            _ => buf.len(),
+        };
+        if most as u64 > self.left_allowed {
+            return Poll::Ready(Err(PumpError::TooLarge));
+        }
+        let n = ready!(Pin::new(to).poll_write(cx, &buf.filled()[..most])).map_err(PumpError::Write)?;
+        if n == 0 {
+            return Poll::Ready(Err(PumpError::Write(io::ErrorKind::WriteZero.into())));
+        }
+        self.take(&buf.filled()[..n], replay)?;
+        buf.consume(n);
+        self.progress += n as u64;
+        if let Source::Length(left) = &mut self.source {
+            *left -= n as u64;
+            if *left == 0 {
+                self.source = Source::Done;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

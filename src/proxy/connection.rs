@@ -1,0 +1,191 @@
+//! One caller's connection: request after request, until either side has had enough.
+
+use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Instant};
+
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+
+use super::{
+    admission::{self, NoHead, Permit},
+    body::Side,
+    buffer::Buffer,
+    error::{self, Code, ErrorFacts, ProxyError},
+    exchange::{Broken, Caller},
+    forward::{self, Next, Request},
+    guard,
+    timer::Timer,
+    worker::{Core, Worker},
+};
+use crate::{
+    rules::{headers::is_usable_request_id, origin::Hosts},
+    wire::{Field, Framing, Kind, RequestHead},
+};
+
+/// Serves a connection in a task of its own on this core.
+pub(super) fn spawn(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, hosts: Rc<Hosts>) {
+    let Some(seat) = worker.seat() else {
+        // Over the limit: closing at once is the cheapest answer there is.
+        drop(stream);
+        return;
+    };
+    let idle = seat.idle();
+    let task = tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, hosts, idle, seat.clone()));
+    seat.occupy(task.abort_handle());
+}
+
+/// What stays the same from request to request.
+struct Peer {
+    address: SocketAddr,
+    text: String,
+    hosts: Rc<Hosts>,
+}
+
+async fn serve(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    address: SocketAddr,
+    hosts: Rc<Hosts>,
+    idle: Rc<Cell<bool>>,
+    _seat: super::worker::Seat,
+) {
+    let core = worker.core();
+    let timer = Timer::new(Instant::now() + core.snapshot.server().idle_timeout);
+    let mut caller = Caller { side: Side { io: stream, buf: Buffer::default() }, timer };
+    let peer = Peer { address, text: address.ip().to_canonical().to_string(), hosts };
+    let mut fields = Vec::new();
+    loop {
+        let core = worker.core();
+        let length = match admission::head(&mut caller, &worker.buffers, core.snapshot.server(), &idle).await {
+            Ok(length) => length,
+            Err(NoHead::Ended) => return,
+            Err(NoHead::Refused(refused)) => {
+                let id = worker.request_id();
+                answer(&mut caller, &refused, facts(&id, true)).await;
+                admission::linger(&mut caller).await;
+                return;
+            }
+        };
+        let taken = std::mem::take(&mut caller.side.buf);
+        let mut rest = Buffer::default();
+        if taken.len() > length {
+            rest = worker.buffers.small();
+            rest.push(&taken.filled()[length..]);
+        }
+        caller.side.buf = rest;
+        let next = request(&worker, &core, &peer, &mut caller, &taken.filled()[..length], &mut fields).await;
+        worker.buffers.give(taken);
+        match next {
+            Some(Next::KeepAlive) if !worker.is_draining() => {}
+            Some(_) => {
+                admission::linger(&mut caller).await;
+                return;
+            }
+            None => return,
+        }
+    }
+}
+
+fn facts(request_id: &str, close: bool) -> ErrorFacts<'_> {
+    ErrorFacts { request_id, route: None, credential: None, head_only: false, close }
+}
+
+async fn answer(caller: &mut Caller, error: &ProxyError, facts: ErrorFacts<'_>) {
+    use std::time::Duration;
+    /// A caller that does not take an error answer of a few hundred bytes is not waited for.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    tracing::debug!(code = error.code.as_str(), request_id = facts.request_id, "{}", error.detail);
+    let mut out = Vec::with_capacity(1024);
+    error::write(&mut out, error, facts);
+    let _ = tokio::time::timeout(PATIENCE, caller.side.io.write_all(&out)).await;
+}
+
+/// One request: judge → authorize → forward → respond; any error ends in an answer, or in `None` where
+/// the connection must be dropped because no honest answer is possible any more.
+async fn request(
+    worker: &Worker,
+    core: &Rc<Core>,
+    peer: &Peer,
+    caller: &mut Caller,
+    bytes: &[u8],
+    fields: &mut Vec<Field>,
+) -> Option<Next> {
+    let head = match RequestHead::parse(bytes, std::mem::take(fields)) {
+        Ok(head) => head,
+        Err(e) => {
+            let id = worker.request_id();
+            answer(caller, &admission::refusal(e), facts(&id, true)).await;
+            return Some(Next::Close);
+        }
+    };
+    let own_id;
+    let id = match head.values(bytes, Kind::XRequestId).next() {
+        Some(theirs) if is_usable_request_id(theirs) => std::str::from_utf8(theirs).unwrap_or_default(),
+        _ => {
+            own_id = worker.request_id();
+            &own_id
+        }
+    };
+    let (broken, route) = match judge_and_forward(worker, core, peer, caller, &head, bytes, id).await {
+        Ok(next) => {
+            *fields = head.fields;
+            return Some(next);
+        }
+        Err(broken) => broken,
+    };
+    let error = match broken {
+        Broken::Answer(error) => error,
+        Broken::Stale => ProxyError::new(Code::UpstreamProtocol, "the upstream closed the connection at once"),
+        Broken::Abort(why) => {
+            tracing::debug!(request_id = id, "connection dropped: {why}");
+            abort(caller);
+            return None;
+        }
+    };
+    let keep = head.keeps_alive(bytes) && !worker.is_draining() && body_is_here(caller, &head);
+    let route = route.map(|at| &core.snapshot.routes[at].spec);
+    let facts = ErrorFacts {
+        request_id: id,
+        route: route.map(|r| r.prefix.as_str()),
+        credential: route.map(|r| r.token.credential.name.as_str()),
+        head_only: head.method(bytes) == "HEAD",
+        close: !keep,
+    };
+    answer(caller, &error, facts).await;
+    Some(if keep { Next::KeepAlive } else { Next::Close })
+}
+
+async fn judge_and_forward(
+    worker: &Worker,
+    core: &Rc<Core>,
+    peer: &Peer,
+    caller: &mut Caller,
+    head: &RequestHead,
+    bytes: &[u8],
+    id: &str,
+) -> Result<Next, (Broken, Option<usize>)> {
+    let approved = guard::judge(&core.snapshot, &peer.hosts, peer.address.ip(), head, bytes)
+        .map_err(|refused| (refused.error.into(), refused.route))?;
+    let at = |broken| (broken, Some(approved.route));
+    let limit = core.share(core.snapshot.routes[approved.route].spec.max_in_flight);
+    let _permit = Permit::take(core.running(approved.route), limit).map_err(|e| at(e.into()))?;
+    let rest = &head.target(bytes)[approved.rest];
+    let request = Request { head, bytes, rest, route: approved.route, id, peer: &peer.text };
+    forward::forward(worker, core, &request, caller).await.map_err(|broken| (broken, Some(approved.route)))
+}
+
+/// Whether nothing of an unread body stands in the way of the next request; a whole small one is skipped.
+fn body_is_here(caller: &mut Caller, head: &RequestHead) -> bool {
+    match head.framing {
+        framing if framing.is_empty() => true,
+        Framing::Length(n) if n <= caller.side.buf.len() as u64 => {
+            caller.side.buf.consume(usize::try_from(n).unwrap_or(usize::MAX));
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Ends a connection so that an unfinished answer cannot be taken for a whole one: with a reset, because
+/// a body that ends with the connection (HTTP/1.0) has no other mark of its end.
+fn abort(caller: &Caller) {
+    let _ = socket2::SockRef::from(&caller.side.io).set_linger(Some(std::time::Duration::ZERO));
+}

@@ -1,0 +1,286 @@
+//! One request and its answer on one upstream connection: both directions at once, under deadlines.
+//!
+//! The connection is driven by the task of the request itself; there is no task and no channel between the
+//! caller's socket and the upstream's.
+
+use std::{
+    future::poll_fn,
+    io,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncWriteExt as _, sink},
+    net::TcpStream,
+};
+
+use super::{
+    body::{Pump, PumpError, Replay, Side},
+    buffer::Buffers,
+    error::{Code, ProxyError},
+    timer::Timer,
+};
+use crate::{
+    net::Stream,
+    snapshot::Route,
+    wire::{Framing, ResponseHead, chunked::ChunkError, head::head_end},
+};
+
+/// Largest response head that is read.
+const MAX_RESPONSE_HEAD: usize = 64 * 1024;
+/// A body that is thrown away is read up to so many bytes, else its connection is given up.
+const DISCARD: u64 = 64 * 1024;
+/// ... and for so long.
+const DISCARD_TIME: Duration = Duration::from_secs(1);
+
+/// The caller's side of a connection.
+pub(super) struct Caller {
+    pub(super) side: Side<TcpStream>,
+    pub(super) timer: Timer,
+}
+
+/// Why an exchange did not come to its end.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// Nothing was sent to the caller yet: it gets this answer.
+    Answer(ProxyError),
+    /// The caller is gone, or its answer cannot be completed: the connection is dropped without an end.
+    Abort(&'static str),
+    /// The upstream closed a kept connection before any byte of the request could be sent.
+    Stale,
+}
+
+impl From<ProxyError> for Broken {
+    fn from(error: ProxyError) -> Self {
+        Self::Answer(error)
+    }
+}
+
+/// One attempt at an upstream.
+pub(super) struct Exchange<'a> {
+    pub(super) caller: &'a mut Caller,
+    pub(super) up: &'a mut Side<Stream>,
+    pub(super) upload: &'a mut Pump,
+    pub(super) replay: &'a mut Replay,
+    pub(super) buffers: &'a Buffers,
+    pub(super) route: &'a Route,
+    /// Whether the upload is still under way.
+    pub(super) uploading: bool,
+    /// The upload ended because the upstream took no more.
+    refused: Option<io::Error>,
+    seen: u64,
+    /// When something last moved.
+    moved: Instant,
+}
+
+impl<'a> Exchange<'a> {
+    pub(super) fn new(
+        caller: &'a mut Caller,
+        up: &'a mut Side<Stream>,
+        upload: &'a mut Pump,
+        replay: &'a mut Replay,
+        buffers: &'a Buffers,
+        route: &'a Route,
+        now: Instant,
+    ) -> Self {
+        let seen = upload.progress;
+        Self { caller, up, upload, replay, buffers, route, uploading: true, refused: None, seen, moved: now }
+    }
+
+    /// Whether the whole request went out on the upstream connection.
+    pub(super) fn is_sent(&self) -> bool {
+        !self.uploading && self.refused.is_none()
+    }
+
+    /// Moves the request's body.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
+        if !self.uploading {
+            return Ok(());
+        }
+        if self.caller.side.buf.size() == 0 && !self.upload.source_is_done() {
+            self.caller.side.buf = self.buffers.small();
+        }
+        let polled = self.upload.poll(cx, &mut self.caller.side, &mut self.up.io, Some(self.replay));
+        if self.upload.progress != self.seen {
+            self.seen = self.upload.progress;
+            self.moved = Instant::now();
+        }
+        match polled {
+            Poll::Pending => return Ok(()),
+            Poll::Ready(Ok(())) => {}
+            // The upstream may have answered before it closed; its answer is read first.
+            Poll::Ready(Err(PumpError::Write(e))) => self.refused = Some(e),
+            Poll::Ready(Err(PumpError::Truncated | PumpError::Read(_))) => {
+                return Err(Broken::Abort("the caller went away while it sent the body"));
+            }
+            Poll::Ready(Err(PumpError::Grammar(e))) => return Err(bad_body(e).into()),
+            Poll::Ready(Err(PumpError::TooLarge)) => return Err(too_large(self.route).into()),
+        }
+        self.uploading = false;
+        Ok(())
+    }
+
+    /// Notices a caller that closes while it waits. Costs no system call while it is silent.
+    fn poll_caller(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
+        let side = &mut self.caller.side;
+        if self.uploading || !side.buf.is_empty() || side.io.poll_read_ready(cx).is_pending() {
+            return Ok(());
+        }
+        if side.buf.size() == 0 {
+            side.buf = self.buffers.small();
+        }
+        match side.poll_fill(cx) {
+            Poll::Ready(Ok(0) | Err(_)) => Err(Broken::Abort("the caller went away before the answer")),
+            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Sends the request and reads the head of the answer into `up.buf`; returns its length.
+    pub(super) async fn head(&mut self) -> Result<usize, Broken> {
+        if self.up.buf.size() == 0 {
+            self.up.buf = self.buffers.small();
+        }
+        let mut scanned = 0;
+        poll_fn(|cx| self.poll_head(cx, &mut scanned)).await
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>, scanned: &mut usize) -> Poll<Result<usize, Broken>> {
+        self.poll_upload(cx)?;
+        loop {
+            if let Some(length) = head_end(self.up.buf.filled(), *scanned) {
+                return Poll::Ready(Ok(length));
+            }
+            *scanned = self.up.buf.len();
+            if self.up.buf.space().is_empty() {
+                if self.up.buf.size() >= MAX_RESPONSE_HEAD {
+                    return Poll::Ready(Err(self.protocol("its response head is larger than 64 KiB")));
+                }
+                self.up.buf.grow(MAX_RESPONSE_HEAD);
+            }
+            match self.up.poll_fill(cx) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.no_answer(None))),
+                Poll::Ready(Ok(_)) => self.moved = Instant::now(),
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(self.no_answer(Some(&e)))),
+                Poll::Pending => break,
+            }
+        }
+        self.poll_caller(cx)?;
+        let spec = &self.route.spec;
+        let limit = if self.uploading { spec.body_idle_timeout } else { spec.response_timeout };
+        self.caller.timer.set(self.moved + limit);
+        if self.caller.timer.poll(cx).is_ready() {
+            return Poll::Ready(Err(self.silent(limit).into()));
+        }
+        Poll::Pending
+    }
+
+    fn silent(&self, limit: Duration) -> ProxyError {
+        let host = &self.route.spec.upstream.authority;
+        if self.uploading {
+            let text = format!("the request's body did not move for {limit:?} (body_idle_timeout)");
+            return ProxyError::new(Code::RequestTimeout, text);
+        }
+        let text = format!(
+            "{host} sent no response head within {limit:?} (response_timeout); it may have acted on the request"
+        );
+        ProxyError::new(Code::UpstreamTimeout, text)
+    }
+
+    fn protocol(&self, what: &str) -> Broken {
+        let host = &self.route.spec.upstream.authority;
+        ProxyError::new(Code::UpstreamProtocol, format!("{host} broke the protocol: {what}")).into()
+    }
+
+    fn no_answer(&self, error: Option<&io::Error>) -> Broken {
+        if self.up.buf.is_empty() && self.upload.progress == 0 {
+            return Broken::Stale;
+        }
+        let why = match (error, &self.refused) {
+            (Some(e), _) | (None, Some(e)) => e.to_string(),
+            (None, None) => "connection closed".to_owned(),
+        };
+        if self.up.buf.is_empty() {
+            self.protocol(&format!("no answer ({why}); it may have acted on the request"))
+        } else {
+            self.protocol(&format!("its response head ended too early ({why})"))
+        }
+    }
+
+    /// Parses the head in `up.buf`.
+    pub(super) fn parse(&self, length: usize) -> Result<ResponseHead, Broken> {
+        let bytes = &self.up.buf.filled()[..length];
+        ResponseHead::parse(bytes, Vec::new()).map_err(|e| self.protocol(&e.to_string()))
+    }
+
+    /// Sends bytes to the caller that are not the final answer.
+    pub(super) async fn interim(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+        let limit = self.route.spec.body_idle_timeout;
+        let write = self.caller.side.io.write_all(bytes);
+        match tokio::time::timeout(limit, write).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Broken::Abort("the caller took no interim response")),
+        }
+    }
+
+    /// Sends the answer: `head`, then the body. The rest of an unfinished upload goes on beside it.
+    pub(super) async fn respond(&mut self, head: Vec<u8>, from: Framing, to: Framing) -> Result<(), Broken> {
+        let mut download = Pump::new(head, from, to, None);
+        let mut seen = 0;
+        let limit = self.route.spec.body_idle_timeout;
+        self.moved = Instant::now();
+        let result = poll_fn(|cx| {
+            // A body that breaks off now cannot be answered any more.
+            if self.poll_upload(cx).is_err() {
+                return Poll::Ready(Err(Broken::Abort("the request's body broke off during the answer")));
+            }
+            let polled = download.poll(cx, self.up, &mut self.caller.side.io, None);
+            match polled {
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(Broken::Abort(cut(&e)))),
+                Poll::Pending => {}
+            }
+            if download.progress != seen {
+                seen = download.progress;
+                self.moved = Instant::now();
+            }
+            self.poll_caller(cx)?;
+            self.caller.timer.set(self.moved + limit);
+            if self.caller.timer.poll(cx).is_ready() {
+                return Poll::Ready(Err(Broken::Abort("the answer did not move for body_idle_timeout")));
+            }
+            Poll::Pending
+        })
+        .await;
+        result
+    }
+
+    /// Reads an answer's body to its end and throws it away; whether that succeeded.
+    pub(super) async fn discard(&mut self, from: Framing) -> bool {
+        if from == Framing::UntilClose {
+            return false;
+        }
+        let mut pump = Pump::new(Vec::new(), from, Framing::None, Some(DISCARD));
+        let mut nowhere = sink();
+        let read = poll_fn(|cx| pump.poll(cx, self.up, &mut nowhere, None));
+        matches!(tokio::time::timeout(DISCARD_TIME, read).await, Ok(Ok(())))
+    }
+}
+
+fn cut(error: &PumpError) -> &'static str {
+    match error {
+        PumpError::Write(_) => "the caller went away during the answer",
+        PumpError::Truncated | PumpError::Read(_) => "the upstream's answer ended too early",
+        PumpError::Grammar(_) => "the upstream's chunked body is malformed",
+        PumpError::TooLarge => "the answer is too large",
+    }
+}
+
+fn bad_body(error: ChunkError) -> ProxyError {
+    ProxyError::new(Code::BadRequest, format!("the request's body is malformed: {error}"))
+}
+
+pub(super) fn too_large(route: &Route) -> ProxyError {
+    let limit = route.spec.max_body.unwrap_or_default();
+    ProxyError::new(Code::BodyTooLarge, format!("the route takes bodies of up to {limit} bytes (max_body)"))
+}

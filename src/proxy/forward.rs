@@ -1,0 +1,203 @@
+//! 6 forward — the attempts at the upstream: one, and at most one more after a rejected token, and only
+//! where the request can be sent again without having been executed.
+
+use std::{rc::Rc, time::Instant};
+
+use super::{
+    authorize::{authorize, with_token},
+    body::{Pump, Replay, Side},
+    exchange::{Broken, Caller, Exchange, too_large},
+    respond::{self, Answer},
+    worker::{Core, Worker},
+};
+use crate::{
+    net::Stream,
+    rules::{challenge::blames_token, headers::RequestFacts},
+    snapshot::Route,
+    token::bearer::Rejection,
+    wire::{Framing, Kind, RequestHead, ResponseHead, Version},
+};
+
+/// A request that was approved.
+pub(super) struct Request<'a> {
+    pub(super) head: &'a RequestHead,
+    pub(super) bytes: &'a [u8],
+    pub(super) rest: &'a [u8],
+    pub(super) route: usize,
+    pub(super) id: &'a str,
+    pub(super) peer: &'a str,
+}
+
+/// How the caller's connection goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The next request may follow.
+    KeepAlive,
+    /// The answer was complete, but the connection ends.
+    Close,
+}
+
+/// Why a rejection by the upstream goes through to the caller.
+const STREAMED: &str = "not replayed: body already streamed";
+const FRESH: &str = "not replayed: the token is fresh";
+const AGAIN: &str = "not replayed: rejected again after a replay";
+
+/// Sends the request on and the answer back.
+pub(super) async fn forward(
+    worker: &Worker,
+    core: &Rc<Core>,
+    request: &Request<'_>,
+    caller: &mut Caller,
+) -> Result<Next, Broken> {
+    let route = &core.snapshot.routes[request.route];
+    let pool = core.pool(route);
+    if let (Framing::Length(n), Some(max)) = (request.head.framing, route.spec.max_body)
+        && n > max
+    {
+        return Err(too_large(route).into());
+    }
+    let mut replay = Replay::new(replay_limit(route, request.head.framing), &worker.replay_budget);
+    let mut upload: Option<Pump> = None;
+    let (mut above, mut replayed, mut fresh) = (0, false, false);
+    loop {
+        authorize(route, above).await?;
+        let lent = pool.connect(route, &core.snapshot.origins[route.origin], fresh).await?;
+        let mut up = lent.side;
+        let Some((head, generation)) = request_head(worker, route, request)? else {
+            pool.give(up.io);
+            continue;
+        };
+        let pump = if let Some(pump) = &mut upload {
+            pump.again(head, &replay);
+            pump
+        } else {
+            let framing = request.head.framing;
+            upload.insert(Pump::new(head, framing, framing, route.spec.max_body))
+        };
+        let sent = Instant::now();
+        let mut exchange = Exchange::new(caller, &mut up, pump, &mut replay, &worker.buffers, route, sent);
+        let response = match final_head(&mut exchange, request).await {
+            // Not one byte of the request left this host: a new connection is no second execution.
+            Err(Broken::Stale) if lent.reused && !fresh => {
+                fresh = true;
+                continue;
+            }
+            other => other?,
+        };
+        let bytes = &exchange.up.buf.filled()[..response.length];
+        let mut marker = "";
+        if is_rejection(route, &response.head, bytes) {
+            let rejection = route.bearer.reject(generation, Instant::now());
+            marker = match rejection {
+                _ if replayed => AGAIN,
+                Rejection::TooFresh => FRESH,
+                Rejection::Replaced if !exchange.replay.is_possible() => STREAMED,
+                Rejection::Replaced => {
+                    let reusable = put_aside(&mut exchange, &response, request).await;
+                    if reusable {
+                        pool.give(up.io);
+                    }
+                    (above, replayed) = (generation, true);
+                    continue;
+                }
+            };
+        } else {
+            route.bearer.used(generation, sent);
+        }
+        let answer = Answer { core, request, route, draining: worker.is_draining(), marker };
+        let next = respond::respond(&mut exchange, &answer, &response).await?;
+        let reusable = exchange.is_sent() && response.is_reusable(request.head.method(request.bytes));
+        recycle(worker, upload, &mut up);
+        if reusable && up.buf.is_empty() {
+            pool.give(up.io);
+        }
+        return Ok(next);
+    }
+}
+
+fn recycle(worker: &Worker, upload: Option<Pump>, up: &mut Side<Stream>) {
+    if let Some(upload) = upload {
+        worker.give_scratch(upload.into_staged());
+    }
+    if up.buf.is_empty() {
+        worker.buffers.give(std::mem::take(&mut up.buf));
+    }
+}
+
+/// A body that is known to be too large for the replay buffer is not copied into it in vain.
+fn replay_limit(route: &Route, framing: Framing) -> usize {
+    match framing {
+        Framing::Length(n) if n > route.spec.replay_buffer as u64 => 0,
+        _ => route.spec.replay_buffer,
+    }
+}
+
+/// Writes the upstream's request head with the token in it; `None` where the token is gone meanwhile.
+fn request_head(
+    worker: &Worker,
+    route: &Route,
+    request: &Request<'_>,
+) -> Result<Option<(Vec<u8>, u64)>, super::error::ProxyError> {
+    let mut head = worker.scratch();
+    let generation = with_token(route, |token| {
+        let facts = RequestFacts {
+            base_path: route.spec.upstream.base_path.as_bytes(),
+            rest: request.rest,
+            peer: request.peer.as_bytes(),
+            scheme: b"http",
+            request_id: request.id.as_bytes(),
+            token,
+        };
+        route.headers.write(&mut head, request.head, request.bytes, facts);
+    })?;
+    Ok(generation.map(|generation| (head, generation)))
+}
+
+/// A final response head and its length in the upstream's buffer.
+pub(super) struct Response {
+    pub(super) head: ResponseHead,
+    pub(super) length: usize,
+    keeps_alive: bool,
+}
+
+impl Response {
+    fn is_reusable(&self, method: &str) -> bool {
+        self.keeps_alive && self.head.framing(method) != Framing::UntilClose
+    }
+}
+
+/// Sends the request and reads heads until the final one; interim ones (1xx) are passed on.
+async fn final_head(exchange: &mut Exchange<'_>, request: &Request<'_>) -> Result<Response, Broken> {
+    loop {
+        let length = exchange.head().await?;
+        let head = exchange.parse(length)?;
+        if head.status == 101 {
+            let text = format!("{} switched protocols without being asked", exchange.route.spec.upstream.authority);
+            return Err(super::error::ProxyError::new(super::error::Code::UpstreamProtocol, text).into());
+        }
+        if head.status >= 200 {
+            let keeps_alive = head.keeps_alive(&exchange.up.buf.filled()[..length]);
+            return Ok(Response { head, length, keeps_alive });
+        }
+        if request.head.version == Version::H11 {
+            let interim = respond::interim(&head, &exchange.up.buf.filled()[..length], request.id);
+            exchange.interim(&interim).await?;
+        }
+        exchange.up.buf.consume(length);
+    }
+}
+
+/// Whether the answer means that the token is no good.
+fn is_rejection(route: &Route, head: &ResponseHead, bytes: &[u8]) -> bool {
+    route.spec.retry_on.contains(&head.status) && blames_token(head.values(bytes, Kind::WwwAuthenticate))
+}
+
+/// Throws the rejection's body away; whether the connection can be used again.
+async fn put_aside(exchange: &mut Exchange<'_>, response: &Response, request: &Request<'_>) -> bool {
+    let method = request.head.method(request.bytes);
+    if !exchange.is_sent() || !response.is_reusable(method) {
+        return false;
+    }
+    exchange.up.buf.consume(response.length);
+    exchange.discard(response.head.framing(method)).await && exchange.up.buf.is_empty()
+}

@@ -1,0 +1,81 @@
+//! 1 accept — the sockets, and the loop that takes connections from them.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener},
+    rc::Rc,
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{connection, worker::Worker};
+use crate::rules::origin::Hosts;
+
+/// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+/// How long accepting rests when descriptors have run out.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// One address, with one socket for each worker. The kernel spreads connections over them
+/// (`SO_REUSEPORT`), so that no two workers share anything.
+#[derive(Debug)]
+pub struct Listener {
+    /// The address, its port known also where port 0 was asked for.
+    pub address: SocketAddr,
+    /// One socket a worker.
+    pub sockets: Vec<TcpListener>,
+}
+
+impl Listener {
+    /// Binds `workers` sockets to `address`.
+    pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Self> {
+        // SO_REUSEPORT would let a second instance share the port and quietly take half of the requests:
+        // a first bind without it finds whoever is there.
+        let probe = socket(address, false)?;
+        let address = probe.local_addr()?;
+        drop(probe);
+        let sockets = (0..workers).map(|_| socket(address, true)).collect::<io::Result<_>>()?;
+        Ok(Self { address, sockets })
+    }
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts until the task is aborted.
+pub(super) async fn accept(worker: Rc<Worker>, socket: TcpListener, address: SocketAddr) -> io::Result<()> {
+    let socket = tokio::net::TcpListener::from_std(socket)?;
+    let hosts = Rc::new(Hosts::new(address, &worker.core().snapshot.server().allowed_hosts));
+    loop {
+        match socket.accept().await {
+            Ok((stream, peer)) => {
+                // Fails only on a connection that is gone already.
+                let _ = stream.set_nodelay(true);
+                connection::spawn(&worker, stream, peer, Rc::clone(&hosts));
+            }
+            Err(e) if is_about_one_connection(&e) => {}
+            Err(e) => {
+                tracing::warn!("cannot accept on {address}: {e}");
+                tokio::time::sleep(EXHAUSTED).await;
+            }
+        }
+    }
+}
+
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}

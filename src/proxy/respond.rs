@@ -1,0 +1,101 @@
+//! 7 respond — cleans the answer's head, keeps its references behind the prefix, streams its body.
+
+use super::{
+    exchange::{Broken, Exchange},
+    forward::{Next, Request, Response},
+    worker::Core,
+};
+use crate::{
+    rules::headers::{ResponseFacts, ResponseField, write_response},
+    snapshot::Route,
+    wire::{Framing, Kind, ResponseHead, Version},
+};
+
+/// What an answer depends on beside the upstream's response.
+pub(super) struct Answer<'a> {
+    pub(super) core: &'a Core,
+    pub(super) request: &'a Request<'a>,
+    pub(super) route: &'a Route,
+    pub(super) draining: bool,
+    /// Why a rejected token was not replaced in this request; empty = it was not rejected.
+    pub(super) marker: &'static str,
+}
+
+/// Sends the whole answer to the caller.
+pub(super) async fn respond(
+    exchange: &mut Exchange<'_>,
+    answer: &Answer<'_>,
+    response: &Response,
+) -> Result<Next, Broken> {
+    let request = answer.request;
+    let from = response.head.framing(request.head.method(request.bytes));
+    let to = framing_for(request.head.version, from);
+    let keep = request.head.keeps_alive(request.bytes)
+        && to != Framing::UntilClose
+        && !answer.draining
+        && exchange.upload.source_is_done();
+    let head = head(answer, response, &exchange.up.buf.filled()[..response.length], from, to, keep);
+    exchange.up.buf.consume(response.length);
+    exchange.respond(head, from, to).await?;
+    Ok(if keep { Next::KeepAlive } else { Next::Close })
+}
+
+/// An HTTP/1.1 caller is always told where the body ends; an HTTP/1.0 caller may not know chunks.
+fn framing_for(version: Version, from: Framing) -> Framing {
+    match (from, version) {
+        (Framing::Chunked | Framing::UntilClose, Version::H11) => Framing::Chunked,
+        (Framing::Chunked | Framing::UntilClose, Version::H10) => Framing::UntilClose,
+        (told, _) => told,
+    }
+}
+
+fn head(answer: &Answer<'_>, response: &Response, bytes: &[u8], from: Framing, to: Framing, keep: bool) -> Vec<u8> {
+    let version = answer.request.head.version;
+    let connection: &[u8] = match (keep, version) {
+        (false, _) => b"close",
+        (true, Version::H10) => b"keep-alive",
+        (true, Version::H11) => b"",
+    };
+    let proxy_status = if answer.marker.is_empty() {
+        String::new()
+    } else {
+        let status = response.head.status;
+        format!("cupbearer; error=http_request_denied; received-status={status}; details=\"{}\"", answer.marker)
+    };
+    let status = response.head.status;
+    let facts = ResponseFacts {
+        framing: to,
+        // HEAD and 304 tell the length that GET would have; 1xx and 204 must not (RFC 9110 section 8.6).
+        told_length: from == Framing::None && status >= 200 && status != 204,
+        request_id: answer.request.id.as_bytes(),
+        connection,
+        proxy_status: proxy_status.as_bytes(),
+    };
+    let mut out = Vec::with_capacity(bytes.len() + 256);
+    let mappings = &answer.core.snapshot.mappings;
+    let index = answer.request.route;
+    write_response(&mut out, &response.head, bytes, facts, |kind, value| {
+        let replaced = match kind {
+            Kind::Location | Kind::ContentLocation => mappings.location(value, index),
+            Kind::Link => mappings.link(value, index),
+            Kind::SetCookie => Some(mappings.set_cookie(value, index)),
+            _ => None,
+        };
+        replaced.map_or(ResponseField::Keep, ResponseField::Replace)
+    });
+    out
+}
+
+/// The head of an interim response (1xx) for the caller.
+pub(super) fn interim(head: &ResponseHead, bytes: &[u8], request_id: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let facts = ResponseFacts {
+        framing: Framing::None,
+        told_length: false,
+        request_id: request_id.as_bytes(),
+        connection: b"",
+        proxy_status: b"",
+    };
+    write_response(&mut out, head, bytes, facts, |_, _| ResponseField::Keep);
+    out
+}

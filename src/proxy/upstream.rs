@@ -1,0 +1,118 @@
+//! This core's connections to upstreams: an idle stack for each origin and egress identity.
+//!
+//! A connection is lent to one request at a time and comes back only when its answer was read to the
+//! end. It is checked for silence before it is used again; nobody watches it while it lies idle.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    body::Side,
+    buffer::Buffer,
+    error::{Code, ProxyError},
+};
+use crate::{
+    config::model::{NetSpec, Scheme},
+    net::{ConnectError, Stream, Target},
+    snapshot::{Origin, Route},
+};
+
+/// How many idle connections one core keeps to one origin.
+const MAX_IDLE: usize = 256;
+/// How long one may lie idle. Upstreams commonly close after 60 s; those that close earlier are noticed.
+const IDLE_TTL: Duration = Duration::from_secs(55);
+
+struct Idle {
+    stream: Stream,
+    since: Instant,
+}
+
+/// The idle connections to one origin, the most recently used on top.
+#[derive(Default)]
+pub(super) struct Pool {
+    idle: RefCell<Vec<Idle>>,
+}
+
+/// A connection lent to a request.
+pub(super) struct Lent {
+    pub(super) side: Side<Stream>,
+    pub(super) reused: bool,
+}
+
+impl Pool {
+    /// An idle connection that is still quiet.
+    fn take(&self) -> Option<Stream> {
+        loop {
+            let idle = self.idle.borrow_mut().pop()?;
+            if idle.since.elapsed() < IDLE_TTL && idle.stream.is_quiet() {
+                return Some(idle.stream);
+            }
+        }
+    }
+
+    /// Takes a connection back whose last answer was read to its end.
+    pub(super) fn give(&self, stream: Stream) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < MAX_IDLE {
+            idle.push(Idle { stream, since: Instant::now() });
+        }
+    }
+
+    fn sweep(&self, now: Instant) {
+        self.idle.borrow_mut().retain(|c| now.duration_since(c.since) < IDLE_TTL && c.stream.is_quiet());
+    }
+
+    /// An idle connection, or a new one.
+    pub(super) async fn connect(&self, route: &Route, origin: &Origin, fresh: bool) -> Result<Lent, ProxyError> {
+        let kept = if fresh { None } else { self.take() };
+        if let Some(stream) = kept {
+            return Ok(Lent { side: Side { io: stream, buf: Buffer::default() }, reused: true });
+        }
+        let target = Target::of(&origin.upstream);
+        let stream = origin.connector.connect(target, route.spec.connect_timeout).await.map_err(refused)?;
+        Ok(Lent { side: Side { io: stream, buf: Buffer::default() }, reused: false })
+    }
+}
+
+fn refused(error: ConnectError) -> ProxyError {
+    let code = match error {
+        ConnectError::Tls { .. } => Code::UpstreamTls,
+        ConnectError::Timeout { .. } => Code::UpstreamTimeout,
+        ConnectError::Name { .. } | ConnectError::Tcp { .. } | ConnectError::NotLoopback { .. } => {
+            Code::UpstreamConnect
+        }
+    };
+    ProxyError::new(code, format!("{error}; the request was not sent"))
+}
+
+/// Where a connection leads and how it leaves: connections are shared only where both are equal.
+type Key = (Scheme, String, u16, Arc<NetSpec>);
+
+/// All pools of one core. They outlive a reload: a route that still leads to the same place finds its connections.
+#[derive(Default)]
+pub(super) struct Pools {
+    by_origin: RefCell<HashMap<Key, Rc<Pool>>>,
+}
+
+impl Pools {
+    pub(super) fn of(&self, origin: &Origin) -> Rc<Pool> {
+        let upstream = &origin.upstream;
+        let key = (upstream.scheme, upstream.host.clone(), upstream.port, Arc::clone(&origin.net));
+        Rc::clone(self.by_origin.borrow_mut().entry(key).or_default())
+    }
+
+    /// Closes what has been idle for too long or was closed by the upstream, and forgets pools that no route uses.
+    pub(super) fn sweep(&self) {
+        let now = Instant::now();
+        let mut pools = self.by_origin.borrow_mut();
+        for pool in pools.values() {
+            pool.sweep(now);
+        }
+        pools.retain(|_, pool| Rc::strong_count(pool) > 1 || !pool.idle.borrow().is_empty());
+    }
+}
