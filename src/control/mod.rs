@@ -1,1 +1,120 @@
-//! (see ARCHITECTURE.md)
+//! THE CONTROL PLANE: starts everything, keeps the tokens, and ends everything in order.
+//!
+//! One thread of ordinary async Rust. It owns the [`Publisher`]; the cores only read.
+
+mod shutdown;
+
+use std::{collections::HashSet, io, net::SocketAddr, sync::Arc, thread::JoinHandle};
+
+use tokio::sync::watch;
+
+use crate::{
+    config::model::{Config, TokenSpec},
+    proxy::{
+        listener::Listener,
+        worker::{self, Order, Plan},
+    },
+    snapshot::{self, Publisher, Snapshot},
+    token::Engine,
+};
+
+pub use shutdown::stop_signal;
+
+/// Why the proxy does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}{}", hint(source))]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file that the configuration names is to blame.
+    #[error("{0}")]
+    Config(String),
+    /// A thread or runtime cannot be made.
+    #[error("cannot start a worker: {0}")]
+    Worker(#[from] io::Error),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "\nhint: something else listens there already, perhaps another cupbearer",
+        io::ErrorKind::PermissionDenied => "\nhint: ports below 1024 need a privilege (CAP_NET_BIND_SERVICE)",
+        io::ErrorKind::AddrNotAvailable => "\nhint: this host has no such address",
+        _ => "",
+    }
+}
+
+/// A running proxy.
+pub struct Proxy {
+    addresses: Vec<SocketAddr>,
+    workers: Vec<JoinHandle<()>>,
+    orders: watch::Sender<Order>,
+    engine: Engine,
+    // Held for the reloads to come: while it lives, the cores' readers are fed from here.
+    _publisher: Publisher,
+}
+
+impl Proxy {
+    /// Binds, compiles and starts. Must be called within the control thread's tokio runtime, which goes on
+    /// to run the token tasks.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let server = config.server.clone();
+        let listeners = server
+            .listen
+            .iter()
+            .map(|&address| Listener::bind(address, server.workers).map_err(|source| StartError::Listen { address, source }))
+            .collect::<Result<Vec<_>, _>>()?;
+        let engine = Engine::new();
+        let first = compile(config, 1, &engine)?;
+        let (publisher, reader) = snapshot::seam(first);
+        let (orders, _) = watch::channel(Order::Run);
+        let addresses = listeners.iter().map(|l| l.address).collect();
+        let mut sockets: Vec<Vec<_>> = (0..server.workers).map(|_| Vec::new()).collect();
+        for listener in listeners {
+            for (of_worker, socket) in sockets.iter_mut().zip(listener.sockets) {
+                of_worker.push((listener.address, socket));
+            }
+        }
+        let mut workers = Vec::with_capacity(server.workers);
+        for (index, sockets) in sockets.into_iter().enumerate() {
+            let (snapshots, orders) = (reader.clone(), orders.subscribe());
+            workers.push(worker::start(Plan { index, workers: server.workers, sockets, snapshots, orders })?);
+        }
+        Ok(Self { addresses, workers, orders, engine, _publisher: publisher })
+    }
+
+    /// Where it listens, port 0 replaced by the port that was given.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Stops accepting, lets what runs finish within `drain_timeout`, and ends the workers. Tokens are
+    /// kept fresh until the last of them is done.
+    pub async fn stop(self) {
+        self.orders.send_replace(Order::Drain);
+        let joined = tokio::task::spawn_blocking(move || {
+            for worker in self.workers {
+                if worker.join().is_err() {
+                    tracing::error!("a worker panicked");
+                }
+            }
+        });
+        let _ = joined.await;
+        drop(self.engine);
+    }
+}
+
+fn compile(config: Config, generation: u64, engine: &Engine) -> Result<Snapshot, StartError> {
+    let mut used = HashSet::new();
+    let reader = |spec: &Arc<TokenSpec>| {
+        used.insert(crate::token::Key::of(spec));
+        engine.reader(spec).map_err(|e| e.to_string())
+    };
+    let snapshot = Snapshot::compile(config, generation, reader).map_err(StartError::Config)?;
+    engine.retain(&used);
+    Ok(snapshot)
+}
