@@ -1,8 +1,24 @@
 //! Secrets and where they come from.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    io,
+    path::PathBuf,
+    process::Stdio,
+    time::Duration,
+};
 
-use zeroize::Zeroizing;
+use tokio::io::AsyncReadExt;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::mask;
+
+/// How long a command may take to print a secret.
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// No secret is longer; a file that is was not meant.
+const MAX_LENGTH: usize = 64 * 1024;
 
 /// Text that must never be seen: no `Display`, a `Debug` that prints `****`, wiped on drop.
 #[derive(Clone, PartialEq, Eq)]
@@ -18,6 +34,51 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Takes what a source gave: trailing newlines go; emptiness and control characters are refused.
+    fn from_source(bytes: Vec<u8>, source: &SecretSource) -> Result<Self, SecretError> {
+        let source = || source.to_string();
+        let mut text = String::from_utf8(bytes).map_err(|e| {
+            e.into_bytes().zeroize();
+            SecretError::NotText(source())
+        })?;
+        let kept = text.trim_end_matches(['\r', '\n']).len();
+        text.truncate(kept);
+        let secret = Self::new(text);
+        if secret.expose().is_empty() {
+            return Err(SecretError::Empty(source()));
+        }
+        if secret.expose().contains(char::is_control) {
+            return Err(SecretError::Control(source()));
+        }
+        Ok(secret)
+    }
+
+    /// A secret that is already here, by the same rules as one that is read from `source`.
+    pub(super) fn checked(text: String, source: &SecretSource) -> Result<Self, SecretError> {
+        Self::from_source(text.into_bytes(), source)
+    }
+
+    /// What makes it look like something else than a bare secret, in words that don't quote it.
+    pub(super) fn oddity(&self) -> Option<&'static str> {
+        let text = self.expose();
+        let quoted = |q: char| text.len() > 1 && text.starts_with(q) && text.ends_with(q);
+        let assignment = text.split_once('=').is_some_and(|(name, value)| {
+            let name = name.strip_prefix("export ").unwrap_or(name);
+            super::expand::is_name(name) && value.contains(|c| c != '=')
+        });
+        if quoted('"') || quoted('\'') {
+            Some("is in quotes, which are taken as part of the secret")
+        } else if (text.starts_with('{') && text.ends_with('}')) || (text.starts_with('[') && text.ends_with(']')) {
+            Some("looks like JSON; all of it is taken as the secret")
+        } else if assignment {
+            Some("looks like NAME=value; all of it is taken as the secret")
+        } else if text.trim() != text {
+            Some("starts or ends with white space, which is taken as part of the secret")
+        } else {
+            None
+        }
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -26,7 +87,52 @@ impl fmt::Debug for Secret {
     }
 }
 
+impl Hash for Secret {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.expose().hash(state);
+    }
+}
+
+/// Why a source gives no secret. The texts name the source and never hold what was read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SecretError {
+    /// No such environment variable.
+    #[error("{0} is not set")]
+    Unset(String),
+    /// The file can't be read.
+    #[error("{source_name} can't be read: {why}")]
+    Unreadable {
+        /// The source.
+        source_name: String,
+        /// The system's words.
+        why: String,
+    },
+    /// The command can't be started, failed, or took too long.
+    #[error("{source_name} {why}")]
+    Command {
+        /// The source.
+        source_name: String,
+        /// What happened.
+        why: String,
+    },
+    /// Nothing but newlines.
+    #[error("{0} is empty")]
+    Empty(String),
+    /// Not UTF-8.
+    #[error("{0} is not text (UTF-8)")]
+    NotText(String),
+    /// Control characters inside.
+    #[error("{0} holds control characters")]
+    Control(String),
+    /// More than 64 KiB.
+    #[error("{0} is longer than any secret (64 KiB)")]
+    TooLong(String),
+}
+
 /// `{ env = … }`, `{ file = … }` or `{ command = … }`: where a secret is read from, at every use.
+///
+/// Its `Display` names it for messages: `environment variable NAME`, `file PATH`, `command PROGRAM`
+/// (without arguments, which may hold secrets).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum SecretSource {
     /// An environment variable.
@@ -35,4 +141,99 @@ pub enum SecretSource {
     File(PathBuf),
     /// A command (no shell), its standard output with the trailing newline trimmed.
     Command(Vec<String>),
+    /// Taken while parsing, from an environment that is not the process's own ([`super::parse`]).
+    Given {
+        /// The variable.
+        name: String,
+        /// Its value.
+        value: Secret,
+    },
+}
+
+impl fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Env(name) | Self::Given { name, .. } if mask::is_plain_env_name(name) => {
+                write!(f, "environment variable {name}")
+            }
+            // Somebody may have pasted the secret where its variable's name belongs.
+            Self::Env(_) | Self::Given { .. } => f.write_str("the environment variable named here"),
+            Self::File(path) if path.file_name().is_some_and(|n| mask::looks_random(&n.to_string_lossy())) => {
+                f.write_str("the file named here")
+            }
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Command(argv) => write!(f, "command {}", argv.first().map_or("", String::as_str)),
+        }
+    }
+}
+
+impl SecretSource {
+    /// Reads the secret now. Needs a tokio runtime with I/O and time for files and commands.
+    ///
+    /// A command gets no standard input, its standard error is thrown away, and it is killed after
+    /// [`COMMAND_TIMEOUT`].
+    pub async fn read(&self) -> Result<Secret, SecretError> {
+        match self {
+            Self::Given { value, .. } => Ok(value.clone()),
+            Self::Env(name) => {
+                let value = std::env::var_os(name).ok_or_else(|| SecretError::Unset(self.to_string()))?;
+                let text = value.into_string().map_err(|_| SecretError::NotText(self.to_string()))?;
+                Secret::from_source(text.into_bytes(), self)
+            }
+            Self::File(path) => {
+                let file = tokio::fs::File::open(path).await.map_err(|e| self.unreadable(&e))?;
+                Secret::from_source(self.read_all(file).await?, self)
+            }
+            Self::Command(argv) => match tokio::time::timeout(COMMAND_TIMEOUT, self.output(argv)).await {
+                Ok(output) => Secret::from_source(output?, self),
+                Err(_) => Err(self.failed(format!("did not end within {} s", COMMAND_TIMEOUT.as_secs()))),
+            },
+        }
+    }
+
+    /// [`SecretSource::read`] for code that is not async, inside a runtime or not: on a thread of its own.
+    pub(super) fn read_blocking(&self) -> Result<Secret, SecretError> {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let read = || match runtime() {
+            Ok(runtime) => runtime.block_on(self.read()),
+            Err(e) => Err(self.unreadable(&e)),
+        };
+        std::thread::scope(|scope| scope.spawn(read).join())
+            .unwrap_or_else(|_| Err(self.unreadable(&io::Error::other("reading it failed"))))
+    }
+
+    async fn output(&self, argv: &[String]) -> Result<Vec<u8>, SecretError> {
+        let Some((program, arguments)) = argv.split_first() else {
+            return Err(self.failed("is empty".to_owned()));
+        };
+        let mut command = tokio::process::Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(|e| self.failed(format!("can't be started: {e}")))?;
+        let stdout = child.stdout.take().ok_or_else(|| self.failed("has no output".to_owned()))?;
+        let bytes = Zeroizing::new(self.read_all(stdout).await?);
+        let status = child.wait().await.map_err(|e| self.failed(format!("failed: {e}")))?;
+        if !status.success() {
+            return Err(self.failed(format!("failed: {status}")));
+        }
+        Ok(bytes.to_vec())
+    }
+
+    async fn read_all(&self, from: impl tokio::io::AsyncRead + Unpin) -> Result<Vec<u8>, SecretError> {
+        // Room for everything at once: growing would leave copies behind.
+        let mut bytes = Vec::with_capacity(MAX_LENGTH + 1);
+        from.take(MAX_LENGTH as u64 + 1).read_to_end(&mut bytes).await.map_err(|e| self.unreadable(&e))?;
+        if bytes.len() > MAX_LENGTH {
+            bytes.zeroize();
+            return Err(SecretError::TooLong(self.to_string()));
+        }
+        Ok(bytes)
+    }
+
+    fn unreadable(&self, error: &io::Error) -> SecretError {
+        SecretError::Unreadable { source_name: self.to_string(), why: error.to_string() }
+    }
+
+    fn failed(&self, why: String) -> SecretError {
+        SecretError::Command { source_name: self.to_string(), why }
+    }
 }

@@ -1,0 +1,275 @@
+//! The sections of proxy.toml as written: every key typed and placed, nothing decided yet.
+
+use std::time::Duration;
+
+use super::{
+    model::{ClientAuth, ExpiresUnit, Expiry, Grant, HostPolicy, IpFamily, LogFormat, PolicyMode, TokenBody, Warm},
+    reader::{At, Table},
+    secret::SecretSource,
+    source,
+};
+
+const MS: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A parameter or header of the token request.
+#[derive(Debug, Clone)]
+pub(super) enum RawParam {
+    Plain(At<String>),
+    Secret(At<SecretSource>),
+}
+
+/// NAME = text or secret source.
+pub(super) type RawParams = Vec<(At<String>, RawParam)>;
+
+/// `[credentials.NAME]`, and the `[credential]` of a profile.
+#[derive(Debug, Default)]
+pub(super) struct RawCredential {
+    pub(super) client_id: Option<At<String>>,
+    pub(super) client_secret: Option<At<SecretSource>>,
+    /// There is a `client_secret`, perhaps a wrong one.
+    pub(super) has_secret: bool,
+    pub(super) grant: Option<Grant>,
+    pub(super) grant_type: Option<At<String>>,
+    pub(super) token_url: Option<At<String>>,
+    /// There is a `token_url`, perhaps a wrong one.
+    pub(super) has_token_url: bool,
+    pub(super) client_auth: Option<ClientAuth>,
+    pub(super) body: Option<TokenBody>,
+    pub(super) scopes: Option<At<Vec<At<String>>>>,
+    pub(super) scope_separator: Option<At<String>>,
+    pub(super) audience: Option<At<String>>,
+    pub(super) resource: Option<At<Vec<At<String>>>>,
+    pub(super) params: Option<RawParams>,
+    pub(super) headers: Option<RawParams>,
+    pub(super) id_param: Option<At<String>>,
+    pub(super) secret_param: Option<At<String>>,
+    pub(super) token_field: Option<At<String>>,
+    pub(super) expires_field: Option<At<String>>,
+    pub(super) expires_unit: Option<ExpiresUnit>,
+    pub(super) default_ttl: Option<Duration>,
+    pub(super) expiry: Option<Expiry>,
+    pub(super) warm: Option<Warm>,
+    pub(super) share: Option<bool>,
+    pub(super) local_address: Option<At<String>>,
+    pub(super) ip_family: Option<IpFamily>,
+    pub(super) ca_file: Option<At<String>>,
+    pub(super) timeout: Option<Duration>,
+}
+
+impl RawCredential {
+    /// Reads the keys that a profile may also give. `provider` and `environment` are read by the caller.
+    pub(super) fn read(t: &Table<'_>) -> Self {
+        // Always POST until there is something else.
+        let _ = t.choice("method", &[("POST", ())]);
+        Self {
+            client_id: t.word("client_id"),
+            client_secret: source::read(t, "client_secret"),
+            has_secret: t.entry("client_secret").is_some(),
+            grant: t.choice("grant", &[("client_credentials", Grant::ClientCredentials)]),
+            grant_type: t.string("grant_type"),
+            token_url: t.word("token_url"),
+            has_token_url: t.entry("token_url").is_some(),
+            client_auth: t.choice(
+                "client_auth",
+                &[
+                    ("basic", ClientAuth::Basic),
+                    ("basic_raw", ClientAuth::BasicRaw),
+                    ("post", ClientAuth::Post),
+                    ("none", ClientAuth::None),
+                ],
+            ),
+            body: t.choice("body", &[("form", TokenBody::Form), ("json", TokenBody::Json)]),
+            scopes: t.strings("scopes"),
+            scope_separator: t.string("scope_separator"),
+            audience: t.word("audience"),
+            resource: t.strings("resource"),
+            params: params(t, "params"),
+            headers: params(t, "headers"),
+            id_param: t.word("id_param"),
+            secret_param: t.word("secret_param"),
+            token_field: t.string("token_field"),
+            expires_field: t.string("expires_field"),
+            expires_unit: t.choice("expires_unit", &[("s", ExpiresUnit::Seconds), ("ms", ExpiresUnit::Millis)]),
+            default_ttl: t.duration("default_ttl", Duration::from_secs(1), 366 * DAY),
+            expiry: t.choice("expiry", &[("fixed", Expiry::Fixed), ("sliding", Expiry::Sliding)]),
+            warm: t.choice("warm", &[("on_use", Warm::OnUse), ("always", Warm::Always)]),
+            share: t.boolean("share").map(|at| at.value),
+            local_address: t.word("local_address"),
+            ip_family: t.choice("ip_family", &[("any", IpFamily::Any), ("v4", IpFamily::V4), ("v6", IpFamily::V6)]),
+            ca_file: t.word("ca_file"),
+            timeout: t.duration("timeout", 100 * MS, HOUR),
+        }
+    }
+
+    /// What is not given comes from the profile; maps are joined, our own entries first.
+    pub(super) fn or(self, profile: Self) -> Self {
+        macro_rules! first {
+            ($($field:ident)*) => {
+                Self {
+                    has_secret: self.has_secret,
+                    has_token_url: self.has_token_url || profile.has_token_url,
+                    params: joined(self.params, profile.params),
+                    headers: joined(self.headers, profile.headers),
+                    $($field: self.$field.or(profile.$field),)*
+                }
+            };
+        }
+        first!(client_id client_secret grant grant_type token_url client_auth body scopes scope_separator audience
+            resource id_param secret_param token_field expires_field expires_unit default_ttl expiry warm share
+            local_address ip_family ca_file timeout)
+    }
+}
+
+fn joined(ours: Option<RawParams>, profile: Option<RawParams>) -> Option<RawParams> {
+    let mut ours = ours.unwrap_or_default();
+    for (name, value) in profile.unwrap_or_default() {
+        if !ours.iter().any(|(n, _)| n.value.eq_ignore_ascii_case(&name.value)) {
+            ours.push((name, value));
+        }
+    }
+    Some(ours)
+}
+
+fn params(t: &Table<'_>, key: &'static str) -> Option<RawParams> {
+    let map = t.map(key)?;
+    let mut out = Vec::new();
+    for entry in map.entries() {
+        let value = if entry.value.is_table() {
+            source::of_entry(&map, entry).map(RawParam::Secret)
+        } else {
+            map.entry_text(entry).map(RawParam::Plain)
+        };
+        let name = At { value: entry.key.to_owned(), span: entry.key_span.clone() };
+        out.extend(value.map(|value| (name, value)));
+    }
+    Some(out)
+}
+
+/// `[callers.NAME]` without its identity.
+#[derive(Debug)]
+pub(super) struct RawCaller {
+    pub(super) cidr: Option<At<Vec<At<String>>>>,
+    pub(super) routes: Option<At<Vec<At<String>>>>,
+    pub(super) allow: Option<At<Vec<At<String>>>>,
+}
+
+impl RawCaller {
+    pub(super) fn read(t: &Table<'_>) -> Self {
+        Self { cidr: t.strings("cidr"), routes: t.strings("routes"), allow: t.strings("allow") }
+    }
+}
+
+/// `[[routes]]`
+#[derive(Debug)]
+pub(super) struct RawRoute {
+    pub(super) place: super::diagnostic::Span,
+    pub(super) prefix: Option<At<String>>,
+    pub(super) has_prefix: bool,
+    pub(super) api: Option<At<String>>,
+    pub(super) upstream: Option<At<String>>,
+    /// There is an `api` or `upstream`, perhaps a wrong one.
+    pub(super) has_upstream: bool,
+    pub(super) credential: Option<At<String>>,
+    pub(super) has_credential: bool,
+    pub(super) scopes: Option<At<Vec<At<String>>>>,
+    pub(super) audience: Option<At<String>>,
+    pub(super) resource: Option<At<Vec<At<String>>>>,
+    pub(super) allow: Option<At<Vec<At<String>>>>,
+    pub(super) deny: Option<At<Vec<At<String>>>>,
+    pub(super) callers: Option<At<Vec<At<String>>>>,
+    pub(super) mode: Option<PolicyMode>,
+    pub(super) inject: Option<At<String>>,
+    pub(super) set_headers: Vec<(At<String>, At<String>)>,
+    pub(super) remove_headers: Option<At<Vec<At<String>>>>,
+    pub(super) host: Option<HostPolicy>,
+    pub(super) connect_timeout: Option<Duration>,
+    pub(super) response_timeout: Option<Duration>,
+    pub(super) body_idle_timeout: Option<Duration>,
+    pub(super) max_body: Option<Option<u64>>,
+    pub(super) replay_buffer: Option<Option<u64>>,
+    pub(super) retry_on: Option<Vec<u16>>,
+    pub(super) max_in_flight: Option<u64>,
+    pub(super) insecure_http: bool,
+    pub(super) allow_empty_segments: bool,
+}
+
+impl RawRoute {
+    pub(super) fn read(t: Table<'_>) -> Self {
+        // Both mean HTTP/1.1 until there is something else.
+        let _ = t.choice("http", &[("auto", ()), ("h1", ())]);
+        let raw = Self {
+            place: t.place.clone(),
+            prefix: t.string("prefix"),
+            has_prefix: t.entry("prefix").is_some(),
+            api: t.word("api"),
+            upstream: t.word("upstream"),
+            has_upstream: t.entry("api").is_some() || t.entry("upstream").is_some(),
+            credential: t.word("credential"),
+            has_credential: t.entry("credential").is_some(),
+            scopes: t.strings("scopes"),
+            audience: t.word("audience"),
+            resource: t.strings("resource"),
+            allow: t.strings("allow"),
+            deny: t.strings("deny"),
+            callers: t.strings("callers"),
+            mode: t.choice("mode", &[("enforce", PolicyMode::Enforce), ("report", PolicyMode::Report)]),
+            inject: t.word("inject"),
+            set_headers: set_headers(&t),
+            remove_headers: t.strings("remove_headers"),
+            host: t.choice("host", &[("upstream", HostPolicy::Upstream), ("preserve", HostPolicy::Preserve)]),
+            connect_timeout: t.duration("connect_timeout", MS, HOUR),
+            response_timeout: t.duration("response_timeout", MS, DAY),
+            body_idle_timeout: t.duration("body_idle_timeout", MS, DAY),
+            max_body: t.size("max_body", 0, u64::MAX >> 1),
+            replay_buffer: t.size("replay_buffer", 0, 16 << 20),
+            retry_on: t.integers("retry_on", 400, 599),
+            max_in_flight: t.integer("max_in_flight", 1, 1_000_000).map(|at| at.value),
+            insecure_http: t.boolean("insecure_http").is_some_and(|at| at.value),
+            allow_empty_segments: t.boolean("allow_empty_segments").is_some_and(|at| at.value),
+        };
+        t.finish();
+        raw
+    }
+}
+
+fn set_headers(t: &Table<'_>) -> Vec<(At<String>, At<String>)> {
+    let Some(map) = t.map("set_headers") else { return Vec::new() };
+    let name = |e: &super::reader::Entry<'_>| At { value: e.key.to_owned(), span: e.key_span.clone() };
+    map.entries().iter().filter_map(|e| Some((name(e), map.entry_text(e)?))).collect()
+}
+
+/// `[server]`
+#[derive(Debug, Default)]
+pub(super) struct RawServer {
+    pub(super) workers: Option<u64>,
+    pub(super) allowed_hosts: Option<At<Vec<At<String>>>>,
+    pub(super) allowed_origins: Option<At<Vec<At<String>>>>,
+    pub(super) header_timeout: Option<Duration>,
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) drain_timeout: Option<Duration>,
+    pub(super) max_connections: Option<u64>,
+    pub(super) max_header_bytes: Option<Option<u64>>,
+}
+
+impl RawServer {
+    /// All but `listen`.
+    pub(super) fn read(t: &Table<'_>) -> Self {
+        Self {
+            workers: t.integer("workers", 0, 1024).map(|at| at.value),
+            allowed_hosts: t.strings("allowed_hosts"),
+            allowed_origins: t.strings("allowed_origins"),
+            header_timeout: t.duration("header_timeout", 10 * MS, HOUR),
+            idle_timeout: t.duration("idle_timeout", 10 * MS, DAY),
+            drain_timeout: t.duration("drain_timeout", Duration::ZERO, HOUR),
+            max_connections: t.integer("max_connections", 1, 1_000_000).map(|at| at.value),
+            max_header_bytes: t.size("max_header_bytes", 1024, 1 << 20),
+        }
+    }
+}
+
+/// `[log]`
+pub(super) fn log_format(t: &Table<'_>) -> Option<LogFormat> {
+    t.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+}

@@ -1,0 +1,304 @@
+//! `[credentials.*]`: what we hold and how we ask, the profile's values filled in.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+
+use super::{Context, Note, Table, bare, check_name, refused};
+use crate::config::{
+    diagnostic::Span,
+    header, mask,
+    model::{
+        ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme, TokenBody, Upstream,
+        Warm,
+    },
+    nearest::did_you_mean,
+    profile::{self, Profile},
+    raw::{RawCredential, RawParam, RawParams},
+    reader::At,
+    url,
+};
+
+/// A credential, with what routes need of it even where it is wrong.
+pub(super) struct Resolved {
+    pub(super) name: At<String>,
+    pub(super) spec: Option<Arc<CredentialSpec>>,
+    pub(super) profile: Option<Profile>,
+    /// `provider` is written, perhaps wrong.
+    pub(super) has_provider: bool,
+    pub(super) environment: Option<String>,
+}
+
+pub(super) fn credentials(root: &Table<'_>) -> Vec<Resolved> {
+    root.tables("credentials", "credentials").into_iter().map(|(name, t)| credential(name, t)).collect()
+}
+
+fn credential(name: At<String>, t: Table<'_>) -> Resolved {
+    check_name(t.context, "a credential", &name);
+    let provider = t.word("provider");
+    let has_provider = t.entry("provider").is_some();
+    let profile = provider.as_ref().and_then(|at| find_profile(t.context, at));
+    let environment = environment(&t, profile.as_ref().map(|(p, _)| p));
+    let mut raw = RawCredential::read(&t);
+    let mut profile = profile;
+    if let Some((profile, span)) = &mut profile {
+        raw = raw.or(std::mem::take(&mut profile.credential));
+        let chosen = profile.environment(environment.as_deref());
+        if let (None, false, Some(url)) = (&raw.token_url, raw.has_token_url, chosen.and_then(|e| e.token_url.clone()))
+        {
+            raw.token_url = Some(At { value: url, span: span.clone() });
+        }
+    }
+    let profile = profile.map(|(profile, _)| profile);
+    let provider_name = profile.as_ref().map(|p| p.name.to_owned());
+    let spec = Builder { t: &t, profile: profile.as_ref(), environment: environment.as_deref() }
+        .build(&name, provider_name, raw)
+        .map(Arc::new);
+    t.finish();
+    Resolved { name, spec, profile, has_provider, environment }
+}
+
+fn find_profile(context: &Context<'_>, at: &At<String>) -> Option<(Profile, Span)> {
+    if let Some((profile, _)) = profile::read(&at.value, Some(at.span.clone())) {
+        return Some((profile, at.span.clone()));
+    }
+    let list = || format!("the built-in providers are {}", profile::names().collect::<Vec<_>>().join(", "));
+    let hint = did_you_mean(&at.value, profile::names()).unwrap_or_else(list);
+    context.report(Note::error(&at.span, format!("no provider is called {}", context.quote(at))).hint(hint));
+    None
+}
+
+/// `environment`, which must be one of the profile's.
+fn environment(t: &Table<'_>, profile: Option<&Profile>) -> Option<String> {
+    let at = t.word("environment")?;
+    let Some(profile) = profile else {
+        if t.entry("provider").is_none() {
+            t.context.error(&at.span, format!("`environment` in {} needs a `provider`", t.name));
+        }
+        return None;
+    };
+    if profile.environment(Some(&at.value)).is_some() {
+        return Some(at.value);
+    }
+    let names: Vec<&str> = profile.environments.iter().map(|e| e.name.as_str()).collect();
+    let list = match names.is_empty() {
+        true => format!("provider {} has only one environment: leave this key out", profile.name),
+        false => format!("provider {} has {}", profile.name, names.join(", ")),
+    };
+    let hint = did_you_mean(&at.value, names).unwrap_or(list);
+    t.context.report(Note::error(&at.span, format!("no environment is called {}", t.context.quote(&at))).hint(hint));
+    None
+}
+
+struct Builder<'a, 't> {
+    t: &'a Table<'t>,
+    profile: Option<&'a Profile>,
+    environment: Option<&'a str>,
+}
+
+impl Builder<'_, '_> {
+    /// `None` where anything essential is missing; all checks are made in any case.
+    fn build(&self, name: &At<String>, provider: Option<String>, raw: RawCredential) -> Option<CredentialSpec> {
+        let grant = raw.grant.unwrap_or(Grant::ClientCredentials);
+        let client_auth = raw.client_auth.unwrap_or(ClientAuth::Post);
+        self.check_secret(&raw, client_auth);
+        if raw.client_id.is_none() && self.t.entry("client_id").is_none() {
+            let note = Note::error(&name.span, format!("{} has no `client_id`", self.t.name)).follows();
+            self.t.context.report(note.hint("a plain string, or client_id = \"${NAME}\" from the environment"));
+        }
+        let token_url = self.token_url(&raw);
+        let net = self.net(&raw);
+        let header_names = self.header_names(client_auth, raw.headers.as_ref());
+        self.check_params(&raw);
+        let token_field = self.pointer("token_field", raw.token_field, "/access_token");
+        let expires_field = self.pointer("expires_field", raw.expires_field, "/expires_in");
+        let default_type = match grant {
+            Grant::ClientCredentials => "client_credentials",
+        };
+        let grant_type = raw.grant_type.map_or_else(|| default_type.to_owned(), |at| at.value);
+        let (token_url, token_target) = token_url?;
+        Some(CredentialSpec {
+            name: name.value.clone(),
+            provider,
+            client_id: raw.client_id?.value,
+            client_secret: raw.client_secret.map(|at| at.value),
+            grant,
+            grant_type: (!grant_type.is_empty()).then_some(grant_type),
+            token_url,
+            token_target,
+            client_auth,
+            body: raw.body.unwrap_or(TokenBody::Form),
+            scopes: raw.scopes.map(bare).unwrap_or_default(),
+            scope_separator: raw.scope_separator.map_or_else(|| " ".to_owned(), |at| at.value),
+            audience: raw.audience.map(|at| at.value),
+            resource: raw.resource.map(bare).unwrap_or_default(),
+            params: raw.params.map(|p| p.into_iter().map(|(n, v)| (n.value, param(v))).collect()).unwrap_or_default(),
+            headers: header_names
+                .into_iter()
+                .zip(raw.headers.unwrap_or_default())
+                .map(|(n, (_, v))| (n, param(v)))
+                .collect(),
+            id_param: raw.id_param.map_or_else(|| "client_id".to_owned(), |at| at.value),
+            secret_param: raw.secret_param.map_or_else(|| "client_secret".to_owned(), |at| at.value),
+            token_field,
+            expires_field,
+            expires_unit: raw.expires_unit.unwrap_or(ExpiresUnit::Seconds),
+            default_ttl: raw.default_ttl.unwrap_or(Duration::from_secs(300)),
+            expiry: raw.expiry.unwrap_or(Expiry::Fixed),
+            warm: raw.warm.unwrap_or(Warm::OnUse),
+            share: raw.share.unwrap_or(true),
+            net: Arc::new(net),
+            timeout: raw.timeout.unwrap_or(Duration::from_secs(10)),
+        })
+    }
+
+    fn check_secret(&self, raw: &RawCredential, client_auth: ClientAuth) {
+        let context = self.t.context;
+        if client_auth == ClientAuth::None && raw.has_secret {
+            let place = self.t.key_place("client_secret");
+            context
+                .error(&place, format!("{} has a `client_secret`, but client_auth = \"none\" sends none", self.t.name));
+        }
+        if client_auth != ClientAuth::None && !raw.has_secret {
+            let note = Note::error(&self.t.place, format!("{} has no `client_secret`", self.t.name)).follows();
+            context.report(note.hint("client_secret = { env = \"NAME\" }, { file = \"…\" } or { command = [\"…\"] }"));
+        }
+    }
+
+    /// The endpoint, and its request target.
+    fn token_url(&self, raw: &RawCredential) -> Option<(Upstream, String)> {
+        let context = self.t.context;
+        let Some(at) = &raw.token_url else {
+            if !raw.has_token_url {
+                let ask = self
+                    .profile
+                    .and_then(|p| p.ask_token_url.clone().or_else(|| p.environment(self.environment)?.ask.clone()));
+                let note = Note::error(&self.t.place, format!("{} has no `token_url`", self.t.name)).follows();
+                context.report(note.hint(ask.map_or_else(
+                    || "token_url = \"https://…\", or a built-in `provider` that knows it".to_owned(),
+                    |ask| format!("token_url = \"https://…\": {ask}"),
+                )));
+            }
+            return None;
+        };
+        match url::endpoint(&at.value) {
+            Ok((url, _)) if url.scheme == Scheme::Http && !url::is_loopback(&url.host) => {
+                let note = Note::error(&at.span, "`token_url` would send the client secret over plain http");
+                context.report(note.hint("use https://; http:// is only possible to this machine itself"));
+                None
+            }
+            Ok(found) => Some(found),
+            Err(reason) => {
+                refused(context, &at.span, "`token_url`", reason);
+                None
+            }
+        }
+    }
+
+    fn net(&self, raw: &RawCredential) -> NetSpec {
+        let context = self.t.context;
+        let mut net = NetSpec { ip_family: raw.ip_family.unwrap_or_default(), ..NetSpec::default() };
+        if let Some(at) = &raw.local_address {
+            match at.value.parse::<IpAddr>() {
+                Ok(ip) => net.local_address = Some(ip),
+                Err(_) => context.error(&at.span, "`local_address` must be an IP address of this host, without a port"),
+            }
+        }
+        match (net.local_address, net.ip_family, &raw.local_address) {
+            (Some(IpAddr::V4(_)), IpFamily::V6, Some(at)) | (Some(IpAddr::V6(_)), IpFamily::V4, Some(at)) => {
+                context.report(
+                    Note::error(&at.span, "`local_address` is not of the family that `ip_family` asks for")
+                        .hint("give both, or only local_address with ip_family = \"any\""),
+                );
+            }
+            _ => {}
+        }
+        if let Some(at) = &raw.ca_file {
+            let path = context.dir.join(&at.value);
+            match CertificateDer::pem_file_iter(&path).map(|certs| certs.collect::<Result<Vec<_>, _>>()) {
+                Ok(Ok(certs)) if !certs.is_empty() => {}
+                Ok(Ok(_)) => context.error(&at.span, "`ca_file` holds no certificate in PEM form"),
+                Ok(Err(e)) | Err(e) => context.error(&at.span, format!("`ca_file` can't be read: {e}")),
+            }
+            net.ca_file = Some(path);
+        }
+        net
+    }
+
+    /// Legal, lower-case, and none that the token request sets by itself.
+    fn header_names(&self, client_auth: ClientAuth, headers: Option<&RawParams>) -> Vec<String> {
+        let context = self.t.context;
+        let mut names = Vec::new();
+        for (at, value) in headers.into_iter().flatten() {
+            let name = header::name(&at.value).unwrap_or_else(|reason| {
+                refused(context, &at.span, &format!("header `{}`", at.value), reason);
+                at.value.to_ascii_lowercase()
+            });
+            let basic = matches!(client_auth, ClientAuth::Basic | ClientAuth::BasicRaw);
+            if name == "content-type" || (basic && name == "authorization") {
+                context.error(&at.span, format!("header `{name}` is set by the token request itself"));
+            }
+            if names.contains(&name) {
+                context.error(&at.span, format!("header `{name}` is given twice"));
+            }
+            if let RawParam::Plain(text) = value {
+                if let Err(reason) = header::value(&text.value) {
+                    refused(context, &text.span, &format!("the value of header `{name}`"), reason);
+                }
+                self.warn_of_plain_secret(&at.value, text);
+            }
+            names.push(name);
+        }
+        names
+    }
+
+    fn check_params(&self, raw: &RawCredential) {
+        let context = self.t.context;
+        let text = |at: &Option<At<String>>, default: &str| at.as_ref().map_or(default.to_owned(), |a| a.value.clone());
+        let (id, secret) = (text(&raw.id_param, "client_id"), text(&raw.secret_param, "client_secret"));
+        for (at, value) in raw.params.iter().flatten() {
+            let instead = match at.value.as_str() {
+                "grant_type" => Some("grant_type"),
+                "scope" => Some("scopes"),
+                "audience" => Some("audience"),
+                "resource" => Some("resource"),
+                name if name == id => Some("client_id"),
+                name if name == secret => Some("client_secret"),
+                _ => None,
+            };
+            if let Some(key) = instead {
+                let note = Note::error(&at.span, format!("parameter `{}` has a key of its own", at.value));
+                context.report(note.hint(format!("use `{key}` of the credential")));
+            }
+            if let RawParam::Plain(text) = value {
+                self.warn_of_plain_secret(&at.value, text);
+            }
+        }
+    }
+
+    fn warn_of_plain_secret(&self, name: &str, text: &At<String>) {
+        if mask::looks_secret(name) {
+            self.t.context.hide(&text.span);
+            let note = Note::warning(&text.span, format!("`{name}` looks like a secret that stands in this file"));
+            self.t.context.report(note.hint(format!("{name} = {{ env = \"NAME\" }} reads it from elsewhere")));
+        }
+    }
+
+    /// RFC 6901.
+    fn pointer(&self, key: &str, at: Option<At<String>>, default: &str) -> String {
+        let Some(at) = at else { return default.to_owned() };
+        let escapes = at.value.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+        if !escapes || !(at.value.is_empty() || at.value.starts_with('/')) {
+            let note = Note::error(&at.span, format!("`{key}` must be a JSON pointer"));
+            self.t.context.report(note.hint(format!("it starts with a slash: \"/{}\"", at.value.replace('.', "/"))));
+        }
+        at.value
+    }
+}
+
+fn param(raw: RawParam) -> Param {
+    match raw {
+        RawParam::Plain(at) => Param::Plain(at.value),
+        RawParam::Secret(at) => Param::Secret(at.value),
+    }
+}

@@ -1,0 +1,80 @@
+//! Written → may run: profiles filled in, names looked up, everything checked against everything.
+//!
+//! 1. [`server`]: `[server]`, `[admin]`, `[tokens]`, `[log]`, `[telemetry]`
+//! 2. [`credential`]: `[credentials.*]` with their profiles
+//! 3. [`caller`]: `[callers.*]`
+//! 4. [`route`]: `[[routes]]`, which refer to both
+//! 5. [`access`]: what only shows when all is known
+//!
+//! Every step goes on after a problem; what could not be made is `None` and its problem is in the context.
+
+mod access;
+mod caller;
+mod credential;
+mod route;
+mod server;
+
+use super::{
+    diagnostic::{Note, Span},
+    model::{Config, Rule},
+    not_built,
+    reader::{At, Context, Table},
+    rule,
+    url::Refused,
+};
+
+/// Everything, or `None` and at least one problem in the context.
+pub(super) fn resolve(context: &Context<'_>, root: Table<'_>) -> Option<Config> {
+    let server = server::server(&root);
+    let admin = server::admin(&root);
+    server::tokens(&root);
+    let log = server::log(&root);
+    server::telemetry(&root);
+    let credentials = credential::credentials(&root);
+    let callers = caller::callers(&root);
+    let routes = route::routes(&root, &credentials, &callers);
+    access::check(context, &server, &credentials, &callers, &routes);
+    root.finish();
+    let total = (credentials.len(), callers.len(), routes.len());
+    let config = Config {
+        server: server.spec?,
+        admin,
+        credentials: credentials.into_iter().filter_map(|c| c.spec).collect(),
+        callers: callers.into_iter().filter_map(|c| c.spec).collect(),
+        routes: routes.into_iter().filter_map(|r| r.spec).collect(),
+        log: log.unwrap_or_default(),
+    };
+    ((config.credentials.len(), config.callers.len(), config.routes.len()) == total).then_some(config)
+}
+
+/// Reports why a value is refused: "`token_url` has a query".
+fn refused(context: &Context<'_>, span: &Span, what: &str, reason: Refused) {
+    context.report(Note::error(span, format!("{what} {}", reason.why)).maybe_hint(reason.hint));
+}
+
+/// A list of rules; the ones that are wrong are reported.
+fn rules(context: &Context<'_>, key: &str, list: Option<At<Vec<At<String>>>>) -> Vec<Rule> {
+    let parse = |at: At<String>| match rule::parse(&at.value) {
+        Ok(rule) => Some(rule),
+        Err(reason) => {
+            refused(context, &at.span, &format!("an entry of `{key}`"), reason);
+            None
+        }
+    };
+    list.map(|l| l.value).unwrap_or_default().into_iter().filter_map(parse).collect()
+}
+
+/// The values of a list without their places.
+fn bare(list: At<Vec<At<String>>>) -> Vec<String> {
+    list.value.into_iter().map(|at| at.value).collect()
+}
+
+/// Names of credentials and callers stand in logs, metrics and messages.
+fn check_name(context: &Context<'_>, what: &str, name: &At<String>) {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.value.is_empty() || name.value.len() > 64 || !name.value.chars().all(legal) {
+        let note =
+            Note::error(&name.span, format!("the name of {what} has up to 64 letters, digits, `-`, `_` and `.`"));
+        context.report(note);
+    }
+}

@@ -1,0 +1,332 @@
+//! `[[routes]]`: where requests go, and with which token.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Context, Note, Table, bare, caller, credential, refused, rules};
+use crate::config::{
+    diagnostic::Span,
+    header,
+    model::{CredentialSpec, HostPolicy, Inject, PolicyMode, RouteCallers, RouteSpec, Scheme, TokenSpec, Upstream},
+    nearest::did_you_mean,
+    profile::Api,
+    raw::RawRoute,
+    reader::At,
+    url,
+};
+
+/// What `inject` is where it is not given.
+const BEARER: &str = "Authorization: Bearer {token}";
+
+/// A route, with what later checks need even where it is wrong.
+pub(super) struct Resolved {
+    /// The canonical prefix and its place.
+    pub(super) prefix: Option<At<String>>,
+    /// The credential's name, if it is one.
+    pub(super) credential: Option<String>,
+    /// Where `callers = ["*"]` stands.
+    pub(super) anyone: Option<Span>,
+    pub(super) spec: Option<RouteSpec>,
+}
+
+pub(super) fn routes(
+    root: &Table<'_>,
+    credentials: &[credential::Resolved],
+    callers: &[caller::Resolved],
+) -> Vec<Resolved> {
+    let context = root.context;
+    let mut out: Vec<Resolved> = Vec::new();
+    for t in root.array_of_tables("routes") {
+        let raw = RawRoute::read(t);
+        let resolved = Resolver { context, credentials, callers }.route(raw);
+        if let Some(prefix) = &resolved.prefix {
+            let same = |r: &&Resolved| r.prefix.as_ref().is_some_and(|p| p.value == prefix.value);
+            if let Some(first) = out.iter().find(same).and_then(|r| r.prefix.as_ref()) {
+                let message = format!("two routes have the prefix `{}`", shown_prefix(&prefix.value));
+                context.report(Note::error(&prefix.span, message).also(&first.span, "the first"));
+            }
+        }
+        out.push(resolved);
+    }
+    out
+}
+
+/// A canonical prefix for messages: the empty one is `/`.
+fn shown_prefix(prefix: &str) -> &str {
+    if prefix.is_empty() { "/" } else { prefix }
+}
+
+struct Resolver<'a> {
+    context: &'a Context<'a>,
+    credentials: &'a [credential::Resolved],
+    callers: &'a [caller::Resolved],
+}
+
+impl Resolver<'_> {
+    fn route(&self, raw: RawRoute) -> Resolved {
+        let context = self.context;
+        let prefix = self.prefix(&raw);
+        let credential = self.credential(&raw);
+        let api = credential.and_then(|c| self.api(&raw, c));
+        let upstream = self.upstream(&raw, credential, api);
+        let allow = rules(context, "allow", raw.allow.clone());
+        let deny = rules(context, "deny", raw.deny.clone());
+        let (callers, anyone) = self.callers(raw.callers.as_ref());
+        let client_id = credential.and_then(|c| c.spec.as_ref()).map_or("", |s| s.client_id.as_str());
+        let inject = self.inject(raw.inject.as_ref(), client_id);
+        let set_headers = self.set_headers(&raw.set_headers, client_id, inject.as_ref());
+        let remove_headers = self.remove_headers(raw.remove_headers.as_ref());
+        let spec = || {
+            let spec = credential?.spec.as_ref()?;
+            let upstream = upstream?;
+            Some(RouteSpec {
+                prefix: prefix.as_ref()?.value.clone(),
+                forbidden_paths: forbidden_paths(&upstream, spec),
+                upstream,
+                token: Arc::new(token(&raw, api, spec)),
+                allow,
+                deny,
+                callers,
+                mode: raw.mode.unwrap_or(PolicyMode::Enforce),
+                inject: inject?,
+                set_headers,
+                remove_headers,
+                host: raw.host.unwrap_or(HostPolicy::Upstream),
+                connect_timeout: raw.connect_timeout.unwrap_or(Duration::from_secs(5)),
+                response_timeout: raw.response_timeout.unwrap_or(Duration::from_secs(60)),
+                body_idle_timeout: raw.body_idle_timeout.unwrap_or(Duration::from_secs(60)),
+                max_body: raw.max_body.flatten(),
+                replay_buffer: raw.replay_buffer.map_or(64 * 1024, |size| size.unwrap_or(0)) as usize,
+                retry_on: raw.retry_on.clone().unwrap_or_else(|| vec![401]),
+                max_in_flight: raw.max_in_flight.unwrap_or(1000) as usize,
+                allow_empty_segments: raw.allow_empty_segments,
+            })
+        };
+        let spec = spec();
+        Resolved { prefix, credential: credential.map(|c| c.name.value.clone()), anyone, spec }
+    }
+
+    fn prefix(&self, raw: &RawRoute) -> Option<At<String>> {
+        let Some(at) = &raw.prefix else {
+            if !raw.has_prefix {
+                let note = Note::error(&raw.place, "this route has no `prefix`").follows();
+                self.context.report(note.hint("prefix = \"/name\": what callers write before the API's own path"));
+            }
+            return None;
+        };
+        let reason = match url::canonical_path(&at.value) {
+            _ if at.value.is_empty() => "is empty".to_owned(),
+            Ok(_) if at.value.contains('*') => {
+                let note = Note::error(&at.span, "`prefix` holds a wildcard");
+                self.context
+                    .report(note.hint("a prefix covers everything below it; wildcards belong into `allow` and `deny`"));
+                return None;
+            }
+            Ok(value) => return Some(At { value, span: at.span.clone() }),
+            Err(reason) => {
+                refused(self.context, &at.span, "`prefix`", reason);
+                return None;
+            }
+        };
+        self.context.report(Note::error(&at.span, format!("`prefix` {reason}")).hint("for everything write \"/\""));
+        None
+    }
+
+    fn credential(&self, raw: &RawRoute) -> Option<&credential::Resolved> {
+        let names = || self.credentials.iter().map(|c| c.name.value.as_str());
+        let Some(at) = &raw.credential else {
+            if !raw.has_credential {
+                let note = Note::error(&raw.place, "this route has no `credential`").follows();
+                let list = names().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+                let hint = if list.is_empty() {
+                    "define one: [credentials.NAME]".to_owned()
+                } else {
+                    format!("there is {list}")
+                };
+                self.context.report(note.hint(hint));
+            }
+            return None;
+        };
+        let found = self.credentials.iter().find(|c| c.name.value == at.value);
+        if found.is_none() {
+            let message = format!("no credential is called {}", self.context.quote(at));
+            let hint = did_you_mean(&at.value, names()).unwrap_or_else(|| "define it: [credentials.NAME]".to_owned());
+            self.context.report(Note::error(&at.span, message).hint(hint).follows());
+        }
+        found
+    }
+
+    fn api<'c>(&self, raw: &RawRoute, credential: &'c credential::Resolved) -> Option<&'c Api> {
+        let at = raw.api.as_ref()?;
+        let name = &credential.name.value;
+        let Some(profile) = &credential.profile else {
+            if !credential.has_provider {
+                let note = Note::error(&at.span, format!("`api` needs a `provider` in [credentials.{name}]"));
+                self.context.report(note.hint("or give `upstream` instead of `api`"));
+            }
+            return None;
+        };
+        let found = profile.api(&at.value);
+        if found.is_none() {
+            let names = || profile.apis.iter().map(|a| a.name.as_str());
+            let list = || format!("it has {}", names().collect::<Vec<_>>().join(", "));
+            let hint = did_you_mean(&at.value, names()).unwrap_or_else(list);
+            let message = format!("provider {} has no API called {}", profile.name, self.context.quote(at));
+            self.context.report(Note::error(&at.span, message).hint(hint));
+        }
+        found
+    }
+
+    /// An explicit `upstream`, else the API's.
+    fn upstream(
+        &self,
+        raw: &RawRoute,
+        credential: Option<&credential::Resolved>,
+        api: Option<&Api>,
+    ) -> Option<Upstream> {
+        if !raw.has_upstream {
+            let note =
+                Note::error(&raw.place, "this route leads nowhere: it has neither `api` nor `upstream`").follows();
+            self.context.report(note.hint("api = \"NAME\" of the credential's provider, or upstream = \"https://…\""));
+            return None;
+        }
+        let at = match &raw.upstream {
+            Some(at) => at.clone(),
+            None => self.api_upstream(raw, credential?, api?)?,
+        };
+        match url::upstream(&at.value) {
+            Ok(upstream) => self.plain_text_allowed(raw, &at.span, upstream),
+            Err(reason) => {
+                refused(self.context, &at.span, "`upstream`", reason);
+                None
+            }
+        }
+    }
+
+    fn api_upstream(&self, raw: &RawRoute, credential: &credential::Resolved, api: &Api) -> Option<At<String>> {
+        let profile = credential.profile.as_ref()?;
+        let environment = profile.environment(credential.environment.as_deref());
+        let by_environment = environment.and_then(|e| e.upstreams.iter().find(|(name, _)| *name == api.name));
+        let span = raw.api.as_ref().map_or(&raw.place, |at| &at.span);
+        match api.upstream.as_ref().or(by_environment.map(|(_, url)| url)) {
+            Some(url) => Some(At { value: url.clone(), span: span.clone() }),
+            None => {
+                let of = environment.map(|e| format!(" in the {} environment", e.name)).unwrap_or_default();
+                let message = format!("the address of `{}` at {}{of} is not fixed", api.name, profile.name);
+                let ask = environment.and_then(|e| e.ask.clone()).map(|ask| format!(": {ask}")).unwrap_or_default();
+                let note = Note::error(span, message).follows();
+                self.context.report(note.hint(format!("give this route upstream = \"https://…\"{ask}")));
+                None
+            }
+        }
+    }
+
+    fn plain_text_allowed(&self, raw: &RawRoute, span: &Span, mut upstream: Upstream) -> Option<Upstream> {
+        if upstream.scheme == Scheme::Http && !url::is_loopback(&upstream.host) {
+            if !raw.insecure_http {
+                let note = Note::error(span, "`upstream` would send the token over plain http to another host");
+                self.context.report(note.hint("use https://, or accept it with insecure_http = true"));
+                return None;
+            }
+            upstream.insecure = true;
+        }
+        Some(upstream)
+    }
+
+    fn callers(&self, list: Option<&At<Vec<At<String>>>>) -> (RouteCallers, Option<Span>) {
+        let Some(list) = list else { return (RouteCallers::Known, None) };
+        if let Some(star) = list.value.iter().find(|at| at.value == "*") {
+            if list.value.len() > 1 {
+                let note = Note::error(&star.span, "`callers` has \"*\" beside names");
+                self.context.report(note.hint("[\"*\"] alone means anyone"));
+            }
+            return (RouteCallers::Anyone, Some(star.span.clone()));
+        }
+        if list.value.is_empty() {
+            let note = Note::error(&list.span, "`callers` is empty: nobody could use this route");
+            self.context.report(note.hint("leave it out for any known caller"));
+        }
+        let names = || self.callers.iter().map(|c| c.name.value.as_str());
+        for at in &list.value {
+            if !names().any(|n| n == at.value) {
+                let message = format!("no caller is called {}", self.context.quote(at));
+                let hint = did_you_mean(&at.value, names()).unwrap_or_else(|| "define it: [callers.NAME]".to_owned());
+                self.context.report(Note::error(&at.span, message).hint(hint).follows());
+            }
+        }
+        (RouteCallers::Named(list.value.iter().map(|at| at.value.clone()).collect()), None)
+    }
+
+    fn inject(&self, at: Option<&At<String>>, client_id: &str) -> Option<Inject> {
+        let Some(at) = at else { return header::inject(BEARER, client_id).ok() };
+        match header::inject(&at.value, client_id) {
+            Ok(inject) => Some(inject),
+            Err(reason) => {
+                refused(self.context, &at.span, "`inject`", reason);
+                None
+            }
+        }
+    }
+
+    fn set_headers(
+        &self,
+        list: &[(At<String>, At<String>)],
+        client_id: &str,
+        inject: Option<&Inject>,
+    ) -> Vec<(String, String)> {
+        let mut out: Vec<(String, String)> = Vec::new();
+        for (at, text) in list {
+            let name = match header::name(&at.value) {
+                Ok(name) => name,
+                Err(reason) => {
+                    refused(self.context, &at.span, &format!("header `{}` in `set_headers`", at.value), reason);
+                    continue;
+                }
+            };
+            if inject.is_some_and(|i| i.name == name) || out.iter().any(|(n, _)| *n == name) {
+                self.context.error(&at.span, format!("header `{name}` is set twice: by `inject` or another line"));
+            }
+            let filled = header::fill(&text.value, client_id, &[]);
+            match filled.and_then(|value| header::value(&value).map(|()| value)) {
+                Ok(value) => out.push((name, value)),
+                Err(reason) => refused(self.context, &text.span, &format!("the value of header `{name}`"), reason),
+            }
+        }
+        out
+    }
+
+    fn remove_headers(&self, list: Option<&At<Vec<At<String>>>>) -> Vec<String> {
+        let check = |at: &At<String>| match header::name(&at.value) {
+            Ok(name) => Some(name),
+            Err(reason) => {
+                refused(self.context, &at.span, "an entry of `remove_headers`", reason);
+                None
+            }
+        };
+        list.map(|l| l.value.iter().filter_map(check).collect()).unwrap_or_default()
+    }
+}
+
+/// The route's own word, else the API's, else the credential's.
+fn token(raw: &RawRoute, api: Option<&Api>, credential: &Arc<CredentialSpec>) -> TokenSpec {
+    let scopes = raw.scopes.clone().map(bare).or_else(|| api?.scopes.clone());
+    let audience = raw.audience.as_ref().map(|at| at.value.clone()).or_else(|| api?.audience.clone());
+    let resource = raw.resource.clone().map(bare).or_else(|| api?.resource.clone());
+    TokenSpec {
+        credential: Arc::clone(credential),
+        scopes: scopes.unwrap_or_else(|| credential.scopes.clone()),
+        audience: audience.or_else(|| credential.audience.clone()),
+        resource: resource.unwrap_or_else(|| credential.resource.clone()),
+    }
+}
+
+/// The provider's token endpoint, where the upstream covers it: below the base, decoded.
+fn forbidden_paths(upstream: &Upstream, credential: &CredentialSpec) -> Vec<String> {
+    let endpoint = &credential.token_url;
+    let same_origin =
+        (upstream.scheme, &upstream.host, upstream.port) == (endpoint.scheme, &endpoint.host, endpoint.port);
+    let (base, path) = (url::decoded(&upstream.base_path), url::decoded(&endpoint.base_path));
+    match path.strip_prefix(&base) {
+        Some(below) if same_origin && (below.is_empty() || below.starts_with('/')) => vec![below.to_owned()],
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,215 @@
+//! `[server]`, `[admin]`, `[tokens]`, `[log]`, `[telemetry]`.
+
+use std::{net::SocketAddr, time::Duration};
+
+use toml::de::DeValue;
+
+use super::{Note, Span, Table, not_built, refused};
+use crate::config::{
+    model::{AccessLog, Log, Server},
+    raw::{self, RawServer},
+    reader::At,
+    url,
+};
+
+const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
+
+/// `[server]`, with what later checks need.
+pub(super) struct Resolved {
+    pub(super) spec: Option<Server>,
+    /// The first address that other hosts can reach.
+    pub(super) open: Option<Span>,
+}
+
+pub(super) fn server(root: &Table<'_>) -> Resolved {
+    let (listen, raw) = match root.table("server", "server") {
+        Some(t) => {
+            let read = (listen(&t), RawServer::read(&t));
+            let hosts = hosts(&t, read.1.allowed_hosts.as_ref());
+            let origins = origins(&t, read.1.allowed_origins.as_ref());
+            if read.1.max_header_bytes == Some(None) {
+                t.context.error(&t.key_place("max_header_bytes"), "`max_header_bytes` can't be \"none\"");
+            }
+            t.finish();
+            (read.0, (read.1, hosts, origins))
+        }
+        None => (default_listen(), <_>::default()),
+    };
+    let (raw, allowed_hosts, allowed_origins) = raw;
+    let open = listen.iter().find(|at| !at.value.ip().is_loopback()).map(|at| at.span.clone());
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = raw.workers.filter(|n| *n > 0).map_or_else(cores, |n| n as usize);
+    let spec = (!listen.is_empty()).then(|| Server {
+        listen: listen.into_iter().map(|at| at.value).collect(),
+        workers,
+        allowed_hosts,
+        allowed_origins,
+        header_timeout: raw.header_timeout.unwrap_or(Duration::from_secs(10)),
+        idle_timeout: raw.idle_timeout.unwrap_or(Duration::from_secs(75)),
+        drain_timeout: raw.drain_timeout.unwrap_or(Duration::from_secs(30)),
+        max_connections: raw.max_connections.unwrap_or(10_000) as usize,
+        max_header_bytes: raw.max_header_bytes.flatten().unwrap_or(32 * 1024) as usize,
+    });
+    Resolved { spec, open }
+}
+
+fn default_listen() -> Vec<At<SocketAddr>> {
+    let address = DEFAULT_LISTEN.parse().ok();
+    address.into_iter().map(|value| At { value, span: 0..0 }).collect()
+}
+
+/// `listen`: a string, or a list of them.
+fn listen(t: &Table<'_>) -> Vec<At<SocketAddr>> {
+    let Some(entry) = t.entry("listen") else { return default_listen() };
+    let written: Vec<At<String>> = match entry.value {
+        DeValue::Array(items) => {
+            let tables = items.iter().filter(|i| i.get_ref().is_table());
+            let tables: Vec<Span> = tables.map(toml::Spanned::span).collect();
+            if !tables.is_empty() && not_built::value("server.listen", "{}") {
+                tables.iter().for_each(|span| t.not_built(span, "a table in `listen` (TLS)"));
+                return Vec::new();
+            }
+            t.strings("listen").map(|at| at.value).unwrap_or_default()
+        }
+        DeValue::Table(_) if not_built::value("server.listen", "{}") => {
+            t.not_built(&entry.span, "a table in `listen` (TLS)");
+            return Vec::new();
+        }
+        _ => t.string("listen").into_iter().collect(),
+    };
+    if written.is_empty() && entry.value.as_array().is_some_and(|a| a.iter().next().is_none()) {
+        t.context.error(&entry.span, "`listen` in [server] is empty: there must be an address to listen on");
+    }
+    let mut out: Vec<At<SocketAddr>> = Vec::new();
+    for at in written {
+        let Some(value) = address(t, &at) else { continue };
+        match out.iter().find(|other| other.value == value && value.port() != 0) {
+            Some(first) => {
+                let note = Note::error(&at.span, format!("`listen` names {value} twice"));
+                t.context.report(note.also(&first.span, "the first"));
+            }
+            None => out.push(At { value, span: at.span }),
+        }
+    }
+    out
+}
+
+fn address(t: &Table<'_>, at: &At<String>) -> Option<SocketAddr> {
+    if not_built::value("server.listen", &at.value) {
+        t.not_built(&at.span, &format!("`listen = \"{}\"`", at.value));
+        return None;
+    }
+    if let Ok(address) = at.value.parse() {
+        return Some(address);
+    }
+    let note = Note::error(&at.span, format!("`listen`: {} is not an address and port", t.context.quote(at)));
+    let (host, port) = at.value.rsplit_once(':').unwrap_or((&at.value, "8080"));
+    let port = if port.parse::<u16>().is_ok() { port } else { "8080" };
+    t.context.report(note.hint(match host {
+        "" | "*" => format!("for this machine only write \"127.0.0.1:{port}\", for all hosts \"0.0.0.0:{port}\""),
+        _ => format!("an IP address and a port: \"127.0.0.1:{port}\" or \"[::1]:{port}\""),
+    }));
+    None
+}
+
+/// `Host` values: `name` or `name:port`, in lower case.
+fn hosts(t: &Table<'_>, list: Option<&At<Vec<At<String>>>>) -> Vec<String> {
+    let check = |at: &At<String>| match url::host_and_port(&at.value) {
+        Ok((host, port)) => {
+            let host = if host.contains(':') { format!("[{host}]") } else { host };
+            Some(port.map_or_else(|| host.clone(), |port| format!("{host}:{port}")))
+        }
+        Err(reason) => {
+            refused(t.context, &at.span, "an entry of `allowed_hosts`", reason);
+            None
+        }
+    };
+    list.map(|l| l.value.iter().filter_map(check).collect()).unwrap_or_default()
+}
+
+/// Origins: `scheme://host[:port]`, in lower case, the port only where it is not the default.
+fn origins(t: &Table<'_>, list: Option<&At<Vec<At<String>>>>) -> Vec<String> {
+    let check = |at: &At<String>| match url::upstream(&at.value) {
+        Ok(origin) if origin.base_path.is_empty() && !at.value.ends_with('/') => {
+            Some(format!("{}://{}", origin.scheme.as_str(), origin.authority))
+        }
+        Ok(_) => {
+            t.context.error(&at.span, "an entry of `allowed_origins` has a path; an origin is scheme://host[:port]");
+            None
+        }
+        Err(reason) => {
+            refused(t.context, &at.span, "an entry of `allowed_origins`", reason);
+            None
+        }
+    };
+    list.map(|l| l.value.iter().filter_map(check).collect()).unwrap_or_default()
+}
+
+/// `[admin]`: `listen = false`, or an address.
+pub(super) fn admin(root: &Table<'_>) -> Option<SocketAddr> {
+    let t = root.table("admin", "admin")?;
+    let entry_is_false = t.entry("listen").is_some_and(|e| e.value.as_bool() == Some(false));
+    let written = if entry_is_false { None } else { t.string("listen") };
+    let address = written.and_then(|at| {
+        if not_built::value("admin.listen", &at.value) {
+            t.not_built(&at.span, "the admin address `listen`");
+            return None;
+        }
+        address(&t, &at)
+    });
+    t.finish();
+    address
+}
+
+/// `[tokens]`: only the memory store so far.
+pub(super) fn tokens(root: &Table<'_>) {
+    let Some(t) = root.table("tokens", "tokens") else { return };
+    let store = t.entry("store").and_then(|e| Some((e.value.as_table()?, e.span.clone())));
+    match store {
+        Some((store, span)) => {
+            let kinds = store.iter().map(|(k, _)| k.get_ref().to_string());
+            let future = kinds.into_iter().find(|k| not_built::value("tokens.store", &format!("{{{k}}}")));
+            t.context.hide(&span);
+            match future {
+                Some(kind) => t.not_built(&span, &format!("`store = {{ {kind} = … }}`")),
+                None => t.context.error(&span, "`store` in [tokens] must be \"memory\""),
+            }
+        }
+        None => {
+            t.choice("store", &[("memory", ())]);
+        }
+    }
+    t.finish();
+}
+
+/// `[log]`
+pub(super) fn log(root: &Table<'_>) -> Option<Log> {
+    let t = root.table("log", "log")?;
+    let format = raw::log_format(&t).unwrap_or_default();
+    let access = log_target(&t, "access");
+    // Not stored anywhere before it is built; "off" is what happens.
+    let _ = log_target(&t, "audit");
+    t.finish();
+    Some(Log { format, access: access.unwrap_or_default() })
+}
+
+fn log_target(t: &Table<'_>, key: &'static str) -> Option<AccessLog> {
+    let at = t.word(key)?;
+    if at.value != "off" && not_built::value(&format!("log.{key}"), &at.value) {
+        t.not_built(&at.span, &format!("`{key}` (other than \"off\")"));
+        return None;
+    }
+    Some(match at.value.as_str() {
+        "off" => AccessLog::Off,
+        "stdout" => AccessLog::Stdout,
+        "stderr" => AccessLog::Stderr,
+        path => AccessLog::File(t.context.dir.join(path)),
+    })
+}
+
+/// `[telemetry]`: nothing yet.
+pub(super) fn telemetry(root: &Table<'_>) {
+    if let Some(t) = root.table("telemetry", "telemetry") {
+        t.finish();
+    }
+}

@@ -1,0 +1,146 @@
+//! Reads `{ env | file | command = … }`, and looks at once whether the secret is there.
+
+use toml::de::DeValue;
+
+use super::{
+    diagnostic::Note,
+    expand::is_name,
+    not_built,
+    reader::{At, Entry, Table},
+    secret::{Secret, SecretError, SecretSource},
+};
+
+/// The secret source at `key`. Environment and files are looked at now; a command is not run.
+pub(super) fn read(table: &Table<'_>, key: &'static str) -> Option<At<SecretSource>> {
+    of_entry(table, table.entry(key)?)
+}
+
+/// The secret source at an entry.
+pub(super) fn of_entry(table: &Table<'_>, entry: &Entry<'_>) -> Option<At<SecretSource>> {
+    let source = written(table, entry)?;
+    check(table, entry, source)
+}
+
+/// What an entry says, without a look at whether the secret is there.
+fn written(table: &Table<'_>, entry: &Entry<'_>) -> Option<SecretSource> {
+    let context = table.context;
+    let key = entry.key;
+    let inner = match entry.value {
+        DeValue::Table(inner) => table.below(inner, format!("`{key}`"), "secret", entry.key_span.clone()),
+        DeValue::Array(_) if not_built::value("secret", "[]") => {
+            table.not_built(&entry.span, &format!("a list of secrets for `{key}`"));
+            return None;
+        }
+        other => {
+            context.hide(&entry.span);
+            let note = Note::error(&entry.span, format!("`{key}` in {} does not belong in this file", table.name));
+            let name = other.as_str().and_then(|s| s.strip_prefix("${")?.strip_suffix('}')).filter(|n| is_name(n));
+            let name = name.map_or_else(|| suggested_variable(&table.name, key), str::to_owned);
+            context.report(note.hint(format!(
+                "say where the secret is: {key} = {{ env = \"{name}\" }}, {{ file = \"…\" }} or {{ command = [\"…\"] }}"
+            )));
+            return None;
+        }
+    };
+    let sources = [environment(&inner), file(&inner), command(&inner)];
+    let given = ["env", "file", "command"].into_iter().filter(|k| inner.entries().iter().any(|e| e.key == *k)).count();
+    let known_only = inner.entries().len() == given;
+    inner.finish();
+    if given != 1 {
+        if known_only {
+            let message = format!("`{key}` in {} needs exactly one source", table.name);
+            context.report(Note::error(&entry.span, message).hint("one of env, file, command"));
+        }
+        return None;
+    }
+    sources.into_iter().flatten().next()
+}
+
+/// `[credentials.acme]`, `client_secret` → `ACME_CLIENT_SECRET`.
+fn suggested_variable(table: &str, key: &str) -> String {
+    let name = table.trim_matches(['[', ']', '`']).rsplit('.').next().unwrap_or_default();
+    let name = format!("{name}_{key}").to_ascii_uppercase();
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+}
+
+fn environment(inner: &Table<'_>) -> Option<SecretSource> {
+    let entry = inner.entry("env")?;
+    match entry.value.as_str() {
+        Some(name) if is_name(name) => Some(SecretSource::Env(name.to_owned())),
+        _ => {
+            inner.context.hide(&entry.span);
+            inner.context.report(
+                Note::error(
+                    &entry.span,
+                    format!("`env` of {} must be the name of an environment variable", inner.name),
+                )
+                .hint("the name alone, without `$`: { env = \"NAME\" }"),
+            );
+            None
+        }
+    }
+}
+
+fn file(inner: &Table<'_>) -> Option<SecretSource> {
+    let entry = inner.entry("file")?;
+    match entry.value.as_str().filter(|path| !path.is_empty() && !path.contains(char::is_control)) {
+        Some(path) => Some(SecretSource::File(inner.context.dir.join(path))),
+        None => {
+            inner.context.error(&entry.span, format!("`file` of {} must be a path", inner.name));
+            None
+        }
+    }
+}
+
+fn command(inner: &Table<'_>) -> Option<SecretSource> {
+    let entry = inner.entry("command")?;
+    let words: Option<Vec<String>> = match entry.value {
+        DeValue::String(line) => Some(line.split_whitespace().map(str::to_owned).collect()),
+        DeValue::Array(items) => items.iter().map(|i| i.get_ref().as_str().map(str::to_owned)).collect(),
+        _ => None,
+    };
+    match words.filter(|words| words.first().is_some_and(|program| !program.is_empty())) {
+        Some(words) => Some(SecretSource::Command(words)),
+        None => {
+            let message = format!("`command` of {} must be a program and its arguments", inner.name);
+            inner.context.report(
+                Note::error(&entry.span, message)
+                    .hint("a list of strings, or one string that is split at spaces; no shell"),
+            );
+            None
+        }
+    }
+}
+
+/// Looks at the environment or the file now, so that a missing secret shows before the first request.
+fn check(table: &Table<'_>, entry: &Entry<'_>, source: SecretSource) -> Option<At<SecretSource>> {
+    let context = table.context;
+    let (secret, source) = match source {
+        SecretSource::Env(name) if context.capture => {
+            let secret =
+                context.env(&name).ok_or_else(|| SecretError::Unset(SecretSource::Env(name.clone()).to_string()));
+            let given = |value| SecretSource::Given { name: name.clone(), value };
+            let secret = secret.and_then(|text| Secret::checked(text, &SecretSource::Env(name.clone())));
+            let source = secret.clone().map_or_else(|_| SecretSource::Env(name.clone()), given);
+            (secret, source)
+        }
+        SecretSource::Command(_) => return Some(At { value: source, span: entry.span.clone() }),
+        source => (source.read_blocking(), source),
+    };
+    let (key, name) = (entry.key, &table.name);
+    match secret {
+        Ok(secret) => {
+            if let Some(oddity) = secret.oddity() {
+                context.report(Note::warning(&entry.span, format!("`{key}` in {name}: {source} {oddity}")));
+            }
+            Some(At { value: source, span: entry.span.clone() })
+        }
+        Err(error) => {
+            let note = Note::error(&entry.span, format!("`{key}` in {name}: {error}"));
+            let hint =
+                matches!(error, SecretError::Unset(_)).then(|| "set it in the environment of cupbearer".to_owned());
+            context.report(note.maybe_hint(hint));
+            None
+        }
+    }
+}

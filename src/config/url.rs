@@ -1,0 +1,310 @@
+//! Paths and URLs, parsed strictly by hand: what is accepted here decides where a token may go.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::model::{Scheme, Upstream};
+
+/// Why a URL or path is refused: a sentence's end ("has a query"), and perhaps what to write.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) why: String,
+    pub(super) hint: Option<String>,
+}
+
+fn refuse<T>(why: impl Into<String>) -> Result<T, Refused> {
+    Err(Refused { why: why.into(), hint: None })
+}
+
+fn refuse_with<T>(why: impl Into<String>, hint: impl Into<String>) -> Result<T, Refused> {
+    Err(Refused { why: why.into(), hint: Some(hint.into()) })
+}
+
+/// `scheme://host[:port][/base]`, without user info, query and fragment.
+pub(super) fn upstream(text: &str) -> Result<Upstream, Refused> {
+    let (scheme, authority, rest) = split(text)?;
+    if rest.contains('?') {
+        return refuse("has a query; only scheme, host, port and base path are possible");
+    }
+    if rest.contains('#') {
+        return refuse("has a fragment");
+    }
+    assemble(scheme, authority, canonical_path(rest)?)
+}
+
+/// `scheme://host[:port]/path[?query]`: the endpoint, and its request target (origin-form).
+pub(super) fn endpoint(text: &str) -> Result<(Upstream, String), Refused> {
+    let (scheme, authority, rest) = split(text)?;
+    if rest.contains('#') {
+        return refuse("has a fragment");
+    }
+    let (path, query) = rest.split_once('?').map_or((rest, None), |(p, q)| (p, Some(q)));
+    if query.is_some_and(|q| !q.bytes().all(|b| b.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&b))) {
+        return refuse("has characters in its query that must be percent-encoded");
+    }
+    let base = canonical_path(path)?;
+    let target = match (path, query) {
+        ("", None) => "/".to_owned(),
+        ("", Some(query)) => format!("/?{query}"),
+        _ => rest.to_owned(),
+    };
+    Ok((assemble(scheme, authority, base)?, target))
+}
+
+fn split(text: &str) -> Result<(Scheme, &str, &str), Refused> {
+    if text.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        return refuse("holds white space or control characters");
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return refuse_with("is not a URL", "start it with https://");
+    };
+    let scheme = match scheme.to_ascii_lowercase().as_str() {
+        "https" => Scheme::Https,
+        "http" => Scheme::Http,
+        _ => return refuse("is neither https:// nor http://"),
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, rest) = rest.split_at(end);
+    if authority.contains('@') {
+        return refuse_with("holds a user name or password", "credentials belong into [credentials.NAME]");
+    }
+    Ok((scheme, authority, rest))
+}
+
+fn assemble(scheme: Scheme, authority: &str, base_path: String) -> Result<Upstream, Refused> {
+    let (host, port) = host_and_port(authority)?;
+    let port = port.unwrap_or(scheme.default_port());
+    let mut authority = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    if port != scheme.default_port() {
+        authority = format!("{authority}:{port}");
+    }
+    Ok(Upstream { scheme, host, port, authority, insecure: false, base_path })
+}
+
+/// A lower-case DNS name or address literal (IPv6 in brackets, here without), and the port if there is one.
+pub(super) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), Refused> {
+    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
+        let Some((literal, port)) = rest.split_once(']') else {
+            return refuse("has `[` without `]` around an IPv6 address");
+        };
+        let Ok(address) = literal.parse::<Ipv6Addr>() else {
+            return refuse("has brackets around something that is not an IPv6 address");
+        };
+        (address.to_string(), port)
+    } else {
+        let end = authority.find(':').unwrap_or(authority.len());
+        let (host, port) = authority.split_at(end);
+        if port.matches(':').count() > 1 {
+            return refuse_with("has several colons in its host", "an IPv6 address stands in brackets: [::1]");
+        }
+        (dns_name(host)?, port)
+    };
+    match port.strip_prefix(':') {
+        None if port.is_empty() => Ok((host, None)),
+        None => refuse("has something other than a port behind its host"),
+        Some(digits) => match digits.parse::<u16>() {
+            Ok(number) if number > 0 && !digits.starts_with(['0', '+']) => Ok((host, Some(number))),
+            _ => refuse("has a port that is not a number from 1 to 65535"),
+        },
+    }
+}
+
+fn dns_name(host: &str) -> Result<String, Refused> {
+    if host.is_empty() {
+        return refuse("has no host");
+    }
+    if !host.is_ascii() {
+        return refuse_with("has a host with non-ASCII letters", "write its punycode form (xn--…)");
+    }
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    if host.len() > 253 || !host.split('.').all(label) {
+        return refuse("has a host that is not a legal DNS name or address");
+    }
+    // A last label of digits (or 0x…) means an IPv4 address, and then only the usual form is clear.
+    let last = host.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
+    let numeric = last.bytes().all(|b| b.is_ascii_digit())
+        || last.strip_prefix("0x").is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+    if numeric && host.parse::<std::net::Ipv4Addr>().is_err() {
+        return refuse("has a host that is not a legal IPv4 address");
+    }
+    Ok(host.to_ascii_lowercase())
+}
+
+/// Whether a host can only be this machine. A name is checked again when it is connected to.
+pub(super) fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.ends_with(".localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// A path in the one form that is accepted: empty, or `/…` without a trailing slash, dot segments, empty
+/// segments, and escapes that need not or must not be (RFC 3986 section 6.2.2).
+pub(super) fn canonical_path(path: &str) -> Result<String, Refused> {
+    if path.is_empty() || path == "/" {
+        return Ok(String::new());
+    }
+    let Some(segments) = path.strip_prefix('/') else {
+        return refuse_with("does not start with a slash", format!("write \"/{path}\""));
+    };
+    let segments = segments.strip_suffix('/').unwrap_or(segments);
+    for segment in segments.split('/') {
+        canonical_segment(segment)?;
+    }
+    Ok(format!("/{segments}"))
+}
+
+fn canonical_segment(segment: &str) -> Result<(), Refused> {
+    if segment.is_empty() {
+        return refuse("has an empty segment (`//`)");
+    }
+    let bytes = segment.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut i = 0;
+    while i < bytes.len() {
+        let byte = bytes[i];
+        if byte != b'%' {
+            if !is_path_byte(byte) {
+                return if byte.is_ascii() {
+                    refuse(format!("holds `{}`, which is not a path character", char::from(byte).escape_default()))
+                } else {
+                    refuse("holds non-ASCII letters, which must be percent-encoded")
+                };
+            }
+            decoded.push(byte);
+            i += 1;
+            continue;
+        }
+        let escape = segment.get(i + 1..i + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match escape {
+            Some(b) if is_unreserved(b) => {
+                return refuse_with(
+                    format!("has an escape that must not be one (%{b:02X})"),
+                    format!("write `{}`", char::from(b)),
+                );
+            }
+            Some(b) if b < 0x20 || b == 0x7f || matches!(b, b'/' | b'\\' | b'%') => {
+                return refuse(format!("has the ambiguous escape %{b:02X}"));
+            }
+            Some(b) => decoded.push(b),
+            None => return refuse("has a `%` that is not followed by two hex digits"),
+        }
+        i += 3;
+    }
+    if decoded == b"." || decoded == b".." {
+        return refuse("has a dot segment (`.` or `..`)");
+    }
+    Ok(())
+}
+
+/// RFC 3986 `unreserved`.
+fn is_unreserved(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"-._~".contains(&b)
+}
+
+/// RFC 3986 `pchar` without the percent sign.
+fn is_path_byte(b: u8) -> bool {
+    is_unreserved(b) || b"!$&'()*+,;=:@".contains(&b)
+}
+
+/// A percent-decoded path; escapes are known to be legal.
+pub(super) fn decoded(path: &str) -> String {
+    let bytes = path.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut i = 0;
+    while i < bytes.len() {
+        let escape = (bytes[i] == b'%').then(|| path.get(i + 1..i + 3)).flatten();
+        match escape.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(b) => {
+                out.push(b);
+                i += 3;
+            }
+            None => {
+                out.push(bytes[i]);
+                i += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstream_is_scheme_host_port_and_canonical_base() {
+        let u = upstream("https://API.Example.com:443/a/b/").unwrap();
+        assert_eq!((u.host.as_str(), u.port, u.authority.as_str()), ("api.example.com", 443, "api.example.com"));
+        assert_eq!(u.base_path, "/a/b");
+        let u = upstream("http://[::1]:8080").unwrap();
+        assert_eq!((u.host.as_str(), u.authority.as_str(), u.base_path.as_str()), ("::1", "[::1]:8080", ""));
+    }
+
+    #[test]
+    fn whatever_could_mean_another_host_is_refused() {
+        for bad in [
+            "",
+            "example.com",
+            "ftp://example.com",
+            "https://",
+            "https:///x",
+            "https://user:pw@example.com",
+            "https://a@b@c",
+            "https://example.com:0",
+            "https://example.com:65536",
+            "https://example.com:0443",
+            "https://example.com:+443",
+            "https://example.com:",
+            "https://::1/",
+            "https://[::1",
+            "https://[::1]x",
+            "https://[1.2.3.4]",
+            "https://127.1",
+            "https://0x7f000001",
+            "https://2130706433",
+            "https://1.2.3.256",
+            "https://-a.com",
+            "https://a..b",
+            "https://exämple.com",
+            "https://example.com\\@evil.com",
+            "https://example.com%2eevil.com",
+            "https://example.com?x",
+            "https://example.com#x",
+            "https://example.com/a?b",
+            "https://example.com/a/../b",
+            "https://example.com/a/%2e%2e/b",
+            "https://example.com/a%2Fb",
+            "https://example.com/a%5cb",
+            "https://example.com/a//b",
+            "https://example.com/%zz",
+            "https://example.com/a b",
+            "https://example.com/%41",
+            "https://example.com/%252e",
+        ] {
+            assert!(upstream(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_keeps_its_target_as_written() {
+        let target = |text| endpoint(text).unwrap().1;
+        assert_eq!(target("https://a.com"), "/");
+        assert_eq!(target("https://a.com?x=1"), "/?x=1");
+        assert_eq!(target("https://a.com/t/?x=1&y"), "/t/?x=1&y");
+        assert_eq!(endpoint("https://a.com/t/").unwrap().0.base_path, "/t");
+        assert!(endpoint("https://a.com/t#x").is_err());
+        assert!(endpoint("https://a.com/t?x y").is_err());
+    }
+
+    #[test]
+    fn loopback_is_known_by_name_and_address() {
+        for host in ["localhost", "127.0.0.1", "127.8.9.1", "::1", "api.localhost"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["example.com", "0.0.0.0", "10.0.0.1", "localhost.example.com", "notlocalhost"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}
