@@ -1,1 +1,3 @@
-//! (see ARCHITECTURE.md)
+//! What is told about the running process: the log now, the access line and metrics later.
+
+pub mod log;
