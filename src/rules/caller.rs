@@ -65,3 +65,6 @@ fn in_range(peer: IpAddr, network: IpAddr, length: u8) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

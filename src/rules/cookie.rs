@@ -56,3 +56,6 @@ fn push_path(cookie: &mut Vec<u8>, path: &[u8], prefix: &[u8], base: &[u8]) {
     cookie.extend_from_slice(prefix);
     cookie.extend_from_slice(if prefix.is_empty() && rest.is_empty() { b"/" } else { rest });
 }
+
+#[cfg(test)]
+mod tests;

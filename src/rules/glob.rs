@@ -8,7 +8,7 @@ use memchr::{memchr, memmem};
 
 use crate::config::model::{GlobSegment, Rule};
 
-use super::path::{decode_fully, without_params};
+use super::{escape::decode_fully, path::without_params};
 
 /// Whether an allow-rule covers the request, read exactly as it stands.
 pub fn allows(rule: &Rule, method: &str, path: &[u8]) -> bool {
@@ -30,11 +30,16 @@ pub fn denies(rule: &Rule, method: &str, path: &[u8], loose: &Loose) -> bool {
 pub struct Loose(Option<Vec<u8>>);
 
 impl Loose {
+    /// Where no deny-rule asks for another reading.
+    pub fn unneeded() -> Self {
+        Self(None)
+    }
+
     /// The loose reading of a decoded path below its prefix. No allocation for a plain path.
     pub fn of(path: &[u8]) -> Self {
         let plain = memchr(b';', path).is_none()
             && memchr(b'%', path).is_none()
-            && memmem::find(path, b"//").is_none()
+            && !path.windows(2).any(|pair| pair == b"//")
             && (path.len() <= 1 || !path.ends_with(b"/"));
         if plain {
             return Self(None);
@@ -146,3 +151,6 @@ impl<'a> Segments<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ pub mod policy;
 pub mod rewrite;
 pub mod table;
 
+mod escape;
 mod reference;
 
 #[cfg(test)]

@@ -184,3 +184,6 @@ fn without_default_port(origin: &str) -> &str {
         _ => origin,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,8 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
+use super::escape::{decode_fully, escape, overlong};
+
 /// A request target in origin-form (RFC 9112 section 3.2.1) that has exactly one reading.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CanonicalPath<'a> {
@@ -170,8 +172,7 @@ impl<'a> CanonicalPath<'a> {
             return Ok(());
         }
         let deep = decode_fully(&self.decoded);
-        let hidden = deep.bytes.iter().zip(&deep.depths).position(|(&byte, &deeper)| deeper && never_escaped(byte));
-        match hidden.or_else(|| dot_segment(&deep.bytes)).or_else(|| overlong(&deep.bytes)) {
+        match deep.hidden().or_else(|| dot_segment(&deep.bytes)).or_else(|| overlong(&deep.bytes)) {
             Some(at) => Err(BadPath::DoubleEncoding { at: self.raw_offset(deep.starts[at]) }),
             None => Ok(()),
         }
@@ -240,62 +241,6 @@ fn decode(raw: &[u8]) -> Result<Vec<u8>, BadPath> {
     Ok(decoded)
 }
 
-/// The byte that the escape at the beginning of `text` stands for.
-fn escape(text: &[u8]) -> Option<u8> {
-    let [b'%', high, low, ..] = text else { return None };
-    let digit = |byte: &u8| char::from(*byte).to_digit(16);
-    u8::try_from(digit(high)? * 16 + digit(low)?).ok()
-}
-
-/// What repeated decoding ends in.
-#[derive(Debug, Default)]
-pub(super) struct FullyDecoded {
-    /// The bytes.
-    pub(super) bytes: Vec<u8>,
-    /// For each byte, the offset in the input at which its (outermost) escape begins.
-    starts: Vec<usize>,
-    /// For each byte, whether it came out of an escape.
-    depths: Vec<bool>,
-}
-
-/// Decodes again and again until nothing changes; a `%` that begins no escape stands for itself.
-///
-/// One pass in linear time: `%XY → byte` is the only rule and its matches cannot overlap, so the end is
-/// the same whatever the order, and an escape is decoded as soon as its last digit is there. (Decoding
-/// level by level would let `%252525…` cost the square of its length.)
-pub(super) fn decode_fully(text: &[u8]) -> FullyDecoded {
-    let mut done = FullyDecoded::default();
-    for (at, &byte) in text.iter().enumerate() {
-        done.push(byte, at, false);
-        while let Some(byte) = done.bytes.len().checked_sub(3).and_then(|from| escape(&done.bytes[from..])) {
-            let from = done.bytes.len() - 3;
-            let start = done.starts[from];
-            done.truncate(from);
-            done.push(byte, start, true);
-        }
-    }
-    done
-}
-
-impl FullyDecoded {
-    fn push(&mut self, byte: u8, start: usize, deeper: bool) {
-        self.bytes.push(byte);
-        self.starts.push(start);
-        self.depths.push(deeper);
-    }
-
-    fn truncate(&mut self, len: usize) {
-        self.bytes.truncate(len);
-        self.starts.truncate(len);
-        self.depths.truncate(len);
-    }
-}
-
-/// What no escape of any depth may stand for.
-fn never_escaped(byte: u8) -> bool {
-    matches!(byte, b'/' | b'\\') || byte.is_ascii_control()
-}
-
 /// Where the first segment begins that is `.` or `..` for a server that drops path parameters.
 fn dot_segment(path: &[u8]) -> Option<usize> {
     let mut at = 0;
@@ -325,21 +270,6 @@ pub(super) fn without_params(segment: &[u8]) -> &[u8] {
     &segment[..memchr(b';', segment).unwrap_or(segment.len())]
 }
 
-/// Where the first overlong UTF-8 form begins. (RFC 3629 section 10: decoders that accept them see a dot
-/// or a slash that nobody checked. Two bytes are enough to tell.)
-fn overlong(bytes: &[u8]) -> Option<usize> {
-    bytes.windows(2).position(|pair| {
-        matches!(
-            pair,
-            [0xC0 | 0xC1, 0x80..=0xBF]
-                | [0xE0, 0x80..=0x9F]
-                | [0xF0, 0x80..=0x8F]
-                | [0xF8, 0x80..=0x87]
-                | [0xFC, 0x80..=0x83]
-        )
-    })
-}
-
 /// Bytes that may not stand raw anywhere in a target: controls, space, non-ASCII, `#`.
 const NOT_RAW: [bool; 256] = table(b"# ");
 
@@ -360,3 +290,6 @@ const fn table(special: &[u8]) -> [bool; 256] {
     }
     table
 }
+
+#[cfg(test)]
+mod tests;

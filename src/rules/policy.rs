@@ -156,7 +156,8 @@ impl fmt::Display for Denial<'_> {
 /// then allow, then what the caller itself may. Allocates only for unusual paths.
 pub fn decide<'a>(route: &'a RouteSpec, asked: &Asked<'a>) -> Verdict<'a> {
     let rest = asked.path.get(asked.rest_at..).unwrap_or_default();
-    let loose = Loose::of(rest);
+    let nothing_denied = route.deny.is_empty() && route.forbidden_paths.is_empty();
+    let loose = if nothing_denied { Loose::unneeded() } else { Loose::of(rest) };
     let who = judge_caller(route, asked);
     if let Some(reason) = who
         && (route.mode == PolicyMode::Enforce || !reportable(reason, asked))
@@ -243,3 +244,6 @@ fn below(path: &[u8], prefix: &[u8]) -> bool {
     let prefix = prefix.strip_suffix(b"/").unwrap_or(prefix);
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,3 +112,6 @@ fn dots(mut segment: &[u8]) -> usize {
     }
     if segment.is_empty() && count <= 2 { count } else { 0 }
 }
+
+#[cfg(test)]
+mod tests;

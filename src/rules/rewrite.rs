@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use memchr::{memchr, memmem};
+use memchr::memchr;
 
 use crate::config::model::{RouteSpec, Scheme, Upstream};
 
@@ -258,7 +258,7 @@ fn encoded(prefix: &[u8]) -> Vec<u8> {
     for (at, &byte) in prefix.iter().enumerate() {
         let is_escape =
             byte == b'%' && prefix.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
-        if is_escape || byte.is_ascii_alphanumeric() || memmem::find(b"-._~!$&'()*+=:@/", &[byte]).is_some() {
+        if is_escape || byte.is_ascii_alphanumeric() || b"-._~!$&'()*+=:@/".contains(&byte) {
             encoded.push(byte);
         } else {
             encoded.extend_from_slice(format!("%{byte:02X}").as_bytes());
@@ -266,3 +266,6 @@ fn encoded(prefix: &[u8]) -> Vec<u8> {
     }
     encoded
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,3 +114,6 @@ fn step(hash: u64, byte: u8) -> u64 {
 pub(super) fn decoded_prefix(prefix: &[u8]) -> Box<[u8]> {
     CanonicalPath::parse(prefix).map_or_else(|_| prefix.into(), |path| path.decoded().into())
 }
+
+#[cfg(test)]
+mod tests;
