@@ -1,10 +1,13 @@
 //! Callers, methods and paths → a verdict, and the rule that gave it.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use crate::config::model::{CallerSpec, PolicyMode, RouteCallers, RouteSpec, Rule};
 
-use super::glob::{Loose, allows, denies};
+use super::{
+    glob::{Loose, allows, denies},
+    table::decoded_prefix,
+};
 
 /// What is asked of a route.
 #[derive(Debug, Clone, Copy)]
@@ -239,10 +242,11 @@ fn is_token_endpoint(route: &RouteSpec, rest: &[u8]) -> bool {
     })
 }
 
-/// Whether a path lies below a prefix, on a segment boundary.
+/// Whether a decoded path lies below a prefix (which may have escapes), on a segment boundary.
 fn below(path: &[u8], prefix: &[u8]) -> bool {
     let prefix = prefix.strip_suffix(b"/").unwrap_or(prefix);
-    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    let prefix = if prefix.contains(&b'%') { Cow::Owned(decoded_prefix(prefix).into_vec()) } else { prefix.into() };
+    path.strip_prefix(&*prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 #[cfg(test)]

@@ -318,12 +318,12 @@ fn targets() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_parses_has_one_reading(target in targets()) {
         let Ok(path) = CanonicalPath::parse(&target) else { return Ok(()) };
-        let slashes = |text: &[u8]| text.iter().filter(|&&byte| byte == b'/').count();
+        let slashes = |text: &[u8]| text.split(|&byte| byte == b'/').count();
         let fixpoint = naive_fixpoint(path.raw());
         for reading in [path.decoded(), &fixpoint] {
             prop_assert_eq!(slashes(reading), slashes(path.raw()));

@@ -132,6 +132,8 @@ fn a_caller_may_use_only_its_own_prefixes() {
         let caller = with_routes(prefixes);
         assert_eq!(judge(&route, Some(&caller), "GET", "/ipxo/billing/v1/x"), ALLOWED, "{prefixes:?}");
     }
+    let caller = with_routes(&["/%69pxo/%62illing"]);
+    assert_eq!(judge(&route, Some(&caller), "GET", "/ipxo/billing"), ALLOWED, "prefixes are compared decoded");
     for prefixes in [&["/ipx"][..], &["/other"], &["/ipxo/billing/v2"], &["/ipxo/billing/v1/x/y"], &["/ipxo/bill"], &[]]
     {
         let caller = with_routes(prefixes);
@@ -210,7 +212,7 @@ fn report_mode_makes_no_caller_of_a_stranger_from_another_host() {
 fn a_stranger_learns_nothing_about_rules_and_nobody_about_other_callers() {
     let callers = RouteCallers::Named(vec!["finance".to_owned()]);
     let forbidden_paths = vec!["/token".to_owned()];
-    let route = RouteSpec { callers, forbidden_paths, ..with_rules(&["GET /secret-project/**"], &["* /admin"]) };
+    let route = RouteSpec { forbidden_paths, callers, ..with_rules(&["GET /secret-project/**"], &["* /admin"]) };
     let erp = erp();
     for (caller, path) in [
         (None, "/ipxo/billing/admin"),
