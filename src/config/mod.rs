@@ -75,6 +75,8 @@ fn examine(text: &str, file: &str, context: &Context<'_>) -> Result<(Config, Vec
     notes.sort_by_key(|n| (n.span.start, n.severity == Severity::Warning));
     let renderer = Renderer { file, text, mask: &mask };
     let failed = notes.iter().any(|n| n.severity == Severity::Error);
+    // "No route uses it" may only mean that the route is wrong.
+    notes.retain(|n| !(failed && n.follows && n.severity == Severity::Warning));
     let mut diagnostics: Vec<Diagnostic> = notes.into_iter().map(|n| renderer.render(n)).collect();
     diagnostics.dedup();
     match config {

@@ -4,6 +4,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     diagnostic::{Note, Span},
+    nearest::did_you_mean,
     raw::RawCredential,
     reader::{Context, Table},
 };
@@ -95,6 +96,12 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// The profile of this name.
 pub fn find(name: &str) -> Option<Profile> {
     read(name, None).map(|(profile, _)| profile)
+}
+
+/// The hint for a name that is none.
+pub fn suggest(name: &str) -> String {
+    let list = || format!("the built-in providers are {}", names().collect::<Vec<_>>().join(", "));
+    did_you_mean(name, names()).unwrap_or_else(list)
 }
 
 /// The profile; all its values stand where `origin` says. The notes are empty, or the profile is wrong.

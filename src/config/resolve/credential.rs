@@ -62,9 +62,8 @@ fn find_profile(context: &Context<'_>, at: &At<String>) -> Option<(Profile, Span
     if let Some((profile, _)) = profile::read(&at.value, Some(at.span.clone())) {
         return Some((profile, at.span.clone()));
     }
-    let list = || format!("the built-in providers are {}", profile::names().collect::<Vec<_>>().join(", "));
-    let hint = did_you_mean(&at.value, profile::names()).unwrap_or_else(list);
-    context.report(Note::error(&at.span, format!("no provider is called {}", context.quote(at))).hint(hint));
+    let note = Note::error(&at.span, format!("no provider is called {}", context.quote(at)));
+    context.report(note.hint(profile::suggest(&at.value)));
     None
 }
 
@@ -169,7 +168,8 @@ impl Builder<'_, '_> {
     fn token_url(&self, raw: &RawCredential) -> Option<(Upstream, String)> {
         let context = self.t.context;
         let Some(at) = &raw.token_url else {
-            if !raw.has_token_url {
+            let unknown_provider = self.profile.is_none() && self.t.entry("provider").is_some();
+            if !raw.has_token_url && !unknown_provider {
                 let ask = self
                     .profile
                     .and_then(|p| p.ask_token_url.clone().or_else(|| p.environment(self.environment)?.ask.clone()));
