@@ -22,6 +22,7 @@ use crate::config::model::LogFormat;
 /// Bad usage or bad configuration.
 const BAD_CONFIG: u8 = 2;
 
+#[allow(clippy::doc_markdown)] // this comment is the help text
 /// An authenticating reverse proxy: plain requests in, OAuth2 bearer tokens injected.
 ///
 /// Without a command it serves, like `cupbearer serve`.

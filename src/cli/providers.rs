@@ -1,6 +1,6 @@
 //! `cupbearer providers [NAME]`: what is built in.
 
-use std::process::ExitCode;
+use std::{fmt::Write, process::ExitCode};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -48,10 +48,11 @@ fn list(all: &[Profile]) -> String {
     columns(&rows) + "\n`cupbearer providers NAME` tells more, `cupbearer init NAME…` writes a starter file.\n"
 }
 
+// Writing to a String can't fail: the results are dropped.
 fn describe(profile: &Profile) -> String {
     let mut text = format!("{}: {}\n", profile.name, profile.title);
     let filled: Vec<_> = profile.defaults.iter().map(|(k, v)| vec![k.clone(), format!("= {v}")]).collect();
-    text += &format!("\nprovider = \"{}\" fills in\n{}", profile.name, columns(&filled));
+    let _ = write!(text, "\nprovider = \"{}\" fills in\n{}", profile.name, columns(&filled));
     if !profile.environments.is_empty() {
         let row = |e: &profile::Environment| {
             let url =
@@ -59,15 +60,14 @@ fn describe(profile: &Profile) -> String {
             vec![e.name.clone(), url.unwrap_or_default()]
         };
         let rows: Vec<_> = profile.environments.iter().map(row).collect();
-        text += &format!("\nenvironment = (the first one is the default)\n{}", columns(&rows));
+        let _ = write!(text, "\nenvironment = (the first one is the default)\n{}", columns(&rows));
     }
     let rows: Vec<_> = profile.apis.iter().map(|api| api_row(profile, api)).collect();
-    text += &format!("\napi =\n{}", columns(&rows));
-    let bullets = |title: &str, lines: &[String]| {
-        let lines: String = lines.iter().map(|line| format!("  - {line}\n")).collect();
-        format!("\n{title}\n{lines}")
-    };
-    text + &bullets("to know", &profile.notes) + &bullets("documented at", &profile.docs)
+    let _ = write!(text, "\napi =\n{}", columns(&rows));
+    for (title, lines) in [("to know", &profile.notes), ("documented at", &profile.docs)] {
+        let _ = writeln!(text, "\n{title}\n  - {}", lines.join("\n  - "));
+    }
+    text
 }
 
 fn api_row(profile: &Profile, api: &profile::Api) -> Vec<String> {
