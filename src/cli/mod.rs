@@ -1,8 +1,126 @@
-//! The commands.
+//! The commands: one file each, no logic of their own.
+//!
+//! Exit codes: 0 done, 1 failed while running, 2 bad usage or bad configuration, 4 denied or no route
+//! (`explain`). What a program may read goes to standard output, everything else to standard error.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // printing is what this floor is for
 
-use std::process::ExitCode;
+mod check;
+mod demo;
+mod explain;
+mod init;
+mod output;
+mod providers;
+mod sandbox;
+mod serve;
 
-/// Runs the command line.
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::model::LogFormat;
+
+/// Bad usage or bad configuration.
+const BAD_CONFIG: u8 = 2;
+
+#[allow(clippy::doc_markdown)] // this comment is the help text
+/// An authenticating reverse proxy: plain requests in, OAuth2 bearer tokens injected.
+///
+/// Without a command it serves, like `cupbearer serve`.
+#[derive(Debug, Parser)]
+#[command(name = "cupbearer", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    global: Global,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The configuration file.
+    #[arg(short, long, global = true, value_name = "FILE", default_value = "proxy.toml")]
+    pub(crate) config: PathBuf,
+    /// How log lines are written; overrides `log.format` of the file.
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<Format>,
+}
+
+impl Global {
+    /// `--log-format`, if it is given.
+    #[allow(dead_code)] // for `serve`, `demo` and `sandbox`
+    pub(crate) fn log_format(&self) -> Option<LogFormat> {
+        self.log_format.map(|format| match format {
+            Format::Text => LogFormat::Text,
+            Format::Json => LogFormat::Json,
+        })
+    }
+}
+
+/// For people or for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// `--format`
+#[derive(Debug, Args)]
+pub(crate) struct OutputArgs {
+    /// How the output is written.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the proxy (also without a command).
+    Serve(serve::ServeArgs),
+    /// Shows everything on this machine alone: a sandbox of all providers and a proxy in front of it.
+    Demo(demo::DemoArgs),
+    /// Runs only the sandbox: identity providers and APIs that behave like the real ones, faults to order.
+    Sandbox(sandbox::SandboxArgs),
+    /// Checks the configuration file without any network: what it would do, or all its problems.
+    Check(check::CheckArgs),
+    /// Says what would happen to a request: route, verdict, credential, headers.
+    Explain(explain::ExplainArgs),
+    /// Writes a starter configuration for one or more providers.
+    Init(init::InitArgs),
+    /// Lists the built-in providers, or describes one.
+    Providers(providers::ProvidersArgs),
+}
+
+/// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is there to be told that printing failed.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(BAD_CONFIG));
+        }
+    };
+    let global = &cli.global;
+    match cli.command {
+        None => serve::run(&serve::ServeArgs::default(), global),
+        Some(Command::Serve(args)) => serve::run(&args, global),
+        Some(Command::Demo(args)) => demo::run(&args, global),
+        Some(Command::Sandbox(args)) => sandbox::run(&args, global),
+        Some(Command::Check(args)) => check::run(&args, global),
+        Some(Command::Explain(args)) => explain::run(&args, global),
+        Some(Command::Init(args)) => init::run(&args),
+        Some(Command::Providers(args)) => providers::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
 }

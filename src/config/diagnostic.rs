@@ -207,8 +207,8 @@ impl Renderer<'_> {
             severity: note.severity,
             file: self.file.to_owned(),
             place: Some(self.place(&note.span)),
-            message: note.message,
-            hint: note.hint,
+            message: printable(&note.message),
+            hint: note.hint.as_deref().map(printable),
             also: note.also.map(|(span, label)| (self.place(&span), label)),
         }
     }
@@ -283,6 +283,11 @@ fn clip(line: &[char], from: usize, to: usize) -> (String, usize, usize) {
         text.push('…');
     }
     (text, mark, (to - from).min(end.saturating_sub(from)).max(1))
+}
+
+/// Keys and names of the file stand in messages: nothing in them may steer a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// The next character boundary at or below `at`.

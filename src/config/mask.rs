@@ -142,11 +142,11 @@ fn query_values(text: &str, found: &mut Vec<Span>) {
     for (at, _) in text.match_indices(['?', '&']) {
         let rest = &text[at + 1..];
         let end = rest.find(['&', '"', '\'', '#', '\n']).unwrap_or(rest.len());
-        if let Some((name, value)) = rest[..end].split_once('=') {
-            if looks_secret(name) {
-                let start = at + 1 + name.len() + 1;
-                found.push(start..start + value.len());
-            }
+        if let Some((name, value)) = rest[..end].split_once('=')
+            && looks_secret(name)
+        {
+            let start = at + 1 + name.len() + 1;
+            found.push(start..start + value.len());
         }
     }
 }

@@ -66,7 +66,7 @@ fn examine(text: &str, file: &str, context: &Context<'_>) -> Result<(Config, Vec
     let (tree, errors) = DeTable::parse_recoverable(text);
     let broken: Vec<Span> = errors.iter().map(|e| e.span().unwrap_or_default()).collect();
     let root = Table::new(context, ("the file".to_owned(), ""), tree.get_ref(), 0..0, None);
-    let config = resolve::resolve(context, root);
+    let config = resolve::resolve(context, &root);
     let (mut notes, hidden) = context.take();
     let mask = Mask::of(text, tree.get_ref(), &hidden, &broken);
     if !errors.is_empty() {
@@ -75,6 +75,8 @@ fn examine(text: &str, file: &str, context: &Context<'_>) -> Result<(Config, Vec
     notes.sort_by_key(|n| (n.span.start, n.severity == Severity::Warning));
     let renderer = Renderer { file, text, mask: &mask };
     let failed = notes.iter().any(|n| n.severity == Severity::Error);
+    // "No route uses it" may only mean that the route is wrong.
+    notes.retain(|n| !(failed && n.follows && n.severity == Severity::Warning));
     let mut diagnostics: Vec<Diagnostic> = notes.into_iter().map(|n| renderer.render(n)).collect();
     diagnostics.dedup();
     match config {
@@ -86,7 +88,7 @@ fn examine(text: &str, file: &str, context: &Context<'_>) -> Result<(Config, Vec
 
 /// The syntax errors themselves, one a line, and those other problems that are certainly not their consequence.
 fn among_syntax_errors(text: &str, notes: Vec<Note>, errors: &[toml::de::Error]) -> Vec<Note> {
-    let line_of = |at: usize| text.as_bytes()[..at.min(text.len())].iter().filter(|b| **b == b'\n').count();
+    let line_of = |at: usize| text.bytes().take(at).filter(|b| *b == b'\n').count();
     let mut sorted: Vec<(Span, &str)> = errors.iter().map(|e| (e.span().unwrap_or_default(), e.message())).collect();
     sorted.sort_by_key(|(span, _)| span.start);
     let mut out: Vec<Note> = Vec::new();

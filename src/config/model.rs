@@ -4,6 +4,7 @@
 //! what the types say (a prefix is canonical, an upstream has no user info, a header name is legal).
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -254,6 +255,13 @@ pub struct Upstream {
     pub insecure: bool,
     /// Base path: empty, or `/…` without a trailing slash; canonical (no dot segments, no query).
     pub base_path: String,
+}
+
+impl fmt::Display for Upstream {
+    /// As a URL.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}{}", self.scheme.as_str(), self.authority, self.base_path)
+    }
 }
 
 /// One `[callers.NAME]`.

@@ -4,6 +4,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     diagnostic::{Note, Span},
+    nearest::did_you_mean,
     raw::RawCredential,
     reader::{Context, Table},
 };
@@ -97,6 +98,12 @@ pub fn find(name: &str) -> Option<Profile> {
     read(name, None).map(|(profile, _)| profile)
 }
 
+/// The hint for a name that is none.
+pub fn suggest(name: &str) -> String {
+    let list = || format!("the built-in providers are {}", names().collect::<Vec<_>>().join(", "));
+    did_you_mean(name, names()).unwrap_or_else(list)
+}
+
 /// The profile; all its values stand where `origin` says. The notes are empty, or the profile is wrong.
 pub(super) fn read(name: &str, origin: Option<Span>) -> Option<(Profile, Vec<Note>)> {
     let (name, text) = FILES.iter().find(|(n, _)| *n == name)?;
@@ -130,28 +137,28 @@ fn profile(name: &'static str, text: &str, root: &Table<'_>) -> Profile {
         docs: texts(root, "docs").unwrap_or_default(),
         notes: texts(root, "notes").unwrap_or_default(),
         defaults: written(root, "credential", text),
-        apis: root.tables("apis", "").into_iter().map(|(name, t)| api(name.value, t)).collect(),
-        environments: root.tables("environments", "").into_iter().map(|(n, t)| environment(n.value, t)).collect(),
+        apis: root.tables("apis", "").into_iter().map(|(name, t)| api(name.value, &t)).collect(),
+        environments: root.tables("environments", "").into_iter().map(|(n, t)| environment(n.value, &t)).collect(),
         starter: written(root, "starter", text),
         ask_token_url,
         credential: raw,
     }
 }
 
-fn api(name: String, t: Table<'_>) -> Api {
+fn api(name: String, t: &Table<'_>) -> Api {
     let api = Api {
         name,
         about: t.word("about").map(|at| at.value).unwrap_or_default(),
         upstream: t.word("upstream").map(|at| at.value),
-        scopes: texts(&t, "scopes"),
+        scopes: texts(t, "scopes"),
         audience: t.word("audience").map(|at| at.value),
-        resource: texts(&t, "resource"),
+        resource: texts(t, "resource"),
     };
     t.finish();
     api
 }
 
-fn environment(name: String, t: Table<'_>) -> Environment {
+fn environment(name: String, t: &Table<'_>) -> Environment {
     let upstreams = t.map("upstreams");
     let upstreams = upstreams.iter().flat_map(|m| m.entries().iter().map(move |e| (m, e)));
     let environment = Environment {

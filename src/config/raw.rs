@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     model::{ClientAuth, ExpiresUnit, Expiry, Grant, HostPolicy, IpFamily, LogFormat, PolicyMode, TokenBody, Warm},
-    reader::{At, Table},
+    reader::{At, Entry, Limit, Table},
     secret::SecretSource,
     source,
 };
@@ -66,11 +66,11 @@ impl RawCredential {
         Self {
             client_id: t.word("client_id"),
             client_secret: source::read(t, "client_secret"),
-            has_secret: t.entry("client_secret").is_some(),
+            has_secret: t.has("client_secret"),
             grant: t.choice("grant", &[("client_credentials", Grant::ClientCredentials)]),
             grant_type: t.string("grant_type"),
             token_url: t.word("token_url"),
-            has_token_url: t.entry("token_url").is_some(),
+            has_token_url: t.has("token_url"),
             client_auth: t.choice(
                 "client_auth",
                 &[
@@ -110,8 +110,8 @@ impl RawCredential {
                 Self {
                     has_secret: self.has_secret,
                     has_token_url: self.has_token_url || profile.has_token_url,
-                    params: joined(self.params, profile.params),
-                    headers: joined(self.headers, profile.headers),
+                    params: Some(joined(self.params, profile.params)),
+                    headers: Some(joined(self.headers, profile.headers)),
                     $($field: self.$field.or(profile.$field),)*
                 }
             };
@@ -122,14 +122,14 @@ impl RawCredential {
     }
 }
 
-fn joined(ours: Option<RawParams>, profile: Option<RawParams>) -> Option<RawParams> {
+fn joined(ours: Option<RawParams>, profile: Option<RawParams>) -> RawParams {
     let mut ours = ours.unwrap_or_default();
     for (name, value) in profile.unwrap_or_default() {
         if !ours.iter().any(|(n, _)| n.value.eq_ignore_ascii_case(&name.value)) {
             ours.push((name, value));
         }
     }
-    Some(ours)
+    ours
 }
 
 fn params(t: &Table<'_>, key: &'static str) -> Option<RawParams> {
@@ -162,17 +162,12 @@ impl RawCaller {
 }
 
 /// `[[routes]]`
-#[derive(Debug)]
-pub(super) struct RawRoute {
-    pub(super) place: super::diagnostic::Span,
+pub(super) struct RawRoute<'t> {
+    pub(super) table: Table<'t>,
     pub(super) prefix: Option<At<String>>,
-    pub(super) has_prefix: bool,
     pub(super) api: Option<At<String>>,
     pub(super) upstream: Option<At<String>>,
-    /// There is an `api` or `upstream`, perhaps a wrong one.
-    pub(super) has_upstream: bool,
     pub(super) credential: Option<At<String>>,
-    pub(super) has_credential: bool,
     pub(super) scopes: Option<At<Vec<At<String>>>>,
     pub(super) audience: Option<At<String>>,
     pub(super) resource: Option<At<Vec<At<String>>>>,
@@ -187,27 +182,23 @@ pub(super) struct RawRoute {
     pub(super) connect_timeout: Option<Duration>,
     pub(super) response_timeout: Option<Duration>,
     pub(super) body_idle_timeout: Option<Duration>,
-    pub(super) max_body: Option<Option<u64>>,
-    pub(super) replay_buffer: Option<Option<u64>>,
+    pub(super) max_body: Option<Limit>,
+    pub(super) replay_buffer: Option<Limit>,
     pub(super) retry_on: Option<Vec<u16>>,
     pub(super) max_in_flight: Option<u64>,
     pub(super) insecure_http: bool,
     pub(super) allow_empty_segments: bool,
 }
 
-impl RawRoute {
-    pub(super) fn read(t: Table<'_>) -> Self {
+impl<'t> RawRoute<'t> {
+    pub(super) fn read(t: Table<'t>) -> Self {
         // Both mean HTTP/1.1 until there is something else.
         let _ = t.choice("http", &[("auto", ()), ("h1", ())]);
-        let raw = Self {
-            place: t.place.clone(),
+        Self {
             prefix: t.string("prefix"),
-            has_prefix: t.entry("prefix").is_some(),
             api: t.word("api"),
             upstream: t.word("upstream"),
-            has_upstream: t.entry("api").is_some() || t.entry("upstream").is_some(),
             credential: t.word("credential"),
-            has_credential: t.entry("credential").is_some(),
             scopes: t.strings("scopes"),
             audience: t.word("audience"),
             resource: t.strings("resource"),
@@ -228,15 +219,14 @@ impl RawRoute {
             max_in_flight: t.integer("max_in_flight", 1, 1_000_000).map(|at| at.value),
             insecure_http: t.boolean("insecure_http").is_some_and(|at| at.value),
             allow_empty_segments: t.boolean("allow_empty_segments").is_some_and(|at| at.value),
-        };
-        t.finish();
-        raw
+            table: t,
+        }
     }
 }
 
 fn set_headers(t: &Table<'_>) -> Vec<(At<String>, At<String>)> {
     let Some(map) = t.map("set_headers") else { return Vec::new() };
-    let name = |e: &super::reader::Entry<'_>| At { value: e.key.to_owned(), span: e.key_span.clone() };
+    let name = |e: &Entry<'_>| At { value: e.key.to_owned(), span: e.key_span.clone() };
     map.entries().iter().filter_map(|e| Some((name(e), map.entry_text(e)?))).collect()
 }
 
@@ -250,7 +240,7 @@ pub(super) struct RawServer {
     pub(super) idle_timeout: Option<Duration>,
     pub(super) drain_timeout: Option<Duration>,
     pub(super) max_connections: Option<u64>,
-    pub(super) max_header_bytes: Option<Option<u64>>,
+    pub(super) max_header_bytes: Option<Limit>,
 }
 
 impl RawServer {

@@ -25,6 +25,13 @@ pub(super) struct At<T> {
     pub(super) span: Span,
 }
 
+/// A size, or `"none"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    None,
+    Bytes(u64),
+}
+
 /// What is collected while one file is read.
 pub(super) struct Context<'e> {
     env: &'e dyn Fn(&str) -> Option<String>,
@@ -147,6 +154,11 @@ impl<'t> Table<'t> {
         self.entries.iter().find(|e| e.key == key)
     }
 
+    /// Whether a key is written, rightly or wrongly.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|e| e.key == key)
+    }
+
     /// Where a key stands, for messages; the table's own place where it does not.
     pub(super) fn key_place(&self, key: &str) -> Span {
         self.entries.iter().find(|e| e.key == key).map_or(&self.place, |e| &e.key_span).clone()
@@ -165,13 +177,11 @@ impl<'t> Table<'t> {
 
     pub(super) fn string(&self, key: &'static str) -> Option<At<String>> {
         let entry = self.entry(key)?;
-        match entry.value {
-            DeValue::String(text) => self.context.text(text, &entry.span),
-            _ => {
-                self.wrong_type(key, "a string", entry);
-                None
-            }
-        }
+        let DeValue::String(text) = entry.value else {
+            self.wrong_type(key, "a string", entry);
+            return None;
+        };
+        self.context.text(text, &entry.span)
     }
 
     /// A string that is not empty.
@@ -297,22 +307,22 @@ impl<'t> Table<'t> {
         }
     }
 
-    /// A size in bytes within bounds; `Some(None)` is `"none"`.
-    pub(super) fn size(&self, key: &'static str, min: u64, max: u64) -> Option<Option<u64>> {
+    /// A size in bytes within bounds, or `"none"`.
+    pub(super) fn size(&self, key: &'static str, min: u64, max: u64) -> Option<Limit> {
         let entry = self.entry(key)?;
         let size = match entry.value {
             DeValue::Integer(i) => u64::from_str_radix(i.as_str(), i.radix()).ok(),
             DeValue::String(raw) => {
                 let text = self.context.text(raw, &entry.span)?;
                 if text.value == "none" {
-                    return Some(None);
+                    return Some(Limit::None);
                 }
                 units::size(&text.value)
             }
             _ => None,
         };
         match size {
-            Some(size) if (min..=max).contains(&size) => Some(Some(size)),
+            Some(size) if (min..=max).contains(&size) => Some(Limit::Bytes(size)),
             Some(_) => {
                 let (min, max) = (units::show_size(min), units::show_size(max));
                 self.context.error(&entry.span, format!("`{key}` must be from {min} to {max}"));
@@ -353,13 +363,11 @@ impl<'t> Table<'t> {
     /// A table below this one.
     pub(super) fn table(&self, key: &'static str, section: &'static str) -> Option<Table<'t>> {
         let entry = self.entry(key)?;
-        match entry.value {
-            DeValue::Table(table) => Some(self.below(table, format!("[{key}]"), section, entry.key_span.clone())),
-            _ => {
-                self.wrong_type(key, "a table", entry);
-                None
-            }
-        }
+        let DeValue::Table(table) = entry.value else {
+            self.wrong_type(key, "a table", entry);
+            return None;
+        };
+        Some(self.below(table, format!("[{key}]"), section, entry.key_span.clone()))
     }
 
     /// The tables `[key.NAME]`, in file order.
@@ -372,19 +380,14 @@ impl<'t> Table<'t> {
         let outer = self.below(tables, format!("[{key}]"), section, entry.key_span.clone());
         let mut out = Vec::new();
         for e in &outer.entries {
-            match e.value {
-                DeValue::Table(table) => {
-                    let name = At { value: e.key.to_owned(), span: e.key_span.clone() };
-                    let inner = self.below(table, format!("[{key}.{}]", e.key), section, e.key_span.clone());
-                    out.push((name, inner));
-                }
-                _ => {
-                    let hint = format!("[{key}] holds tables, one for each name: [{key}.NAME]");
-                    self.context.hide(&e.span);
-                    let note = Note::error(&e.key_span, format!("`{}` in [{key}] must be a table", e.key));
-                    self.context.report(note.hint(hint));
-                }
-            }
+            let DeValue::Table(table) = e.value else {
+                self.context.hide(&e.span);
+                let note = Note::error(&e.key_span, format!("`{}` in [{key}] must be a table", e.key));
+                self.context.report(note.hint(format!("[{key}] holds tables, one for each name: [{key}.NAME]")));
+                continue;
+            };
+            let name = At { value: e.key.to_owned(), span: e.key_span.clone() };
+            out.push((name, self.below(table, format!("[{key}.{}]", e.key), section, e.key_span.clone())));
         }
         out
     }
@@ -392,37 +395,30 @@ impl<'t> Table<'t> {
     /// The tables of `[[key]]`.
     pub(super) fn array_of_tables(&self, key: &'static str) -> Vec<Table<'t>> {
         let Some(entry) = self.entry(key) else { return Vec::new() };
-        let name = || format!("[[{key}]]");
-        match entry.value {
-            DeValue::Array(items) => items
-                .iter()
-                .filter_map(|item| {
-                    let span = self.at(item.span());
-                    if let DeValue::Table(table) = item.get_ref() {
-                        return Some(self.below(table, name(), key, span));
-                    }
-                    self.context.error(&span, format!("every entry of `{key}` must be a table"));
-                    None
-                })
-                .collect(),
-            _ => {
-                let note = Note::error(&entry.span, format!("`{key}` must be a list of tables"));
-                self.context.report(note.hint(format!("start each with a line [[{key}]]")));
-                Vec::new()
+        let DeValue::Array(items) = entry.value else {
+            let note = Note::error(&entry.span, format!("`{key}` must be a list of tables"));
+            self.context.report(note.hint(format!("start each with a line [[{key}]]")));
+            return Vec::new();
+        };
+        let read = |item: &'t toml::Spanned<DeValue<'t>>| {
+            let span = self.at(item.span());
+            if let DeValue::Table(table) = item.get_ref() {
+                return Some(self.below(table, format!("[[{key}]]"), key, span));
             }
-        }
+            self.context.error(&span, format!("every entry of `{key}` must be a table"));
+            None
+        };
+        items.iter().filter_map(read).collect()
     }
 
     /// The entries of `key = { NAME = … }`, in file order.
     pub(super) fn map(&self, key: &'static str) -> Option<Table<'t>> {
         let entry = self.entry(key)?;
-        match entry.value {
-            DeValue::Table(table) => Some(self.below(table, format!("`{key}`"), "", entry.key_span.clone())),
-            _ => {
-                self.wrong_type(key, "a table", entry);
-                None
-            }
-        }
+        let DeValue::Table(table) = entry.value else {
+            self.wrong_type(key, "a table", entry);
+            return None;
+        };
+        Some(self.below(table, format!("`{key}`"), "", entry.key_span.clone()))
     }
 
     /// A table at an entry's value, read as something of its own.
@@ -449,7 +445,7 @@ impl<'t> Table<'t> {
     }
 
     /// Reports every key that was not asked for.
-    pub(super) fn finish(self) {
+    pub(super) fn finish(&self) {
         let asked = self.asked.borrow();
         for entry in self.entries.iter().filter(|e| !asked.contains(e.key)) {
             self.context.hide(&entry.span);

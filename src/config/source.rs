@@ -83,13 +83,11 @@ fn environment(inner: &Table<'_>) -> Option<SecretSource> {
 
 fn file(inner: &Table<'_>) -> Option<SecretSource> {
     let entry = inner.entry("file")?;
-    match entry.value.as_str().filter(|path| !path.is_empty() && !path.contains(char::is_control)) {
-        Some(path) => Some(SecretSource::File(inner.context.dir.join(path))),
-        None => {
-            inner.context.error(&entry.span, format!("`file` of {} must be a path", inner.name));
-            None
-        }
-    }
+    let Some(path) = entry.value.as_str().filter(|path| !path.is_empty() && !path.contains(char::is_control)) else {
+        inner.context.error(&entry.span, format!("`file` of {} must be a path", inner.name));
+        return None;
+    };
+    Some(SecretSource::File(inner.context.dir.join(path)))
 }
 
 fn command(inner: &Table<'_>) -> Option<SecretSource> {
@@ -99,17 +97,12 @@ fn command(inner: &Table<'_>) -> Option<SecretSource> {
         DeValue::Array(items) => items.iter().map(|i| i.get_ref().as_str().map(str::to_owned)).collect(),
         _ => None,
     };
-    match words.filter(|words| words.first().is_some_and(|program| !program.is_empty())) {
-        Some(words) => Some(SecretSource::Command(words)),
-        None => {
-            let message = format!("`command` of {} must be a program and its arguments", inner.name);
-            inner.context.report(
-                Note::error(&entry.span, message)
-                    .hint("a list of strings, or one string that is split at spaces; no shell"),
-            );
-            None
-        }
-    }
+    let Some(words) = words.filter(|words| words.first().is_some_and(|program| !program.is_empty())) else {
+        let note = Note::error(&entry.span, format!("`command` of {} must be a program and its arguments", inner.name));
+        inner.context.report(note.hint("a list of strings, or one string that is split at spaces; no shell"));
+        return None;
+    };
+    Some(SecretSource::Command(words))
 }
 
 /// Looks at the environment or the file now, so that a missing secret shows before the first request.

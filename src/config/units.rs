@@ -50,14 +50,15 @@ pub(super) fn size(text: &str) -> Option<u64> {
 pub(super) fn show_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
-    let (unit, name) = units.into_iter().find(|(unit, _)| millis > 0 && millis % unit == 0).unwrap_or((1_000, "s"));
+    let (unit, name) =
+        units.into_iter().find(|(unit, _)| millis > 0 && millis.is_multiple_of(*unit)).unwrap_or((1_000, "s"));
     format!("{}{name}", millis / unit)
 }
 
 /// A size as it would be written.
 pub(super) fn show_size(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match units.into_iter().find(|(unit, _)| bytes > 0 && bytes % unit == 0) {
+    match units.into_iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{}{name}", bytes / unit),
         None => format!("{bytes}"),
     }

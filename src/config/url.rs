@@ -159,43 +159,34 @@ fn canonical_segment(segment: &str) -> Result<(), Refused> {
     if segment.is_empty() {
         return refuse("has an empty segment (`//`)");
     }
-    let bytes = segment.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut i = 0;
-    while i < bytes.len() {
-        let byte = bytes[i];
-        if byte != b'%' {
-            if !is_path_byte(byte) {
-                return if byte.is_ascii() {
-                    refuse(format!("holds `{}`, which is not a path character", char::from(byte).escape_default()))
-                } else {
-                    refuse("holds non-ASCII letters, which must be percent-encoded")
-                };
-            }
-            decoded.push(byte);
-            i += 1;
-            continue;
-        }
-        let escape = segment.get(i + 1..i + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match escape {
-            Some(b) if is_unreserved(b) => {
-                return refuse_with(
-                    format!("has an escape that must not be one (%{b:02X})"),
-                    format!("write `{}`", char::from(b)),
-                );
-            }
-            Some(b) if b < 0x20 || b == 0x7f || matches!(b, b'/' | b'\\' | b'%') => {
-                return refuse(format!("has the ambiguous escape %{b:02X}"));
-            }
-            Some(b) => decoded.push(b),
-            None => return refuse("has a `%` that is not followed by two hex digits"),
-        }
-        i += 3;
+    let mut decoded = Vec::with_capacity(segment.len());
+    let mut rest = segment;
+    while let Some(c) = rest.chars().next() {
+        let used = if c == '%' { 3 } else { c.len_utf8() };
+        decoded.push(path_char(c, &rest[c.len_utf8()..])?);
+        rest = &rest[used..];
     }
     if decoded == b"." || decoded == b".." {
         return refuse("has a dot segment (`.` or `..`)");
     }
     Ok(())
+}
+
+/// One character of a segment, or what the escape that starts here stands for.
+fn path_char(c: char, behind: &str) -> Result<u8, Refused> {
+    match (u8::try_from(c), escaped(behind)) {
+        (Ok(b'%'), None) => refuse("has a `%` that is not followed by two hex digits"),
+        (Ok(b'%'), Some(b)) if is_unreserved(b) => {
+            refuse_with(format!("has an escape that must not be one (%{b:02X})"), format!("write `{}`", char::from(b)))
+        }
+        (Ok(b'%'), Some(b)) if b < 0x20 || b == 0x7f || matches!(b, b'/' | b'\\' | b'%') => {
+            refuse(format!("has the ambiguous escape %{b:02X}"))
+        }
+        (Ok(b'%'), Some(b)) => Ok(b),
+        (Ok(b), _) if is_path_byte(b) => Ok(b),
+        _ if c.is_ascii() => refuse(format!("holds `{}`, which is not a path character", c.escape_default())),
+        _ => refuse("holds non-ASCII letters, which must be percent-encoded"),
+    }
 }
 
 /// RFC 3986 `unreserved`.
@@ -210,23 +201,22 @@ fn is_path_byte(b: u8) -> bool {
 
 /// A percent-decoded path; escapes are known to be legal.
 pub(super) fn decoded(path: &str) -> String {
-    let bytes = path.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut i = 0;
-    while i < bytes.len() {
-        let escape = (bytes[i] == b'%').then(|| path.get(i + 1..i + 3)).flatten();
-        match escape.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(b) => {
-                out.push(b);
-                i += 3;
-            }
-            None => {
-                out.push(bytes[i]);
-                i += 1;
-            }
-        }
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(&first) = rest.as_bytes().first() {
+        let escape = rest.strip_prefix('%').and_then(escaped);
+        out.push(escape.unwrap_or(first));
+        rest = rest.split_at_checked(if escape.is_some() { 3 } else { 1 }).map_or("", |(_, rest)| rest);
     }
     String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The byte that two hex digits at the start of `text` stand for.
+fn escaped(text: &str) -> Option<u8> {
+    let hex = text.get(..2)?;
+    // from_str_radix takes signs, too.
+    let digits = hex.bytes().all(|b| b.is_ascii_hexdigit());
+    u8::from_str_radix(hex, 16).ok().filter(|_| digits)
 }
 
 #[cfg(test)]
@@ -279,6 +269,10 @@ mod tests {
             "https://example.com/a%5cb",
             "https://example.com/a//b",
             "https://example.com/%zz",
+            "https://example.com/%+4",
+            "https://example.com/%4",
+            "https://example.com/%",
+            "https://example.com/ä%",
             "https://example.com/a b",
             "https://example.com/%41",
             "https://example.com/%252e",

@@ -28,7 +28,7 @@ pub(super) fn callers(root: &Table<'_>) -> Vec<Resolved> {
     let mut out: Vec<Resolved> = Vec::new();
     for (name, t) in root.tables("callers", "callers") {
         let context = t.context;
-        let resolved = caller(name, t);
+        let resolved = caller(name, &t);
         if let Some(CallerIdentity::ApiKey(hash)) = resolved.spec.as_ref().map(|s| &s.identity) {
             let same = |other: &&Resolved| matches!(&other.spec, Some(CallerSpec { identity: CallerIdentity::ApiKey(h), .. }) if h == hash);
             if let Some(other) = out.iter().find(same) {
@@ -42,11 +42,11 @@ pub(super) fn callers(root: &Table<'_>) -> Vec<Resolved> {
     out
 }
 
-fn caller(name: At<String>, t: Table<'_>) -> Resolved {
+fn caller(name: At<String>, t: &Table<'_>) -> Resolved {
     check_name(t.context, "a caller", &name);
-    let raw = RawCaller::read(&t);
-    let identity = identity(&name, &t, raw.cidr);
-    let routes = raw.routes.map(|list| prefixes(&t, list.value));
+    let raw = RawCaller::read(t);
+    let identity = identity(&name, t, raw.cidr);
+    let routes = raw.routes.map(|list| prefixes(t, list.value));
     let allow = rules(t.context, "allow", raw.allow);
     t.finish();
     let spec = identity.map(|identity| CallerSpec {
@@ -61,7 +61,7 @@ fn caller(name: At<String>, t: Table<'_>) -> Resolved {
 /// Exactly one of `api_key` and `cidr`.
 fn identity(name: &At<String>, t: &Table<'_>, cidr: Option<At<Vec<At<String>>>>) -> Option<CallerIdentity> {
     let key = api_key(t);
-    match (t.entry("api_key").is_some(), t.entry("cidr").is_some()) {
+    match (t.has("api_key"), t.has("cidr")) {
         (true, true) => {
             t.context.error(&t.key_place("cidr"), format!("{} has both `api_key` and `cidr`: one of them", t.name));
             None
@@ -79,21 +79,21 @@ fn identity(name: &At<String>, t: &Table<'_>, cidr: Option<At<Vec<At<String>>>>)
 /// The key's SHA-256: from a source, which is read now, or as `{ sha256 = "hex" }`.
 fn api_key(t: &Table<'_>) -> Option<[u8; 32]> {
     let entry = t.entry("api_key")?;
-    if let DeValue::Table(table) = entry.value {
-        if table.contains_key("sha256") {
-            let inner = t.below(table, "`api_key`".to_owned(), "secret", entry.key_span.clone());
-            let hash = inner.string("sha256").and_then(|at| {
-                let hash = from_hex(&at.value);
-                if hash.is_none() {
-                    t.context.hide(&at.span);
-                    let note = Note::error(&at.span, format!("`sha256` in {} must be 64 hex digits", t.name));
-                    t.context.report(note.hint("printf %s \"$KEY\" | sha256sum"));
-                }
-                hash
-            });
-            inner.finish();
-            return hash;
-        }
+    if let DeValue::Table(table) = entry.value
+        && table.contains_key("sha256")
+    {
+        let inner = t.below(table, "`api_key`".to_owned(), "secret", entry.key_span.clone());
+        let hash = inner.string("sha256").and_then(|at| {
+            let hash = from_hex(&at.value);
+            if hash.is_none() {
+                t.context.hide(&at.span);
+                let note = Note::error(&at.span, format!("`sha256` in {} must be 64 hex digits", t.name));
+                t.context.report(note.hint("printf %s \"$KEY\" | sha256sum"));
+            }
+            hash
+        });
+        inner.finish();
+        return hash;
     }
     let source = source::read(t, "api_key")?;
     let refuse = |message: String| {
@@ -138,7 +138,7 @@ fn range(t: &Table<'_>, at: &At<String>) -> Option<(IpAddr, u8)> {
     let (address, length) = at.value.split_once('/').map_or((at.value.as_str(), None), |(a, l)| (a, Some(l)));
     let parsed = address.parse::<IpAddr>().ok().and_then(|ip| {
         let bits = if ip.is_ipv4() { 32 } else { 128 };
-        let length = length.map_or(Some(bits), |l| l.parse::<u8>().ok())?;
+        let length = length.map_or(Some(bits), |l| l.parse::<u8>().ok().filter(|_| !l.starts_with('+')))?;
         (length <= bits).then_some((ip, length))
     });
     let Some((ip, length)) = parsed else {

@@ -30,16 +30,16 @@ pub(super) struct Resolved {
 }
 
 pub(super) fn credentials(root: &Table<'_>) -> Vec<Resolved> {
-    root.tables("credentials", "credentials").into_iter().map(|(name, t)| credential(name, t)).collect()
+    root.tables("credentials", "credentials").into_iter().map(|(name, t)| credential(name, &t)).collect()
 }
 
-fn credential(name: At<String>, t: Table<'_>) -> Resolved {
+fn credential(name: At<String>, t: &Table<'_>) -> Resolved {
     check_name(t.context, "a credential", &name);
     let provider = t.word("provider");
-    let has_provider = t.entry("provider").is_some();
+    let has_provider = t.has("provider");
     let profile = provider.as_ref().and_then(|at| find_profile(t.context, at));
-    let environment = environment(&t, profile.as_ref().map(|(p, _)| p));
-    let mut raw = RawCredential::read(&t);
+    let environment = environment(t, profile.as_ref().map(|(p, _)| p));
+    let mut raw = RawCredential::read(t);
     let mut profile = profile;
     if let Some((profile, span)) = &mut profile {
         raw = raw.or(std::mem::take(&mut profile.credential));
@@ -51,7 +51,7 @@ fn credential(name: At<String>, t: Table<'_>) -> Resolved {
     }
     let profile = profile.map(|(profile, _)| profile);
     let provider_name = profile.as_ref().map(|p| p.name.to_owned());
-    let spec = Builder { t: &t, profile: profile.as_ref(), environment: environment.as_deref() }
+    let spec = Builder { t, profile: profile.as_ref(), environment: environment.as_deref() }
         .build(&name, provider_name, raw)
         .map(Arc::new);
     t.finish();
@@ -62,9 +62,8 @@ fn find_profile(context: &Context<'_>, at: &At<String>) -> Option<(Profile, Span
     if let Some((profile, _)) = profile::read(&at.value, Some(at.span.clone())) {
         return Some((profile, at.span.clone()));
     }
-    let list = || format!("the built-in providers are {}", profile::names().collect::<Vec<_>>().join(", "));
-    let hint = did_you_mean(&at.value, profile::names()).unwrap_or_else(list);
-    context.report(Note::error(&at.span, format!("no provider is called {}", context.quote(at))).hint(hint));
+    let note = Note::error(&at.span, format!("no provider is called {}", context.quote(at)));
+    context.report(note.hint(profile::suggest(&at.value)));
     None
 }
 
@@ -72,7 +71,7 @@ fn find_profile(context: &Context<'_>, at: &At<String>) -> Option<(Profile, Span
 fn environment(t: &Table<'_>, profile: Option<&Profile>) -> Option<String> {
     let at = t.word("environment")?;
     let Some(profile) = profile else {
-        if t.entry("provider").is_none() {
+        if !t.has("provider") {
             t.context.error(&at.span, format!("`environment` in {} needs a `provider`", t.name));
         }
         return None;
@@ -81,9 +80,10 @@ fn environment(t: &Table<'_>, profile: Option<&Profile>) -> Option<String> {
         return Some(at.value);
     }
     let names: Vec<&str> = profile.environments.iter().map(|e| e.name.as_str()).collect();
-    let list = match names.is_empty() {
-        true => format!("provider {} has only one environment: leave this key out", profile.name),
-        false => format!("provider {} has {}", profile.name, names.join(", ")),
+    let list = if names.is_empty() {
+        format!("provider {} has only one environment: leave this key out", profile.name)
+    } else {
+        format!("provider {} has {}", profile.name, names.join(", "))
     };
     let hint = did_you_mean(&at.value, names).unwrap_or(list);
     t.context.report(Note::error(&at.span, format!("no environment is called {}", t.context.quote(&at))).hint(hint));
@@ -102,7 +102,7 @@ impl Builder<'_, '_> {
         let grant = raw.grant.unwrap_or(Grant::ClientCredentials);
         let client_auth = raw.client_auth.unwrap_or(ClientAuth::Post);
         self.check_secret(&raw, client_auth);
-        if raw.client_id.is_none() && self.t.entry("client_id").is_none() {
+        if raw.client_id.is_none() && !self.t.has("client_id") {
             let note = Note::error(&name.span, format!("{} has no `client_id`", self.t.name)).follows();
             self.t.context.report(note.hint("a plain string, or client_id = \"${NAME}\" from the environment"));
         }
@@ -169,7 +169,8 @@ impl Builder<'_, '_> {
     fn token_url(&self, raw: &RawCredential) -> Option<(Upstream, String)> {
         let context = self.t.context;
         let Some(at) = &raw.token_url else {
-            if !raw.has_token_url {
+            let unknown_provider = self.profile.is_none() && self.t.has("provider");
+            if !raw.has_token_url && !unknown_provider {
                 let ask = self
                     .profile
                     .and_then(|p| p.ask_token_url.clone().or_else(|| p.environment(self.environment)?.ask.clone()));
@@ -215,7 +216,7 @@ impl Builder<'_, '_> {
         }
         if let Some(at) = &raw.ca_file {
             let path = context.dir.join(&at.value);
-            match CertificateDer::pem_file_iter(&path).map(|certs| certs.collect::<Result<Vec<_>, _>>()) {
+            match CertificateDer::pem_file_iter(&path).map(Iterator::collect::<Result<Vec<_>, _>>) {
                 Ok(Ok(certs)) if !certs.is_empty() => {}
                 Ok(Ok(_)) => context.error(&at.span, "`ca_file` holds no certificate in PEM form"),
                 Ok(Err(e)) | Err(e) => context.error(&at.span, format!("`ca_file` can't be read: {e}")),

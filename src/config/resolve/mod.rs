@@ -1,10 +1,10 @@
 //! Written → may run: profiles filled in, names looked up, everything checked against everything.
 //!
-//! 1. [`server`]: `[server]`, `[admin]`, `[tokens]`, `[log]`, `[telemetry]`
-//! 2. [`credential`]: `[credentials.*]` with their profiles
-//! 3. [`caller`]: `[callers.*]`
-//! 4. [`route`]: `[[routes]]`, which refer to both
-//! 5. [`access`]: what only shows when all is known
+//! 1. `server`: `[server]`, `[admin]`, `[tokens]`, `[log]`, `[telemetry]`
+//! 2. `credential`: `[credentials.*]` with their profiles
+//! 3. `caller`: `[callers.*]`
+//! 4. `route`: `[[routes]]`, which refer to both
+//! 5. `access`: what only shows when all is known
 //!
 //! Every step goes on after a problem; what could not be made is `None` and its problem is in the context.
 
@@ -24,15 +24,15 @@ use super::{
 };
 
 /// Everything, or `None` and at least one problem in the context.
-pub(super) fn resolve(context: &Context<'_>, root: Table<'_>) -> Option<Config> {
-    let server = server::server(&root);
-    let admin = server::admin(&root);
-    server::tokens(&root);
-    let log = server::log(&root);
-    server::telemetry(&root);
-    let credentials = credential::credentials(&root);
-    let callers = caller::callers(&root);
-    let routes = route::routes(&root, &credentials, &callers);
+pub(super) fn resolve(context: &Context<'_>, root: &Table<'_>) -> Option<Config> {
+    let server = server::server(root);
+    let admin = server::admin(root);
+    server::tokens(root);
+    let log = server::log(root);
+    server::telemetry(root);
+    let credentials = credential::credentials(root);
+    let callers = caller::callers(root);
+    let routes = route::routes(root, &credentials, &callers);
     access::check(context, &server, &credentials, &callers, &routes);
     root.finish();
     let total = (credentials.len(), callers.len(), routes.len());

@@ -10,7 +10,7 @@ use crate::config::{
     nearest::did_you_mean,
     profile::Api,
     raw::RawRoute,
-    reader::At,
+    reader::{At, Limit},
     url,
 };
 
@@ -37,9 +37,11 @@ pub(super) fn routes(
     let mut out: Vec<Resolved> = Vec::new();
     for t in root.array_of_tables("routes") {
         let raw = RawRoute::read(t);
-        let resolved = Resolver { context, credentials, callers }.route(raw);
+        let resolved = Resolver { context, credentials, callers }.route(&raw);
+        raw.table.finish();
         if let Some(prefix) = &resolved.prefix {
-            let same = |r: &&Resolved| r.prefix.as_ref().is_some_and(|p| p.value == prefix.value);
+            let decoded = url::decoded(&prefix.value);
+            let same = |r: &&Resolved| r.prefix.as_ref().is_some_and(|p| url::decoded(&p.value) == decoded);
             if let Some(first) = out.iter().find(same).and_then(|r| r.prefix.as_ref()) {
                 let message = format!("two routes have the prefix `{}`", shown_prefix(&prefix.value));
                 context.report(Note::error(&prefix.span, message).also(&first.span, "the first"));
@@ -62,12 +64,12 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    fn route(&self, raw: RawRoute) -> Resolved {
+    fn route(&self, raw: &RawRoute<'_>) -> Resolved {
         let context = self.context;
-        let prefix = self.prefix(&raw);
-        let credential = self.credential(&raw);
-        let api = credential.and_then(|c| self.api(&raw, c));
-        let upstream = self.upstream(&raw, credential, api);
+        let prefix = self.prefix(raw);
+        let credential = self.credential(raw);
+        let api = credential.and_then(|c| self.api(raw, c));
+        let upstream = self.upstream(raw, credential, api);
         let allow = rules(context, "allow", raw.allow.clone());
         let deny = rules(context, "deny", raw.deny.clone());
         let (callers, anyone) = self.callers(raw.callers.as_ref());
@@ -80,9 +82,9 @@ impl Resolver<'_> {
             let upstream = upstream?;
             Some(RouteSpec {
                 prefix: prefix.as_ref()?.value.clone(),
-                forbidden_paths: forbidden_paths(&upstream, spec),
+                forbidden_paths: self.forbidden_paths(&upstream),
                 upstream,
-                token: Arc::new(token(&raw, api, spec)),
+                token: Arc::new(token(raw, api, spec)),
                 allow,
                 deny,
                 callers,
@@ -94,8 +96,15 @@ impl Resolver<'_> {
                 connect_timeout: raw.connect_timeout.unwrap_or(Duration::from_secs(5)),
                 response_timeout: raw.response_timeout.unwrap_or(Duration::from_secs(60)),
                 body_idle_timeout: raw.body_idle_timeout.unwrap_or(Duration::from_secs(60)),
-                max_body: raw.max_body.flatten(),
-                replay_buffer: raw.replay_buffer.map_or(64 * 1024, |size| size.unwrap_or(0)) as usize,
+                max_body: match raw.max_body {
+                    Some(Limit::Bytes(size)) => Some(size),
+                    Some(Limit::None) | None => None,
+                },
+                replay_buffer: match raw.replay_buffer {
+                    Some(Limit::Bytes(size)) => size as usize,
+                    Some(Limit::None) => 0,
+                    None => 64 * 1024,
+                },
                 retry_on: raw.retry_on.clone().unwrap_or_else(|| vec![401]),
                 max_in_flight: raw.max_in_flight.unwrap_or(1000) as usize,
                 allow_empty_segments: raw.allow_empty_segments,
@@ -105,10 +114,10 @@ impl Resolver<'_> {
         Resolved { prefix, credential: credential.map(|c| c.name.value.clone()), anyone, spec }
     }
 
-    fn prefix(&self, raw: &RawRoute) -> Option<At<String>> {
+    fn prefix(&self, raw: &RawRoute<'_>) -> Option<At<String>> {
         let Some(at) = &raw.prefix else {
-            if !raw.has_prefix {
-                let note = Note::error(&raw.place, "this route has no `prefix`").follows();
+            if !raw.table.has("prefix") {
+                let note = Note::error(&raw.table.place, "this route has no `prefix`").follows();
                 self.context.report(note.hint("prefix = \"/name\": what callers write before the API's own path"));
             }
             return None;
@@ -131,11 +140,11 @@ impl Resolver<'_> {
         None
     }
 
-    fn credential(&self, raw: &RawRoute) -> Option<&credential::Resolved> {
+    fn credential(&self, raw: &RawRoute<'_>) -> Option<&credential::Resolved> {
         let names = || self.credentials.iter().map(|c| c.name.value.as_str());
         let Some(at) = &raw.credential else {
-            if !raw.has_credential {
-                let note = Note::error(&raw.place, "this route has no `credential`").follows();
+            if !raw.table.has("credential") {
+                let note = Note::error(&raw.table.place, "this route has no `credential`").follows();
                 let list = names().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
                 let hint = if list.is_empty() {
                     "define one: [credentials.NAME]".to_owned()
@@ -155,7 +164,7 @@ impl Resolver<'_> {
         found
     }
 
-    fn api<'c>(&self, raw: &RawRoute, credential: &'c credential::Resolved) -> Option<&'c Api> {
+    fn api<'c>(&self, raw: &RawRoute<'_>, credential: &'c credential::Resolved) -> Option<&'c Api> {
         let at = raw.api.as_ref()?;
         let name = &credential.name.value;
         let Some(profile) = &credential.profile else {
@@ -179,13 +188,13 @@ impl Resolver<'_> {
     /// An explicit `upstream`, else the API's.
     fn upstream(
         &self,
-        raw: &RawRoute,
+        raw: &RawRoute<'_>,
         credential: Option<&credential::Resolved>,
         api: Option<&Api>,
     ) -> Option<Upstream> {
-        if !raw.has_upstream {
-            let note =
-                Note::error(&raw.place, "this route leads nowhere: it has neither `api` nor `upstream`").follows();
+        if !(raw.table.has("api") || raw.table.has("upstream")) {
+            let note = Note::error(&raw.table.place, "this route leads nowhere: it has neither `api` nor `upstream`")
+                .follows();
             self.context.report(note.hint("api = \"NAME\" of the credential's provider, or upstream = \"https://…\""));
             return None;
         }
@@ -202,25 +211,23 @@ impl Resolver<'_> {
         }
     }
 
-    fn api_upstream(&self, raw: &RawRoute, credential: &credential::Resolved, api: &Api) -> Option<At<String>> {
+    fn api_upstream(&self, raw: &RawRoute<'_>, credential: &credential::Resolved, api: &Api) -> Option<At<String>> {
         let profile = credential.profile.as_ref()?;
         let environment = profile.environment(credential.environment.as_deref());
         let by_environment = environment.and_then(|e| e.upstreams.iter().find(|(name, _)| *name == api.name));
-        let span = raw.api.as_ref().map_or(&raw.place, |at| &at.span);
-        match api.upstream.as_ref().or(by_environment.map(|(_, url)| url)) {
-            Some(url) => Some(At { value: url.clone(), span: span.clone() }),
-            None => {
-                let of = environment.map(|e| format!(" in the {} environment", e.name)).unwrap_or_default();
-                let message = format!("the address of `{}` at {}{of} is not fixed", api.name, profile.name);
-                let ask = environment.and_then(|e| e.ask.clone()).map(|ask| format!(": {ask}")).unwrap_or_default();
-                let note = Note::error(span, message).follows();
-                self.context.report(note.hint(format!("give this route upstream = \"https://…\"{ask}")));
-                None
-            }
+        let span = raw.api.as_ref().map_or(&raw.table.place, |at| &at.span);
+        if let Some(url) = api.upstream.as_ref().or(by_environment.map(|(_, url)| url)) {
+            return Some(At { value: url.clone(), span: span.clone() });
         }
+        let of = environment.map(|e| format!(" in the {} environment", e.name)).unwrap_or_default();
+        let message = format!("the address of `{}` at {}{of} is not fixed", api.name, profile.name);
+        let ask = environment.and_then(|e| e.ask.clone()).map(|ask| format!(": {ask}")).unwrap_or_default();
+        let note = Note::error(span, message).follows();
+        self.context.report(note.hint(format!("give this route upstream = \"https://…\"{ask}")));
+        None
     }
 
-    fn plain_text_allowed(&self, raw: &RawRoute, span: &Span, mut upstream: Upstream) -> Option<Upstream> {
+    fn plain_text_allowed(&self, raw: &RawRoute<'_>, span: &Span, mut upstream: Upstream) -> Option<Upstream> {
         if upstream.scheme == Scheme::Http && !url::is_loopback(&upstream.host) {
             if !raw.insecure_http {
                 let note = Note::error(span, "`upstream` would send the token over plain http to another host");
@@ -254,6 +261,15 @@ impl Resolver<'_> {
             }
         }
         (RouteCallers::Named(list.value.iter().map(|at| at.value.clone()).collect()), None)
+    }
+
+    /// The token endpoints of all credentials that the upstream covers: no caller may reach one with a token.
+    fn forbidden_paths(&self, upstream: &Upstream) -> Vec<String> {
+        let endpoints = self.credentials.iter().filter_map(|c| Some(&c.spec.as_ref()?.token_url));
+        let mut paths: Vec<String> = endpoints.filter_map(|e| covered_endpoint(upstream, e)).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        paths
     }
 
     fn inject(&self, at: Option<&At<String>>, client_id: &str) -> Option<Inject> {
@@ -307,7 +323,7 @@ impl Resolver<'_> {
 }
 
 /// The route's own word, else the API's, else the credential's.
-fn token(raw: &RawRoute, api: Option<&Api>, credential: &Arc<CredentialSpec>) -> TokenSpec {
+fn token(raw: &RawRoute<'_>, api: Option<&Api>, credential: &Arc<CredentialSpec>) -> TokenSpec {
     let scopes = raw.scopes.clone().map(bare).or_else(|| api?.scopes.clone());
     let audience = raw.audience.as_ref().map(|at| at.value.clone()).or_else(|| api?.audience.clone());
     let resource = raw.resource.clone().map(bare).or_else(|| api?.resource.clone());
@@ -319,14 +335,11 @@ fn token(raw: &RawRoute, api: Option<&Api>, credential: &Arc<CredentialSpec>) ->
     }
 }
 
-/// The provider's token endpoint, where the upstream covers it: below the base, decoded.
-fn forbidden_paths(upstream: &Upstream, credential: &CredentialSpec) -> Vec<String> {
-    let endpoint = &credential.token_url;
+/// The token endpoint below the upstream's base, decoded; `None` where the upstream does not cover it.
+fn covered_endpoint(upstream: &Upstream, endpoint: &Upstream) -> Option<String> {
     let same_origin =
         (upstream.scheme, &upstream.host, upstream.port) == (endpoint.scheme, &endpoint.host, endpoint.port);
-    let (base, path) = (url::decoded(&upstream.base_path), url::decoded(&endpoint.base_path));
-    match path.strip_prefix(&base) {
-        Some(below) if same_origin && (below.is_empty() || below.starts_with('/')) => vec![below.to_owned()],
-        _ => Vec::new(),
-    }
+    let path = url::decoded(&endpoint.base_path);
+    let below = path.strip_prefix(&url::decoded(&upstream.base_path))?;
+    (same_origin && (below.is_empty() || below.starts_with('/'))).then(|| below.to_owned())
 }

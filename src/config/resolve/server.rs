@@ -8,7 +8,7 @@ use super::{Note, Span, Table, not_built, refused};
 use crate::config::{
     model::{AccessLog, Log, Server},
     raw::{self, RawServer},
-    reader::At,
+    reader::{At, Limit},
     url,
 };
 
@@ -27,7 +27,7 @@ pub(super) fn server(root: &Table<'_>) -> Resolved {
             let read = (listen(&t), RawServer::read(&t));
             let hosts = hosts(&t, read.1.allowed_hosts.as_ref());
             let origins = origins(&t, read.1.allowed_origins.as_ref());
-            if read.1.max_header_bytes == Some(None) {
+            if read.1.max_header_bytes == Some(Limit::None) {
                 t.context.error(&t.key_place("max_header_bytes"), "`max_header_bytes` can't be \"none\"");
             }
             t.finish();
@@ -39,6 +39,10 @@ pub(super) fn server(root: &Table<'_>) -> Resolved {
     let open = listen.iter().find(|at| !at.value.ip().is_loopback()).map(|at| at.span.clone());
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let workers = raw.workers.filter(|n| *n > 0).map_or_else(cores, |n| n as usize);
+    let max_header_bytes = match raw.max_header_bytes {
+        Some(Limit::Bytes(size)) => size as usize,
+        Some(Limit::None) | None => 32 * 1024,
+    };
     let spec = (!listen.is_empty()).then(|| Server {
         listen: listen.into_iter().map(|at| at.value).collect(),
         workers,
@@ -48,7 +52,7 @@ pub(super) fn server(root: &Table<'_>) -> Resolved {
         idle_timeout: raw.idle_timeout.unwrap_or(Duration::from_secs(75)),
         drain_timeout: raw.drain_timeout.unwrap_or(Duration::from_secs(30)),
         max_connections: raw.max_connections.unwrap_or(10_000) as usize,
-        max_header_bytes: raw.max_header_bytes.flatten().unwrap_or(32 * 1024) as usize,
+        max_header_bytes,
     });
     Resolved { spec, open }
 }
@@ -66,7 +70,9 @@ fn listen(t: &Table<'_>) -> Vec<At<SocketAddr>> {
             let tables = items.iter().filter(|i| i.get_ref().is_table());
             let tables: Vec<Span> = tables.map(toml::Spanned::span).collect();
             if !tables.is_empty() && not_built::value("server.listen", "{}") {
-                tables.iter().for_each(|span| t.not_built(span, "a table in `listen` (TLS)"));
+                for span in &tables {
+                    t.not_built(span, "a table in `listen` (TLS)");
+                }
                 return Vec::new();
             }
             t.strings("listen").map(|at| at.value).unwrap_or_default()

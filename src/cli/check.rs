@@ -1,0 +1,185 @@
+//! `cupbearer check`: reads the file as `serve` would, without any network.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{
+    BAD_CONFIG, Format, Global, OutputArgs,
+    output::{columns, say, tell},
+};
+use crate::config::{
+    self, Diagnostic, Severity, Warning,
+    model::{CallerIdentity, ClientAuth, Config, CredentialSpec, RouteCallers, RouteSpec, TokenBody},
+};
+
+/// The command's own arguments.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Prints what the file would do and its warnings (exit 0), or all its problems (exit 2).
+pub(super) fn run(args: &CheckArgs, global: &Global) -> ExitCode {
+    match (config::load(&global.config), args.output.format) {
+        (Ok((config, warnings)), Format::Text) => {
+            for Warning(diagnostic) in &warnings {
+                tell(format!("{diagnostic}\n"));
+            }
+            say(format!("{} is fine: {}", global.config.display(), counts(&config, warnings.len())));
+            say(summary(&config).trim_end());
+            ExitCode::SUCCESS
+        }
+        (Ok((config, warnings)), Format::Json) => {
+            let warnings: Vec<Value> = warnings.iter().map(|Warning(d)| d.to_json()).collect();
+            let mut answer = as_json(&config);
+            answer["ok"] = true.into();
+            answer["problems"] = json!([]);
+            answer["warnings"] = warnings.into();
+            say(format!("{answer:#}"));
+            ExitCode::SUCCESS
+        }
+        (Err(problems), Format::Text) => {
+            tell(problems);
+            ExitCode::from(BAD_CONFIG)
+        }
+        (Err(problems), Format::Json) => {
+            let of = |severity: Severity| -> Vec<Value> {
+                problems.0.iter().filter(|d| d.severity == severity).map(Diagnostic::to_json).collect()
+            };
+            let answer = json!({ "ok": false, "problems": of(Severity::Error), "warnings": of(Severity::Warning) });
+            say(format!("{answer:#}"));
+            ExitCode::from(BAD_CONFIG)
+        }
+    }
+}
+
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+fn counts(config: &Config, warnings: usize) -> String {
+    let mut parts = vec![counted(config.routes.len(), "route"), counted(config.credentials.len(), "credential")];
+    if !config.callers.is_empty() {
+        parts.push(counted(config.callers.len(), "caller"));
+    }
+    if warnings > 0 {
+        parts.push(counted(warnings, "warning"));
+    }
+    parts.join(", ")
+}
+
+fn summary(config: &Config) -> String {
+    let listen: Vec<Vec<String>> = config.server.listen.iter().map(|a| vec![format!("http://{a}")]).collect();
+    let routes: Vec<Vec<String>> = config.routes.iter().map(route_row).collect();
+    let credentials: Vec<Vec<String>> = config.credentials.iter().map(|c| credential_row(c)).collect();
+    let callers: Vec<Vec<String>> = config
+        .callers
+        .iter()
+        .map(|c| {
+            vec![
+                c.name.clone(),
+                identity(&c.identity).to_owned(),
+                c.routes.as_ref().map_or("all routes".to_owned(), |r| r.join(" ")),
+            ]
+        })
+        .collect();
+    let section = |title: &str, rows: &[Vec<String>]| match rows {
+        [] => String::new(),
+        rows => format!("\n{title}\n{}", columns(rows)),
+    };
+    section("listening on", &listen)
+        + &section("routes", &routes)
+        + &section("credentials", &credentials)
+        + &section("callers", &callers)
+}
+
+fn route_row(route: &RouteSpec) -> Vec<String> {
+    let mut wants = Vec::new();
+    if !route.token.scopes.is_empty() {
+        wants.push(format!("scopes {}", route.token.scopes.join(" ")));
+    }
+    wants.extend(route.token.audience.iter().map(|a| format!("audience {a}")));
+    if !route.token.resource.is_empty() {
+        wants.push(format!("resource {}", route.token.resource.join(" ")));
+    }
+    let callers = match &route.callers {
+        RouteCallers::Known => String::new(),
+        RouteCallers::Anyone => "anyone".to_owned(),
+        RouteCallers::Named(names) => format!("for {}", names.join(" ")),
+    };
+    vec![
+        shown_prefix(route).to_owned(),
+        format!("→ {}", route.upstream),
+        format!("credential {}", route.token.credential.name),
+        wants.join(", "),
+        callers,
+    ]
+}
+
+fn shown_prefix(route: &RouteSpec) -> &str {
+    if route.prefix.is_empty() { "/" } else { &route.prefix }
+}
+
+fn credential_row(credential: &CredentialSpec) -> Vec<String> {
+    vec![
+        credential.name.clone(),
+        credential.provider.clone().unwrap_or_default(),
+        format!("{} {} → {}", auth(credential.client_auth), body(credential.body), credential.token_url),
+        credential.client_secret.as_ref().map_or("no secret".to_owned(), |s| format!("secret: {s}")),
+    ]
+}
+
+fn auth(auth: ClientAuth) -> &'static str {
+    match auth {
+        ClientAuth::Basic => "basic",
+        ClientAuth::BasicRaw => "basic_raw",
+        ClientAuth::Post => "post",
+        ClientAuth::None => "none",
+    }
+}
+
+fn body(body: TokenBody) -> &'static str {
+    match body {
+        TokenBody::Form => "form",
+        TokenBody::Json => "json",
+    }
+}
+
+fn identity(identity: &CallerIdentity) -> &'static str {
+    match identity {
+        CallerIdentity::ApiKey(_) => "api key",
+        CallerIdentity::Cidr(_) => "address",
+    }
+}
+
+fn as_json(config: &Config) -> Value {
+    let route = |r: &RouteSpec| {
+        json!({
+            "prefix": shown_prefix(r),
+            "upstream": r.upstream.to_string(),
+            "credential": r.token.credential.name,
+            "scopes": r.token.scopes,
+            "audience": r.token.audience,
+            "resource": r.token.resource,
+        })
+    };
+    let credential = |c: &CredentialSpec| {
+        json!({
+            "name": c.name,
+            "provider": c.provider,
+            "token_url": c.token_url.to_string(),
+            "client_auth": auth(c.client_auth),
+            "body": body(c.body),
+            "secret": c.client_secret.as_ref().map(ToString::to_string),
+        })
+    };
+    json!({
+        "listen": config.server.listen,
+        "routes": config.routes.iter().map(route).collect::<Vec<_>>(),
+        "credentials": config.credentials.iter().map(|c| credential(c)).collect::<Vec<_>>(),
+        "callers": config.callers.iter().map(|c| json!({ "name": c.name, "identity": identity(&c.identity) })).collect::<Vec<_>>(),
+    })
+}
