@@ -107,7 +107,7 @@ pub(super) fn is_pollable(credential: &CredentialSpec) -> bool {
     for source in credential.client_secret.iter().chain(of_params) {
         match source {
             SecretSource::File(_) => any_file = true,
-            SecretSource::Env(_) => {}
+            SecretSource::Env(_) | SecretSource::Given { .. } => {}
             SecretSource::Command(_) => return false,
         }
     }

@@ -15,7 +15,7 @@ use crate::config::{
     secret::SecretSource,
 };
 
-/// Length-prefixed SHA-256 over every input. It covers where a secret comes from, never the secret.
+/// Length-prefixed SHA-256 over every input. It covers where a secret comes from, not what it is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key([u8; 32]);
 
@@ -88,6 +88,11 @@ impl Inputs {
             Some(SecretSource::Env(name)) => {
                 self.text("env");
                 self.text(name);
+            }
+            Some(SecretSource::Given { name, value }) => {
+                self.text("given");
+                self.text(name);
+                self.text(value.expose()); // read once, hence its only version; a digest gives nothing away
             }
             Some(SecretSource::File(path)) => {
                 self.text("file");
