@@ -66,7 +66,9 @@ impl Proxy {
         let listeners = server
             .listen
             .iter()
-            .map(|&address| Listener::bind(address, server.workers).map_err(|source| StartError::Listen { address, source }))
+            .map(|&address| {
+                Listener::bind(address, server.workers).map_err(|source| StartError::Listen { address, source })
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let engine = Engine::new();
         let first = compile(config, 1, &engine)?;

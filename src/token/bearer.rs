@@ -60,7 +60,9 @@ impl Deadline {
         now.mono >= self.mono || now.wall >= self.wall
     }
 
-    fn later_by(&self, by: Duration) -> Self {
+    /// The deadline `by` later on both clocks.
+    #[must_use]
+    pub fn later_by(&self, by: Duration) -> Self {
         Self { mono: self.mono + by, wall: self.wall + by }
     }
 
@@ -116,6 +118,15 @@ impl Bearer {
     pub fn was_accepted(&self) -> bool {
         self.accepted.load(Ordering::Relaxed)
     }
+
+    /// How much later a last use moves both deadlines: nothing with fixed expiry, and nothing for a use
+    /// that was of an earlier token.
+    pub fn slid(&self, last_use: Option<Instant>) -> Duration {
+        match last_use {
+            Some(used) if self.sliding => used.saturating_duration_since(self.issued.mono),
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 /// What kind of failure stands in the way of a token.
@@ -147,10 +158,11 @@ pub struct Failure {
 }
 
 /// What the owner of a key publishes.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct View {
-    /// The token, whether still valid or not: [`View::decide`] judges it at each use.
-    pub bearer: Option<Bearer>,
+    /// The token, whether still valid or not: [`Glance::decide`] judges it at each use. Shared, because a
+    /// failure is published beside the very same token, which goes on collecting [`Bearer::was_accepted`].
+    pub bearer: Option<Arc<Bearer>>,
     /// A failure that stands beside it.
     pub failure: Option<Failure>,
     /// Generations up to this one were rejected; a bearer of such a generation is used no more.
@@ -200,17 +212,32 @@ struct Shared {
     rejected: AtomicU64,
     last_use: AtomicU64,
     waiters: AtomicUsize,
+    /// The [`Writer`] is gone: nobody will answer any more.
+    gone: AtomicBool,
 }
 
-/// Milliseconds since the first call; the unit of `last_use` (0 = never).
-fn tick(at: Instant) -> u64 {
+/// The zero of [`tick`]: shortly before the first cell was made, hence before any token was issued.
+fn epoch() -> Instant {
     static EPOCH: OnceLock<Instant> = OnceLock::new();
-    let epoch = *EPOCH.get_or_init(|| at.checked_sub(Duration::from_secs(1)).unwrap_or(at));
-    u64::try_from(at.saturating_duration_since(epoch).as_millis()).unwrap_or(u64::MAX).max(1)
+    *EPOCH.get_or_init(|| {
+        let now = Instant::now();
+        now.checked_sub(Duration::from_secs(1)).unwrap_or(now)
+    })
+}
+
+/// Milliseconds since [`epoch`], rounded down; the unit of `last_use` (0 = never).
+fn tick(at: Instant) -> u64 {
+    u64::try_from(at.saturating_duration_since(epoch()).as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+/// The moment of a [`tick`]; `None` for 0.
+fn moment(tick: u64) -> Option<Instant> {
+    (tick > 0).then(|| epoch() + Duration::from_millis(tick))
 }
 
 /// Makes the two halves of one token's cell.
 pub fn cell() -> (Writer, Reader) {
+    epoch();
     let shared = Arc::new(Shared {
         view: ArcSwap::from_pointee(View::default()),
         changes: watch::Sender::new(0),
@@ -219,12 +246,20 @@ pub fn cell() -> (Writer, Reader) {
         rejected: AtomicU64::new(0),
         last_use: AtomicU64::new(0),
         waiters: AtomicUsize::new(0),
+        gone: AtomicBool::new(false),
     });
     (Writer(Arc::clone(&shared)), Reader(shared))
 }
 
-/// The half of the task that owns the key.
+/// The half of the task that owns the key. When it is dropped, whoever waits is told so.
 pub struct Writer(Arc<Shared>);
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.0.gone.store(true, Ordering::Release);
+        self.0.changes.send_modify(|n| *n += 1);
+    }
+}
 
 /// What came back from the cores since the last look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,8 +268,10 @@ pub struct Signals {
     pub wanted: bool,
     /// Highest generation that an upstream rejected; 0 = none.
     pub rejected: u64,
-    /// When the token was last used ([`Instant`] of sending), if ever.
-    pub last_use: Option<Duration>,
+    /// When a token of this cell was last used: sent, and answered by something other than a rejection.
+    pub last_use: Option<Instant>,
+    /// [`Bearer::was_accepted`] of the token that is published.
+    pub accepted: bool,
 }
 
 impl Writer {
@@ -254,19 +291,24 @@ impl Writer {
         self.0.signal.notified().await;
     }
 
-    /// Takes the signals: *wanted* is cleared, the others stay. `now` gives `last_use` as an age.
-    pub fn take_signals(&self, now: Instant) -> Signals {
-        let last_use = self.0.last_use.load(Ordering::Relaxed);
+    /// Takes the signals: *wanted* is cleared, the others stay.
+    pub fn take_signals(&self) -> Signals {
         Signals {
             wanted: self.0.wanted.swap(false, Ordering::AcqRel),
             rejected: self.0.rejected.load(Ordering::Acquire),
-            last_use: (last_use > 0).then(|| Duration::from_millis(tick(now).saturating_sub(last_use))),
+            last_use: moment(self.0.last_use.load(Ordering::Relaxed)),
+            accepted: self.0.view.load().bearer.as_ref().is_some_and(|b| b.was_accepted()),
         }
     }
 
     /// Requests that wait right now.
     pub fn waiters(&self) -> usize {
         self.0.waiters.load(Ordering::Relaxed)
+    }
+
+    /// Whether anybody still holds a [`Reader`].
+    pub fn has_readers(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 }
 
@@ -281,23 +323,14 @@ impl std::fmt::Debug for Reader {
 }
 
 impl View {
-    /// The deadlines of `bearer`, moved by its last use where its expiry slides.
-    fn deadlines(bearer: &Bearer, last_use: u64) -> (Deadline, Deadline) {
-        if bearer.sliding && last_use > 0 {
-            let by = Duration::from_millis(last_use.saturating_sub(tick(bearer.issued.mono)));
-            return (bearer.mandatory.later_by(by), bearer.expires.later_by(by));
-        }
-        (bearer.mandatory, bearer.expires)
-    }
-
-    fn decide(&self, now: Now, last_use: u64) -> Decision<'_> {
-        let usable = self.bearer.as_ref().filter(|b| b.generation > self.rejected);
+    fn decide(&self, now: Now, last_use: Option<Instant>) -> Decision<'_> {
+        let usable = self.bearer.as_deref().filter(|b| b.generation > self.rejected);
         if let Some(bearer) = usable {
-            let (mandatory, expires) = Self::deadlines(bearer, last_use);
-            if !mandatory.passed(now) {
+            let slid = bearer.slid(last_use);
+            if !bearer.mandatory.later_by(slid).passed(now) {
                 return Decision::Use(bearer);
             }
-            if !expires.passed(now) {
+            if !bearer.expires.later_by(slid).passed(now) {
                 let refresh_failed = self.failure.as_ref().is_some_and(|f| now.mono < f.until);
                 return if refresh_failed { Decision::Use(bearer) } else { Decision::WaitOr(bearer) };
             }
@@ -312,7 +345,7 @@ impl View {
 /// A look at what is published, held only while a head is written.
 pub struct Glance {
     view: arc_swap::Guard<Arc<View>>,
-    last_use: u64,
+    last_use: Option<Instant>,
 }
 
 impl Glance {
@@ -320,46 +353,92 @@ impl Glance {
     pub fn decide(&self, now: Now) -> Decision<'_> {
         self.view.decide(now, self.last_use)
     }
+
+    /// [`Self::decide`] as somebody who waits sees it: only a token newer than `above` counts, and a
+    /// failure that was published since `known` is this wait's own result, even if it may be tried
+    /// again already (the first back-off can be next to nothing).
+    fn outcome(&self, now: Now, above: u64, known: Option<Instant>) -> Outcome {
+        match self.decide(now) {
+            Decision::Use(b) if b.generation > above => Outcome::Ready,
+            Decision::WaitOr(b) if b.generation > above => {
+                if self.failed_at() == known {
+                    Outcome::Valid
+                } else {
+                    Outcome::Ready
+                }
+            }
+            Decision::Fail(failure) => Outcome::Failed(failure.clone()),
+            Decision::Use(_) | Decision::WaitOr(_) | Decision::Wait => match &self.view.failure {
+                Some(failure) if Some(failure.until) != known => Outcome::Failed(failure.clone()),
+                _ => Outcome::Pending,
+            },
+        }
+    }
+
+    /// Tells one cached failure from the next.
+    fn failed_at(&self) -> Option<Instant> {
+        self.view.failure.as_ref().map(|f| f.until)
+    }
+}
+
+enum Outcome {
+    Ready,
+    Valid,
+    Failed(Failure),
+    Pending,
 }
 
 impl Reader {
     /// Looks at the token: two loads, no lock, no shared write.
     pub fn glance(&self) -> Glance {
-        Glance { view: self.0.view.load(), last_use: self.0.last_use.load(Ordering::Relaxed) }
+        Glance { view: self.0.view.load(), last_use: self.last_use() }
     }
 
     /// Waits until [`Reader::glance`] gives a token to use, newer than `above` (0 = any).
     ///
     /// In the mandatory window it returns after [`MANDATORY_PATIENCE`] at the latest, because the token
-    /// that is there is still valid. A caller that goes away cancels nothing but its own wait.
+    /// that is there is still valid. Where a failure is cached it returns at once; call it then all the
+    /// same, since that is how the engine learns that somebody still asks. A caller that goes away cancels
+    /// nothing but its own wait.
     pub async fn wait(&self, above: u64, deadline: Instant) -> Result<(), Unavailable> {
         let _seat = Seat::take(&self.0).ok_or(Unavailable::Crowded)?;
         let mut changes = self.0.changes.subscribe();
-        let mut limit = deadline;
+        let known = self.glance().failed_at();
+        let mut patience = None;
         loop {
             changes.borrow_and_update();
-            match self.glance().decide(Now::read()) {
-                Decision::Use(bearer) if bearer.generation > above => return Ok(()),
-                Decision::WaitOr(bearer) if bearer.generation > above => {
-                    limit = limit.min(Instant::now() + MANDATORY_PATIENCE);
-                }
-                Decision::Fail(failure) => return Err(Unavailable::Failed(failure.clone())),
-                Decision::Use(_) | Decision::WaitOr(_) | Decision::Wait => {}
+            let outcome = self.glance().outcome(Now::read(), above, known);
+            if matches!(outcome, Outcome::Ready) {
+                return Ok(());
             }
+            // The word "wanted" goes out even with a cached failure, silently: the owner reads it when
+            // the back-off ends, and only then tries again by itself.
             self.0.wanted.store(true, Ordering::Release);
-            self.0.signal.notify_one();
-            match tokio::time::timeout_at(limit.into(), changes.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(Unavailable::Gone),
-                Err(_) => {
-                    return match self.glance().decide(Now::read()) {
-                        Decision::Use(b) | Decision::WaitOr(b) if b.generation > above => Ok(()),
-                        Decision::Fail(failure) => Err(Unavailable::Failed(failure.clone())),
-                        _ => Err(Unavailable::TimedOut),
-                    };
+            let now = Instant::now();
+            let limit = match outcome {
+                Outcome::Failed(failure) => return Err(Unavailable::Failed(failure)),
+                Outcome::Ready | Outcome::Valid => {
+                    *patience.get_or_insert_with(|| deadline.min(now + MANDATORY_PATIENCE))
                 }
+                Outcome::Pending => deadline,
+            };
+            let gone = self.0.gone.load(Ordering::Acquire);
+            if gone || now >= limit {
+                return match outcome {
+                    Outcome::Valid => Ok(()),
+                    _ if gone => Err(Unavailable::Gone),
+                    _ => Err(Unavailable::TimedOut),
+                };
             }
+            self.0.signal.notify_one();
+            // Either way the loop looks again; the sender lives as long as `self`.
+            let _ = tokio::time::timeout_at(limit.into(), changes.changed()).await;
         }
+    }
+
+    /// When a token of this cell was last used; see [`Reader::used`].
+    pub fn last_use(&self) -> Option<Instant> {
+        moment(self.0.last_use.load(Ordering::Relaxed))
     }
 
     /// An upstream rejected the token of this generation: compare-and-invalidate.
@@ -380,12 +459,13 @@ impl Reader {
     pub fn used(&self, generation: u64, sent: Instant) {
         let view = self.0.view.load();
         let Some(bearer) = view.bearer.as_ref().filter(|b| b.generation == generation) else { return };
-        if !bearer.accepted.load(Ordering::Relaxed) {
+        let first = !bearer.accepted.load(Ordering::Relaxed);
+        if first {
             bearer.accepted.store(true, Ordering::Relaxed);
         }
         let sent = tick(sent);
         // One shared write in a quarter of a second, not one a request.
-        if self.0.last_use.load(Ordering::Relaxed) + 250 < sent {
+        if first || self.0.last_use.load(Ordering::Relaxed) + 250 < sent {
             self.0.last_use.fetch_max(sent, Ordering::Relaxed);
         }
     }

@@ -1,3 +1,31 @@
-//! The life of a token.
+//! The life of a token, on the control thread.
+//!
+//! 1. **which and who** — [`key`]: what makes two tokens the same; [`credential`]: the secrets, read for each request;
+//! 2. **how we ask, what comes back** — [`grant`] builds the request; [`reply`], with [`lifetime`] and
+//!    [`refusal`], judges the answer: a token, or a refusal, transient or permanent;
+//! 3. **the asking** — [`endpoint`]: one HTTP call and its limits;
+//! 4. **where it stands** — [`state`]: the pure state machine; [`pace`]: its numbers;
+//! 5. **the one who does it** — [`refresh`]: one task a key, timers, single-flight;
+//! 6. **the store** — memory: the machine's own state is the store (file and redis will stand here);
+//! 7. **the result** — [`bearer`]: all that the data plane sees.
+//!
+//! [`Engine`] owns the tasks and hands out the [`Reader`]s.
 
 pub mod bearer;
+pub mod credential;
+pub mod endpoint;
+mod engine;
+pub mod grant;
+pub mod key;
+pub mod lifetime;
+pub mod pace;
+pub mod refresh;
+pub mod refusal;
+pub mod reply;
+pub mod state;
+mod status;
+
+pub use bearer::Reader;
+pub use engine::{Engine, EngineError};
+pub use key::Key;
+pub use status::{LastError, TokenStatus};

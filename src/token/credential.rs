@@ -1,0 +1,137 @@
+//! 1 who — the secrets of one token request, read from their sources just before it.
+
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+use crate::config::{
+    model::{CredentialSpec, Param},
+    secret::{Secret, SecretError, SecretSource},
+};
+
+/// How long the sources may take altogether; a command that hangs must not hang the credential.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Text this long or longer that occurs both in a secret and in a text means that the text quotes it.
+const QUOTE: usize = 6;
+
+/// Why the secrets of a credential are not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MaterialError {
+    /// A source failed.
+    #[error("{what} cannot be read: {source}")]
+    Source {
+        /// The key of the file: `client_secret`, `params.NAME`, `headers.NAME`.
+        what: String,
+        /// Why.
+        source: SecretError,
+    },
+    /// The sources took too long.
+    #[error("its secret sources gave no answer within {READ_TIMEOUT:?}")]
+    Late,
+}
+
+/// Everything secret that goes into one token request.
+#[derive(Debug, Clone)]
+pub struct Material {
+    /// `client_secret`.
+    pub client_secret: Option<Secret>,
+    /// `params`, values read.
+    pub params: Vec<(String, Secret)>,
+    /// `headers`, values read.
+    pub headers: Vec<(String, Secret)>,
+    /// Which of all these came from secret sources.
+    secrets: Vec<Secret>,
+}
+
+impl Material {
+    /// Reads all sources of `credential`.
+    pub async fn read(credential: &CredentialSpec) -> Result<Self, MaterialError> {
+        tokio::time::timeout(READ_TIMEOUT, Self::read_now(credential)).await.map_err(|_| MaterialError::Late)?
+    }
+
+    async fn read_now(credential: &CredentialSpec) -> Result<Self, MaterialError> {
+        let mut secrets = Vec::new();
+        let client_secret = match &credential.client_secret {
+            Some(source) => Some(read(source, "client_secret", &mut secrets).await?),
+            None => None,
+        };
+        let params = read_all(&credential.params, "params", &mut secrets).await?;
+        let headers = read_all(&credential.headers, "headers", &mut secrets).await?;
+        Ok(Self { client_secret, params, headers, secrets })
+    }
+
+    /// Tells one version of the secrets from the next; lives in memory only.
+    pub fn version(&self) -> Version {
+        let mut context = Context::new(&SHA256);
+        for secret in &self.secrets {
+            context.update(&secret.expose().len().to_le_bytes());
+            context.update(secret.expose().as_bytes());
+        }
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(context.finish().as_ref());
+        Version(bytes)
+    }
+
+    /// Whether `text` quotes a secret of ours, or a good part of one: then it must not be shown.
+    pub fn is_quoted_in(&self, text: &str) -> bool {
+        self.secrets.iter().any(|secret| quotes(text, secret.expose()))
+    }
+}
+
+/// Whether `text` holds `secret` or a part of it that is at least [`QUOTE`] bytes long.
+pub(super) fn quotes(text: &str, secret: &str) -> bool {
+    let (text, secret) = (text.as_bytes(), secret.as_bytes());
+    let part = secret.len().min(QUOTE);
+    part > 0 && secret.windows(part).any(|window| memchr::memmem::find(text, window).is_some())
+}
+
+/// See [`Material::version`]. Its `Debug` shows nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Version([u8; 32]);
+
+impl std::fmt::Debug for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Version(****)")
+    }
+}
+
+/// Whether the secrets can change under our eyes and are cheap to look at: files. A command may cost money
+/// or a prompt, and our own environment does not change.
+pub(super) fn is_pollable(credential: &CredentialSpec) -> bool {
+    let of_params = credential.params.iter().chain(&credential.headers).filter_map(|(_, param)| match param {
+        Param::Secret(source) => Some(source),
+        Param::Plain(_) => None,
+    });
+    let mut any_file = false;
+    for source in credential.client_secret.iter().chain(of_params) {
+        match source {
+            SecretSource::File(_) => any_file = true,
+            SecretSource::Env(_) | SecretSource::Given { .. } => {}
+            SecretSource::Command(_) => return false,
+        }
+    }
+    any_file
+}
+
+async fn read(source: &SecretSource, what: &str, secrets: &mut Vec<Secret>) -> Result<Secret, MaterialError> {
+    let secret = source.read().await.map_err(|source| MaterialError::Source { what: what.to_owned(), source })?;
+    secrets.push(secret.clone());
+    Ok(secret)
+}
+
+async fn read_all(
+    params: &[(String, Param)],
+    table: &str,
+    secrets: &mut Vec<Secret>,
+) -> Result<Vec<(String, Secret)>, MaterialError> {
+    let mut all = Vec::with_capacity(params.len());
+    for (name, param) in params {
+        let value = match param {
+            Param::Plain(text) => Secret::new(text.clone()),
+            Param::Secret(source) => read(source, &format!("{table}.{name}"), secrets).await?,
+        };
+        all.push((name.clone(), value));
+    }
+    Ok(all)
+}

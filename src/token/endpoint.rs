@@ -1,0 +1,99 @@
+//! 3 the asking — one HTTP call and its limits.
+//!
+//! The connection is driven by the very future that waits for the answer: dropping it leaves nothing behind.
+//! Nothing is followed, nothing is reused, nothing is read beyond [`BODY_CAP`].
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+
+use super::{
+    bearer::Now,
+    grant::TokenRequest,
+    refusal::Refusal,
+    reply::{Answer, BODY_CAP},
+};
+use crate::{
+    config::model::CredentialSpec,
+    net::{ConnectError, Connector, Stream, Target},
+};
+
+/// To the end of the TLS handshake. The whole call has `timeout` of the credential.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why there is no answer. No text of it holds anything that was sent or received.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The connection broke, or what came was no HTTP.
+    #[error("the connection failed: {0}")]
+    Http(#[from] hyper::Error),
+    /// The body broke off.
+    #[error("the answer broke off: {0}")]
+    Body(String),
+    /// More than [`BODY_CAP`].
+    #[error("its answer is larger than 1 MiB")]
+    TooLarge,
+    /// The whole call took longer than the credential's `timeout`.
+    #[error("no complete answer within {0:?}")]
+    Timeout(Duration),
+}
+
+impl CallError {
+    /// As the failure of a token request: always transient.
+    pub fn into_refusal(self, credential: &CredentialSpec) -> Refusal {
+        match self {
+            Self::Timeout(_) | Self::Connect(ConnectError::Timeout { .. }) => {
+                Refusal::timeout(credential, &self.to_string())
+            }
+            _ => Refusal::unavailable(credential, &self.to_string()),
+        }
+    }
+}
+
+/// Sends `request` to the credential's token endpoint and reads the whole answer.
+pub async fn call(
+    connector: &Connector,
+    credential: &CredentialSpec,
+    request: TokenRequest,
+) -> Result<Answer, CallError> {
+    let exchange = async {
+        let target = Target::of(&credential.token_url);
+        let stream = connector.connect(target, CONNECT_TIMEOUT.min(credential.timeout)).await?;
+        exchange(stream, &credential.token_target, request).await
+    };
+    tokio::time::timeout(credential.timeout, exchange).await.map_err(|_| CallError::Timeout(credential.timeout))?
+}
+
+async fn exchange(stream: Stream, target: &str, request: TokenRequest) -> Result<Answer, CallError> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let TokenRequest { method, headers, body } = request;
+    let mut message = Request::new(Full::new(Bytes::copy_from_slice(&body)));
+    *message.method_mut() = method;
+    *message.uri_mut() = target.parse().map_err(|_| CallError::Body("token_url has an illegal path".to_owned()))?;
+    *message.headers_mut() = headers;
+    let sent = Now::read();
+    let answer = async {
+        let response = sender.send_request(message).await?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, BODY_CAP).collect().await.map_err(|e| body_error(&*e))?.to_bytes();
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body, sent })
+    };
+    tokio::pin!(answer);
+    tokio::select! {
+        biased;
+        answer = &mut answer => answer,
+        // Its end or error reaches the sender's side too.
+        _ = connection => answer.await,
+    }
+}
+
+fn body_error(error: &(dyn std::error::Error + 'static)) -> CallError {
+    if error.is::<LengthLimitError>() { CallError::TooLarge } else { CallError::Body(error.to_string()) }
+}

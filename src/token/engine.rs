@@ -1,0 +1,184 @@
+//! The tasks, by key.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::{sync::watch, task::JoinHandle};
+
+use super::{
+    Key, Reader, TokenStatus,
+    bearer::{self, Now},
+    pace::Pace,
+    refresh::{Progress, Task},
+    refusal::Refusal,
+    state::Policy,
+};
+use crate::{
+    config::model::{Expiry, NetSpec, TokenSpec},
+    net::Connector,
+};
+
+/// Why a token cannot be kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// The way out cannot be set up (`ca_file`); the text names what is to blame.
+    #[error("credential {credential:?}: {why}")]
+    Net {
+        /// Its name.
+        credential: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// All tokens of the process. Lives on the control thread; its tasks end when it is dropped.
+pub struct Engine {
+    pace: Pace,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    tokens: HashMap<Key, Entry>,
+    connectors: HashMap<NetSpec, Connector>,
+}
+
+struct Entry {
+    spec: Arc<TokenSpec>,
+    /// Every credential that led to this key.
+    names: BTreeSet<String>,
+    policy: Policy,
+    reader: Reader,
+    progress: Arc<Mutex<Progress>>,
+    retire: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.lock().tokens.values().for_each(|entry| entry.task.abort());
+    }
+}
+
+impl Engine {
+    /// An engine without tokens.
+    pub fn new() -> Self {
+        Self::with_pace(Pace::default())
+    }
+
+    /// An engine with other numbers, for tests.
+    pub fn with_pace(pace: Pace) -> Self {
+        Self { pace, inner: Mutex::default() }
+    }
+
+    /// The cell of the token that `spec` needs. Equal keys share one task and one cell, also across reloads.
+    ///
+    /// Must be called within a tokio runtime, which is the one that will run the task.
+    pub fn reader(&self, spec: &Arc<TokenSpec>) -> Result<Reader, EngineError> {
+        let key = Key::of(spec);
+        let mut inner = self.lock();
+        if let Some(entry) = inner.tokens.get_mut(&key) {
+            entry.names.insert(spec.credential.name.clone());
+            return Ok(entry.reader.clone());
+        }
+        let connector = inner.connector(spec)?;
+        let entry = self.start(spec, connector);
+        let reader = entry.reader.clone();
+        inner.tokens.insert(key, entry);
+        Ok(reader)
+    }
+
+    /// Lets go of every key that is not in `used`: after a reload. A request that still holds the old
+    /// snapshot keeps what it has; the task ends when the last such reader is gone.
+    pub fn retain(&self, used: &HashSet<Key>) {
+        let mut inner = self.lock();
+        inner.tokens.retain(|key, entry| {
+            let stays = used.contains(key);
+            if !stays {
+                let _ = entry.retire.send(true);
+            }
+            stays
+        });
+        inner.connectors.clear(); // so that the next reload reads the roots anew
+    }
+
+    /// Where every token stands, sorted by credential; a token with two names appears under both.
+    pub fn status(&self) -> Vec<TokenStatus> {
+        let now = Now::read();
+        let inner = self.lock();
+        let mut all: Vec<TokenStatus> = inner
+            .tokens
+            .iter()
+            .flat_map(|(key, entry)| {
+                let progress = entry.progress.lock().unwrap_or_else(PoisonError::into_inner);
+                let status =
+                    TokenStatus::new(*key, &entry.spec, &entry.policy, &progress, entry.reader.last_use(), now);
+                entry
+                    .names
+                    .iter()
+                    .map(|name| TokenStatus { credential: name.clone(), ..status.clone() })
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        all.sort_by(|a, b| (&a.credential, a.key).cmp(&(&b.credential, b.key)));
+        all
+    }
+
+    fn start(&self, spec: &Arc<TokenSpec>, connector: Connector) -> Entry {
+        let (writer, reader) = bearer::cell();
+        let policy = Policy {
+            pace: self.pace.clone(),
+            warm: spec.credential.warm,
+            sliding: spec.credential.expiry == Expiry::Sliding,
+            seed: seed(),
+            late: Refusal::unavailable(&spec.credential, "its answer took longer than the token in it lives"),
+        };
+        let progress = Arc::new(Mutex::new(Progress::default()));
+        let (retire, retired) = watch::channel(false);
+        let task = Task {
+            spec: Arc::clone(spec),
+            connector,
+            policy: policy.clone(),
+            writer,
+            progress: Arc::clone(&progress),
+            retired,
+        };
+        let task = tokio::spawn(task.run());
+        let names = BTreeSet::from([spec.credential.name.clone()]);
+        Entry { spec: Arc::clone(spec), names, policy, reader, progress, retire, task }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn connector(&mut self, spec: &TokenSpec) -> Result<Connector, EngineError> {
+        let net = &spec.credential.net;
+        if let Some(connector) = self.connectors.get(&**net) {
+            return Ok(connector.clone());
+        }
+        let connector = Connector::new(Arc::clone(net))
+            .map_err(|why| EngineError::Net { credential: spec.credential.name.clone(), why })?;
+        self.connectors.insert((**net).clone(), connector.clone());
+        Ok(connector)
+    }
+}
+
+/// Another one for each process and key, so that replicas don't move in step.
+fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    match aws_lc_rs::rand::fill(&mut bytes) {
+        Ok(()) => u64::from_le_bytes(bytes),
+        Err(_) => u64::from(std::process::id()),
+    }
+}

@@ -1,0 +1,221 @@
+//! 5 the task that owns one key: it feeds the state machine and does what the machine says.
+//!
+//! It owns the one fetch of its key. Requests only watch its cell, so a caller that goes away cancels nothing,
+//! and all who wait get the same result. The store will stand here: read when the task starts, written before
+//! a new token is published.
+
+use std::{
+    future::{Future, pending},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use tokio::sync::watch;
+
+use super::{
+    bearer::{Now, Writer},
+    credential::{Material, Version, is_pollable},
+    endpoint, grant,
+    lifetime::LifetimeSource,
+    refusal::{Refusal, Severity},
+    reply::{self, Minted},
+    state::{Event, Policy, State, Todo},
+};
+use crate::{
+    config::model::{CredentialSpec, TokenSpec, Warm},
+    net::Connector,
+};
+
+/// What the task lets others see of its work; the token itself is seen through the cell only.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// The machine, after its last step.
+    pub state: State,
+    /// Fetches that gave a token.
+    pub succeeded: u64,
+    /// Fetches that gave none.
+    pub failed: u64,
+    /// What the last token was minted from.
+    pub last_minted: Option<(LifetimeSource, Option<String>, Option<i64>)>,
+    /// The last failure in full, kept after it has healed.
+    pub last_refusal: Option<(Refusal, std::time::SystemTime)>,
+}
+
+/// How a fetch ended, and with which version of the secrets.
+type Fetched = (Result<Minted, Refusal>, Option<Version>);
+
+/// One key's task.
+pub struct Task {
+    /// What is asked for.
+    pub spec: Arc<TokenSpec>,
+    /// By which way.
+    pub connector: Connector,
+    /// How.
+    pub policy: Policy,
+    /// The cell.
+    pub writer: Writer,
+    /// For status.
+    pub progress: Arc<Mutex<Progress>>,
+    /// Set when no configuration names the key any more.
+    pub retired: watch::Receiver<bool>,
+}
+
+impl Task {
+    /// Runs until the key is retired and nobody reads its cell any more.
+    pub async fn run(mut self) {
+        let mut run = Run { fetch: None, wake: None, tried: None, poll: None, warned: false };
+        let mut event = Event::Look;
+        loop {
+            self.step(&mut run, event);
+            event = self.next(&mut run).await;
+            if *self.retired.borrow() {
+                self.policy.warm = Warm::OnUse; // nobody's business any more but theirs who still use it
+                if !self.writer.has_readers() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn step(&self, run: &mut Run, event: Event) {
+        let now = Now::read();
+        let seen = self.writer.take_signals();
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = progress.state.view();
+        let (state, todo) = std::mem::take(&mut progress.state).on(&self.policy, event, seen, now);
+        let Todo { publish, fetch, wake } = todo;
+        if publish {
+            let view = state.view();
+            if let Some(old) = before.bearer.filter(|_| view.rejected > before.rejected) {
+                let credential = &self.spec.credential.name;
+                tracing::info!(credential, fingerprint = old.fingerprint, "an upstream rejected the token");
+            }
+            self.writer.publish(view);
+        }
+        if fetch {
+            let (spec, connector) = (Arc::clone(&self.spec), self.connector.clone());
+            run.fetch = Some(Box::pin(async move { fetch_token(&spec, &connector).await }));
+        }
+        // A retired key looks now and then whether its last reader has gone.
+        let last_look = self.retired.borrow().then(|| now.mono + self.policy.pace.tick);
+        run.wake = wake.into_iter().chain(last_look).min();
+        let polls = state.blames_secrets() && !state.is_fetching() && is_pollable(&self.spec.credential);
+        run.poll = polls.then(|| now.mono + self.policy.pace.secret_poll);
+        progress.state = state;
+    }
+
+    /// Waits for whatever happens first.
+    async fn next(&mut self, run: &mut Run) -> Event {
+        loop {
+            tokio::select! {
+                fetched = finished(&mut run.fetch) => {
+                    run.fetch = None;
+                    return self.fetched(run, fetched);
+                }
+                () = self.writer.signalled() => return Event::Look,
+                () = until(run.wake) => return Event::Look,
+                () = until(run.poll) => {
+                    if secrets_changed(&self.spec.credential, run.tried).await {
+                        tracing::info!(credential = self.spec.credential.name, "its secrets have changed, trying again");
+                        return Event::SecretChanged;
+                    }
+                    run.poll = Some(Instant::now() + self.policy.pace.secret_poll);
+                }
+                Ok(()) = self.retired.changed() => return Event::Look,
+            }
+        }
+    }
+
+    /// Counts and logs a fetch, once.
+    fn fetched(&self, run: &mut Run, (result, version): Fetched) -> Event {
+        run.tried = version;
+        let credential = &self.spec.credential;
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        match &result {
+            Ok(minted) => {
+                progress.succeeded += 1;
+                progress.last_minted = Some((minted.life_from, minted.scope.clone(), minted.skew));
+                log_minted(credential, minted);
+                if minted.life_from == LifetimeSource::DefaultTtl && !std::mem::replace(&mut run.warned, true) {
+                    let (credential, ttl) = (&credential.name, credential.default_ttl);
+                    tracing::warn!(
+                        credential,
+                        ?ttl,
+                        "the provider does not say how long its tokens live: default_ttl holds"
+                    );
+                }
+            }
+            Err(refusal) => {
+                progress.failed += 1;
+                progress.last_refusal = Some((refusal.clone(), std::time::SystemTime::now()));
+                log_refusal(credential, refusal);
+            }
+        }
+        Event::Fetched(Box::new(result))
+    }
+}
+
+/// What a running task holds between two steps.
+struct Run {
+    fetch: Option<Pin<Box<dyn Future<Output = Fetched> + Send>>>,
+    wake: Option<Instant>,
+    /// The version of the secrets that the last fetch went out with.
+    tried: Option<Version>,
+    poll: Option<Instant>,
+    warned: bool,
+}
+
+/// One token request from secrets to token: the only place where all the parts meet.
+async fn fetch_token(spec: &TokenSpec, connector: &Connector) -> Fetched {
+    let credential = &*spec.credential;
+    let material = match Material::read(credential).await {
+        Ok(material) => material,
+        Err(error) => return (Err(Refusal::of_settings(credential, &error.to_string())), None),
+    };
+    let request = match grant::build(spec, &material) {
+        Ok(request) => request,
+        Err(error) => return (Err(Refusal::of_settings(credential, &error.to_string())), Some(material.version())),
+    };
+    let result = match endpoint::call(connector, credential, request).await {
+        Ok(answer) => reply::read(credential, &material, &answer),
+        Err(error) => Err(error.into_refusal(credential)),
+    };
+    (result, Some(material.version()))
+}
+
+/// Whether the secrets can be read, and are others than those `tried`.
+async fn secrets_changed(credential: &CredentialSpec, tried: Option<Version>) -> bool {
+    let now = Material::read(credential).await.ok().map(|material| material.version());
+    now.is_some() && now != tried
+}
+
+fn log_minted(credential: &CredentialSpec, minted: &Minted) {
+    tracing::info!(
+        credential = credential.name,
+        fingerprint = minted.fingerprint,
+        lifetime = ?minted.life,
+        skew = minted.skew,
+        "token fetched"
+    );
+}
+
+fn log_refusal(credential: &CredentialSpec, refusal: &Refusal) {
+    let Refusal { severity, message, detail, retry_after, .. } = refusal;
+    let (credential, permanent) = (&credential.name, *severity == Severity::Permanent);
+    tracing::warn!(credential, permanent, ?retry_after, detail, "{message}");
+}
+
+async fn finished(fetch: &mut Option<Pin<Box<dyn Future<Output = Fetched> + Send>>>) -> Fetched {
+    match fetch {
+        Some(fetch) => fetch.await,
+        None => pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,97 @@
+//! Why a token request gave no token: how bad it is, and the sentence that says so.
+
+use std::time::Duration;
+
+use super::bearer::FailureKind;
+use crate::config::model::CredentialSpec;
+
+/// Whether asking again soon makes sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// Yes: network, 5xx, 408, 429, nonsense.
+    Transient,
+    /// No: the provider means it. Asking again too often may lock the account.
+    Permanent,
+}
+
+/// A token request that gave no token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// How bad.
+    pub severity: Severity,
+    /// Whose fault.
+    pub kind: FailureKind,
+    /// What happened, whose fault it is, what to do. Shown to callers: no word of the provider's beyond
+    /// its error code.
+    pub message: String,
+    /// The provider's error code, if it gave a legal one.
+    pub code: Option<String>,
+    /// The provider's own description, filtered; for the log and the status page only.
+    pub detail: Option<String>,
+    /// `Retry-After` of a 429 or 503.
+    pub retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    fn new(severity: Severity, kind: FailureKind, message: String) -> Self {
+        Self { severity, kind, message, code: None, detail: None, retry_after: None }
+    }
+
+    /// No usable answer: network, 5xx, nonsense. `what` completes "… got no token for …: ".
+    pub fn unavailable(credential: &CredentialSpec, what: &str) -> Self {
+        let message = format!("{} gave no token for {}: {what}", provider(credential), quoted(credential));
+        Self::new(Severity::Transient, FailureKind::Unavailable, message)
+    }
+
+    /// No answer in time.
+    pub fn timeout(credential: &CredentialSpec, what: &str) -> Self {
+        let message = format!("{} did not answer in time for {}: {what}", provider(credential), quoted(credential));
+        Self::new(Severity::Transient, FailureKind::Timeout, message)
+    }
+
+    /// The provider said no.
+    pub fn refused(credential: &CredentialSpec, code: Option<&str>, status: u16) -> Self {
+        let reason = code.map_or_else(String::new, |code| format!("{code} "));
+        let message = format!(
+            "{} refused {}: {reason}(HTTP {status}). {}",
+            provider(credential),
+            quoted(credential),
+            advice(code, status)
+        );
+        Self { code: code.map(str::to_owned), ..Self::new(Severity::Permanent, FailureKind::Refused, message) }
+    }
+
+    /// Our own side: a secret that cannot be read, or a setting that makes no legal request.
+    pub fn of_settings(credential: &CredentialSpec, what: &str) -> Self {
+        let message = format!("{} cannot ask for a token: {what}", quoted(credential));
+        Self::new(Severity::Transient, FailureKind::Secret, message)
+    }
+}
+
+fn provider(credential: &CredentialSpec) -> String {
+    format!("the identity provider at {}", credential.token_url.authority)
+}
+
+fn quoted(credential: &CredentialSpec) -> String {
+    format!("the credential {:?}", credential.name)
+}
+
+/// What to do about it.
+fn advice(code: Option<&str>, status: u16) -> &'static str {
+    match code {
+        Some("invalid_client") => "Check client_id, client_secret and client_auth.",
+        Some("unauthorized_client") => "This client may not use this grant: check its registration at the provider.",
+        Some("invalid_scope") => "Check scopes against what the provider grants to this client.",
+        Some("invalid_target") => "Check audience and resource.",
+        Some("access_denied") => "Check client_id, client_secret and audience.",
+        Some("unsupported_grant_type") => "Check grant_type and body.",
+        Some("invalid_request") => "Check body, client_auth and params against the provider's documentation.",
+        Some("invalid_grant") => "Check the grant's own settings at the provider.",
+        _ => match status {
+            401 | 403 => "Check client_id, client_secret and client_auth.",
+            404 | 405 | 410 => "Check token_url.",
+            415 => "Check body: form or json.",
+            _ => "Check the credential's settings against the provider's documentation.",
+        },
+    }
+}

@@ -1,0 +1,293 @@
+//! 2 … and what came back: a token with its lifetime, or a refusal, transient or permanent. Pure.
+
+use std::{
+    fmt::Write as _,
+    time::{Duration, SystemTime},
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use serde_json::{Map, Value};
+
+use super::{
+    bearer::Now,
+    credential::{Material, quotes},
+    lifetime::{LifetimeSource, lifetime},
+    refusal::{Refusal, Severity},
+};
+use crate::config::{model::CredentialSpec, secret::Secret};
+
+/// A longer answer is not read to its end.
+pub const BODY_CAP: usize = 1024 * 1024;
+
+/// A longer token would not fit into anybody's header.
+const TOKEN_CAP: usize = 16 * 1024;
+
+/// A provider's description is cut to this many characters.
+const DETAIL_CAP: usize = 200;
+
+/// What the provider answered.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Status.
+    pub status: u16,
+    /// Header.
+    pub headers: HeaderMap,
+    /// Whole body, at most [`BODY_CAP`].
+    pub body: Bytes,
+    /// Before the request was sent: a token's age counts from here.
+    pub sent: Now,
+}
+
+/// A new token.
+#[derive(Debug, Clone)]
+pub struct Minted {
+    /// Its text; a legal header value.
+    pub token: Secret,
+    /// First 8 hex digits of its SHA-256.
+    pub fingerprint: String,
+    /// Before the request was sent.
+    pub issued: Now,
+    /// From `issued`.
+    pub life: Duration,
+    /// Who said so.
+    pub life_from: LifetimeSource,
+    /// `scope` of the answer: what was granted, in the provider's words.
+    pub scope: Option<String>,
+    /// By how many seconds the provider's clock is ahead of ours, where it says.
+    pub skew: Option<i64>,
+}
+
+/// Reads the provider's answer to the request that `material` went into.
+pub fn read(credential: &CredentialSpec, material: &Material, answer: &Answer) -> Result<Minted, Refusal> {
+    let reading = Reading { credential, material, answer };
+    match answer.status {
+        200..=299 => reading.success(),
+        300..=399 => Err(reading.malformed("is a redirect, and redirects are never followed. Check token_url.")),
+        _ => Err(reading.refusal()),
+    }
+}
+
+struct Reading<'a> {
+    credential: &'a CredentialSpec,
+    material: &'a Material,
+    answer: &'a Answer,
+}
+
+impl Reading<'_> {
+    fn success(&self) -> Result<Minted, Refusal> {
+        if self.answer.body.trim_ascii().is_empty() {
+            return Err(self.malformed("is empty"));
+        }
+        let whole = self.credential.token_field.is_empty();
+        let body = self.parsed();
+        if let Some(error) = body.as_ref().and_then(error_member) {
+            return Err(self.said_no(body.as_ref(), code_of(error)));
+        }
+        let text = match &body {
+            Some(Value::String(text)) if whole => Some(text.as_str()),
+            _ if whole && !self.is_bare_text() => None,
+            _ if whole => std::str::from_utf8(self.answer.body.trim_ascii()).ok(),
+            Some(body) => body.pointer(&self.credential.token_field).and_then(Value::as_str),
+            None => return Err(self.malformed(&format!("is {}, neither JSON nor a form", self.kind_of_body()))),
+        };
+        let field = self.credential.token_field.as_str();
+        let token = match text {
+            Some(token) if is_token(token) => token,
+            Some(_) => return Err(self.malformed("holds a token that is no legal header value")),
+            None if whole => return Err(self.malformed("is not a bare token")),
+            None => return Err(self.malformed(&format!("has no token at {field}"))),
+        };
+        self.minted(token, body.as_ref().unwrap_or(&Value::Null))
+    }
+
+    fn minted(&self, token: &str, body: &Value) -> Result<Minted, Refusal> {
+        let date = self.date();
+        let server = date.unwrap_or(self.answer.sent.wall);
+        let (life, life_from) =
+            lifetime(self.credential, body, token, server).map_err(|what| self.malformed_because(&what))?;
+        Ok(Minted {
+            token: Secret::new(token.to_owned()),
+            fingerprint: fingerprint(token),
+            issued: self.answer.sent,
+            life,
+            life_from,
+            scope: body.get("scope").and_then(Value::as_str).map(|scope| printable(scope, 1000)),
+            skew: date.map(|date| ahead(date, self.answer.sent.wall)),
+        })
+    }
+
+    /// Any status but 2xx and 3xx.
+    fn refusal(&self) -> Refusal {
+        let status = self.answer.status;
+        let body = self.parsed();
+        let code = body.as_ref().and_then(error_member).and_then(code_of);
+        match status {
+            408 | 429 | 500.. => Refusal {
+                retry_after: if matches!(status, 429 | 503) { self.retry_after() } else { None },
+                ..self.transient(body.as_ref(), code)
+            },
+            _ => self.said_no(body.as_ref(), code),
+        }
+    }
+
+    /// An `error` member, or a status that means no: permanent, unless the code says otherwise.
+    fn said_no(&self, body: Option<&Value>, code: Option<&str>) -> Refusal {
+        if matches!(code, Some("temporarily_unavailable" | "server_error" | "slow_down")) {
+            return self.transient(body, code);
+        }
+        let code = code.filter(|code| !self.is_indiscreet(code));
+        Refusal { detail: self.detail(body), ..Refusal::refused(self.credential, code, self.answer.status) }
+    }
+
+    fn transient(&self, body: Option<&Value>, code: Option<&str>) -> Refusal {
+        let code = code.filter(|code| !self.is_indiscreet(code));
+        let reason = code.map_or_else(String::new, |code| format!("{code} "));
+        let what = format!("it answered {reason}(HTTP {}). It will be asked again.", self.answer.status);
+        Refusal {
+            code: code.map(str::to_owned),
+            detail: self.detail(body),
+            ..Refusal::unavailable(self.credential, &what)
+        }
+    }
+
+    fn malformed(&self, what: &str) -> Refusal {
+        self.malformed_because(&format!("its answer (HTTP {}) {what}", self.answer.status))
+    }
+
+    fn malformed_because(&self, what: &str) -> Refusal {
+        let refusal = Refusal::unavailable(self.credential, what);
+        debug_assert_eq!(refusal.severity, Severity::Transient);
+        refusal
+    }
+
+    /// The body as JSON, or as a form turned into one flat object.
+    fn parsed(&self) -> Option<Value> {
+        let body = &self.answer.body;
+        serde_json::from_slice(body).ok().or_else(|| form(body))
+    }
+
+    fn is_bare_text(&self) -> bool {
+        !matches!(self.answer.body.trim_ascii().first(), Some(b'{' | b'[' | b'<' | b'"'))
+    }
+
+    fn kind_of_body(&self) -> &'static str {
+        match self.answer.body.trim_ascii().first() {
+            Some(b'<') => "HTML or XML",
+            Some(b'{' | b'[') => "broken JSON",
+            _ => "some text",
+        }
+    }
+
+    /// The provider's clock.
+    fn date(&self) -> Option<SystemTime> {
+        http_date(self.answer.headers.get(header::DATE)?.to_str().ok()?)
+    }
+
+    /// Seconds, or a date by the provider's own clock.
+    fn retry_after(&self) -> Option<Duration> {
+        let value = self.answer.headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+        if value.bytes().all(|b| b.is_ascii_digit()) {
+            return Some(value.parse().map_or(Duration::MAX, Duration::from_secs)).filter(|_| !value.is_empty());
+        }
+        let now = self.date().unwrap_or(self.answer.sent.wall);
+        Some(http_date(value)?.duration_since(now).unwrap_or_default())
+    }
+
+    /// The provider's description, if there is one that may be shown.
+    fn detail(&self, body: Option<&Value>) -> Option<String> {
+        let body = body?;
+        let names = ["/error_description", "/error/message", "/message", "/detail"];
+        let text = names.iter().find_map(|name| body.pointer(name)?.as_str())?;
+        let detail = printable(text, DETAIL_CAP);
+        (!detail.is_empty() && !self.is_indiscreet(text)).then_some(detail)
+    }
+
+    /// Whether this text of the provider's quotes a secret of ours, or a token it gave beside the error.
+    fn is_indiscreet(&self, text: &str) -> bool {
+        let token =
+            self.parsed().and_then(|body| Some(body.pointer(&self.credential.token_field)?.as_str()?.to_owned()));
+        self.material.is_quoted_in(text) || token.is_some_and(|token| quotes(text, &token))
+    }
+}
+
+/// The `error` member, if it means anything.
+fn error_member(body: &Value) -> Option<&Value> {
+    body.get("error").filter(|error| match error {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        _ => true,
+    })
+}
+
+/// The code in it: RFC 6749 section 5.2, narrowed to what codes are really made of.
+fn code_of(error: &Value) -> Option<&str> {
+    let code = match error {
+        Value::String(code) => code,
+        Value::Object(members) => members.get("code")?.as_str()?,
+        _ => return None,
+    };
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':' | b'/');
+    (!code.is_empty() && code.len() <= 64 && code.bytes().all(legal)).then_some(code)
+}
+
+/// Visible ASCII without spaces: more than token68 (RFC 9110 section 11.2), less than a header value may hold, and it
+/// keeps error pages and sentences out.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.len() <= TOKEN_CAP && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// First 8 hex digits of the token's SHA-256.
+pub fn fingerprint(token: &str) -> String {
+    digest(&SHA256, token.as_bytes()).as_ref().iter().take(4).fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+fn printable(text: &str, cap: usize) -> String {
+    text.chars().filter(|c| matches!(c, ' '..='~')).take(cap).collect::<String>().trim().to_owned()
+}
+
+/// `application/x-www-form-urlencoded`, as some providers answer; the values are strings.
+fn form(body: &[u8]) -> Option<Value> {
+    let text = std::str::from_utf8(body).ok()?.trim();
+    if text.starts_with(['{', '[', '<', '"']) || !text.contains('=') || text.contains(char::is_whitespace) {
+        return None;
+    }
+    let mut members = Map::new();
+    for pair in text.split('&') {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        members.insert(form_decoded(name)?, Value::String(form_decoded(value)?));
+    }
+    Some(Value::Object(members))
+}
+
+fn form_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let digit = |b: Option<u8>| char::from(b?).to_digit(16);
+                u8::try_from(digit(rest.next())? * 16 + digit(rest.next())?).ok()?
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// RFC 9110 section 5.6.7, the preferred form only.
+fn http_date(text: &str) -> Option<SystemTime> {
+    let zoned = jiff::fmt::rfc2822::DateTimeParser::new().parse_zoned(text.trim()).ok()?;
+    Some(zoned.timestamp().into())
+}
+
+fn ahead(theirs: SystemTime, ours: SystemTime) -> i64 {
+    let whole = |d: Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
+    theirs.duration_since(ours).map_or_else(|e| -whole(e.duration()), whole)
+}

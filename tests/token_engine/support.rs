@@ -1,0 +1,260 @@
+//! Builders: a credential, a provider, a log that is kept.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    io::Write,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use cupbearer::{
+    config::{
+        model::{
+            ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, NetSpec, Scheme, TokenBody, TokenSpec, Upstream,
+            Warm,
+        },
+        secret::SecretSource,
+    },
+    token::pace::Pace,
+};
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Response, body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle};
+
+pub(crate) const SECRET: &str = "not-a-secret-8f3a";
+
+/// A credential at the provider on this port, asked by `client_secret_post` with a form.
+pub(crate) fn credential(port: u16) -> CredentialSpec {
+    CredentialSpec {
+        name: "acme".to_owned(),
+        provider: None,
+        client_id: "client-1".to_owned(),
+        client_secret: Some(SecretSource::File(secret_file(SECRET))),
+        grant: Grant::ClientCredentials,
+        grant_type: Some("client_credentials".to_owned()),
+        token_url: upstream(port),
+        token_target: "/oauth2/token".to_owned(),
+        client_auth: ClientAuth::Post,
+        body: TokenBody::Form,
+        scopes: Vec::new(),
+        scope_separator: " ".to_owned(),
+        audience: None,
+        resource: Vec::new(),
+        params: Vec::new(),
+        headers: Vec::new(),
+        id_param: "client_id".to_owned(),
+        secret_param: "client_secret".to_owned(),
+        token_field: "/access_token".to_owned(),
+        expires_field: "/expires_in".to_owned(),
+        expires_unit: ExpiresUnit::Seconds,
+        default_ttl: Duration::from_secs(300),
+        expiry: Expiry::Fixed,
+        warm: Warm::OnUse,
+        share: true,
+        net: Arc::new(NetSpec::default()),
+        timeout: Duration::from_secs(5),
+    }
+}
+
+/// What a route without needs of its own needs of `credential`.
+pub(crate) fn need(credential: CredentialSpec) -> Arc<TokenSpec> {
+    let (scopes, audience, resource) =
+        (credential.scopes.clone(), credential.audience.clone(), credential.resource.clone());
+    Arc::new(TokenSpec { credential: Arc::new(credential), scopes, audience, resource })
+}
+
+pub(crate) fn upstream(port: u16) -> Upstream {
+    Upstream {
+        scheme: Scheme::Http,
+        host: "127.0.0.1".to_owned(),
+        port,
+        authority: format!("127.0.0.1:{port}"),
+        insecure: false,
+        base_path: String::new(),
+    }
+}
+
+/// A new file with this secret in it.
+pub(crate) fn secret_file(secret: &str) -> PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("cupbearer-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, format!("{secret}\n")).expect("a temporary file");
+    path
+}
+
+/// Numbers that let a test see several back-offs within a second.
+pub(crate) fn quick() -> Pace {
+    let ms = Duration::from_millis;
+    Pace {
+        transient: (ms(40), ms(200)),
+        permanent: (ms(200), Duration::from_secs(300)),
+        hold: (ms(100), ms(2000)),
+        brake: ms(10),
+        tick: ms(200),
+        secret_poll: ms(20),
+        ..Pace::default()
+    }
+}
+
+/// What the provider does with a token request.
+#[derive(Debug, Clone)]
+pub(crate) enum Reply {
+    Answer {
+        status: u16,
+        headers: Vec<(&'static str, String)>,
+        body: String,
+    },
+    /// As `Answer`, but only once [`Provider::open`] was called.
+    Gated(String),
+    Hang,
+}
+
+impl Reply {
+    pub(crate) fn json(status: u16, body: &str) -> Self {
+        let headers = vec![("content-type", "application/json".to_owned())];
+        Self::Answer { status, headers, body: body.to_owned() }
+    }
+
+    pub(crate) fn token(token: &str, life: u64) -> Self {
+        Self::json(200, &token_json(token, life))
+    }
+}
+
+pub(crate) fn token_json(token: &str, life: u64) -> String {
+    format!(r#"{{"access_token":"{token}","expires_in":{life},"token_type":"bearer"}}"#)
+}
+
+/// An identity provider on loopback: gives its replies in turn, the last one for ever.
+pub(crate) struct Provider {
+    pub(crate) address: SocketAddr,
+    inner: Arc<Inner>,
+    task: JoinHandle<()>,
+}
+
+struct Inner {
+    replies: Mutex<VecDeque<Reply>>,
+    requests: Mutex<Vec<String>>,
+    gate: Semaphore,
+}
+
+impl Provider {
+    pub(crate) async fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
+        Self::start_at(([127, 0, 0, 1], 0).into(), replies).await
+    }
+
+    pub(crate) async fn start_at(address: SocketAddr, replies: impl IntoIterator<Item = Reply>) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a loopback port");
+        let address = listener.local_addr().expect("an address");
+        let inner = Arc::new(Inner {
+            replies: Mutex::new(replies.into_iter().collect()),
+            requests: Mutex::default(),
+            gate: Semaphore::new(0),
+        });
+        let task = tokio::spawn(serve(listener, Arc::clone(&inner)));
+        Self { address, inner, task }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Bodies of the token requests so far.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.inner.requests.lock().expect("unpoisoned").clone()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.requests().len()
+    }
+
+    /// From now on these replies.
+    pub(crate) fn turn_to(&self, replies: impl IntoIterator<Item = Reply>) {
+        *self.inner.replies.lock().expect("unpoisoned") = replies.into_iter().collect();
+    }
+
+    /// Lets one gated reply go.
+    pub(crate) fn open(&self) {
+        self.inner.gate.add_permits(1);
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, inner: Arc<Inner>) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let Ok((tcp, _)) = listener.accept().await else { return };
+        let inner = Arc::clone(&inner);
+        connections.spawn(async move {
+            let service = service_fn(|request| answer(Arc::clone(&inner), request));
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tcp), service).await;
+        });
+    }
+}
+
+async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let body = request.into_body().collect().await.expect("a whole request").to_bytes();
+    inner.requests.lock().expect("unpoisoned").push(String::from_utf8_lossy(&body).into_owned());
+    let reply = {
+        let mut replies = inner.replies.lock().expect("unpoisoned");
+        if replies.len() > 1 { replies.pop_front() } else { replies.front().cloned() }
+    };
+    let (status, headers, body) = match reply.expect("a reply") {
+        Reply::Answer { status, headers, body } => (status, headers, body),
+        Reply::Gated(body) => {
+            inner.gate.acquire().await.expect("open").forget();
+            (200, vec![("content-type", "application/json".to_owned())], body)
+        }
+        Reply::Hang => std::future::pending().await,
+    };
+    let mut response = Response::builder().status(status);
+    for (name, value) in headers {
+        response = response.header(name, value);
+    }
+    Ok(response.body(Full::new(Bytes::from(body))).expect("a legal response"))
+}
+
+/// Everything that was logged in this process since the first call, at trace level, rustls' lines included.
+pub(crate) fn log() -> String {
+    String::from_utf8_lossy(&buffer().lock().expect("unpoisoned")).into_owned()
+}
+
+fn buffer() -> &'static Arc<Mutex<Vec<u8>>> {
+    static BUFFER: OnceLock<Arc<Mutex<Vec<u8>>>> = OnceLock::new();
+    BUFFER.get_or_init(|| {
+        let buffer = Arc::new(Mutex::new(Vec::new()));
+        let writer = Arc::clone(&buffer);
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_writer(move || Writer(Arc::clone(&writer)))
+            .init();
+        buffer
+    })
+}
+
+struct Writer(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("unpoisoned").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
