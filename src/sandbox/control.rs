@@ -32,7 +32,7 @@ pub(super) async fn respond(shared: &Shared, call: &Call, path: &str, body: Inco
         }
         ("log", "DELETE") => {
             shared.book().clear();
-            done(json!({ "cleared": true }))
+            done(&json!({ "cleared": true }))
         }
         ("fault" | "revoke" | "log", _) => {
             let reply = text(StatusCode::METHOD_NOT_ALLOWED, "GET, POST or DELETE\n");
@@ -46,8 +46,8 @@ pub(super) async fn respond(shared: &Shared, call: &Call, path: &str, body: Inco
     }
 }
 
-fn done(value: Value) -> Reply {
-    json(StatusCode::OK, &value)
+fn done(value: &Value) -> Reply {
+    json(StatusCode::OK, value)
 }
 
 /// The spec as text, or as `{"fault": "mythic.idp=down"}`, or as `{"provider", "side", "fault"}`.
@@ -69,7 +69,7 @@ async fn arm(shared: &Shared, body: Incoming) -> Reply {
     if !armed {
         return text(StatusCode::TOO_MANY_REQUESTS, "too many faults are armed; DELETE clears them\n");
     }
-    done(json!({ "armed": shared.faults().len() }))
+    done(&json!({ "armed": shared.faults().len() }))
 }
 
 fn spec_text(body: &str) -> String {
@@ -92,7 +92,7 @@ fn clear(shared: &Shared, call: &Call) -> Reply {
         },
     };
     shared.faults().clear(provider, side);
-    done(json!({ "armed": shared.faults().len() }))
+    done(&json!({ "armed": shared.faults().len() }))
 }
 
 fn revoke(shared: &Shared, call: &Call) -> Reply {
@@ -103,5 +103,5 @@ fn revoke(shared: &Shared, call: &Call) -> Reply {
             None => return text(StatusCode::BAD_REQUEST, "there is no such provider\n"),
         },
     };
-    done(json!({ "revoked": shared.tokens().revoke(provider) }))
+    done(&json!({ "revoked": shared.tokens().revoke(provider) }))
 }

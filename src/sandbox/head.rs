@@ -19,14 +19,12 @@ impl Head {
     /// Reads the lines of [`super::tap::Heads::take`].
     pub(super) fn parse(bytes: &[u8]) -> Self {
         let mut flaw = None;
-        let mut lines = bytes.split(|b| *b == b'\n').map(|line| match line.strip_suffix(b"\r") {
-            Some(line) => line,
-            None => {
-                if !line.is_empty() {
-                    flaw = Some("a line that ends in a bare LF");
-                }
-                line
+        let mut lines = bytes.split(|b| *b == b'\n').map(|line| {
+            let ended = line.strip_suffix(b"\r");
+            if ended.is_none() && !line.is_empty() {
+                flaw = Some("a line that ends in a bare LF");
             }
+            ended.unwrap_or(line)
         });
         let request_line = latin1(lines.next().unwrap_or_default());
         let mut fields = Vec::new();

@@ -9,7 +9,7 @@ use serde::Serialize;
 pub enum Provider {
     /// IPXO: Hydra in front, one scope per API.
     Ipxo,
-    /// Digital Realty / Interxion: IX-API behind OAuth2.
+    /// Digital Realty / Interxion: IX-API behind `OAuth2`.
     DigitalRealty,
     /// IX-API's own key and secret login.
     IxApi,

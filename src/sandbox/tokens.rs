@@ -182,7 +182,7 @@ impl Tokens {
     }
 }
 
-/// A JWT's NumericDate: whole where it can be.
+/// A JWT's `NumericDate`: whole where it can be.
 fn numeric_date(seconds: f64) -> Value {
     #[expect(clippy::cast_possible_truncation, reason = "seconds since 1970 fit")]
     if seconds.fract() == 0.0 { json!(seconds as i64) } else { json!(seconds) }

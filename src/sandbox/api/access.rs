@@ -11,6 +11,7 @@ use crate::sandbox::{
 };
 
 /// The token of a request that may pass; `None` where none is needed.
+#[expect(clippy::result_large_err, reason = "the refusal is the answer, not an error passed on")]
 pub(super) fn judge(asked: &Asked<'_>, need: Need, reject: bool) -> Result<Option<Held>, Reply> {
     if need == Need::Nothing {
         return Ok(None);

@@ -11,7 +11,7 @@ use crate::sandbox::{
 };
 
 /// The echo of one request.
-pub(super) fn echo(asked: &Asked<'_>, held: Option<&Held>, payload: &Payload) -> Value {
+pub(super) fn echo(asked: &Asked<'_>, good: Option<&Held>, payload: &Payload) -> Value {
     let head = &asked.call.head;
     let veil = Veil { shared: asked.shared, token: head.bearer().filter(|t| !t.is_empty()) };
     let fields: Vec<Value> = head.fields.iter().map(|(n, v)| json!([n, veil.field(n, v)])).collect();
@@ -31,7 +31,7 @@ pub(super) fn echo(asked: &Asked<'_>, held: Option<&Held>, payload: &Payload) ->
         "body": body,
         "peer": asked.call.peer.to_string(),
     });
-    if let Some(Held { grant: Grant { provider, client, scopes, audience, .. }, fingerprint, .. }) = held {
+    if let Some(Held { grant: Grant { provider, client, scopes, audience, .. }, fingerprint, .. }) = good {
         echo["provider"] = json!(provider);
         echo["client"] = json!(client);
         echo["token"] = json!(format!("sha256:{fingerprint}"));

@@ -24,6 +24,7 @@ pub(super) fn answer(asked: &Asked<'_>, payload: &Payload, echo: &Value) -> Opti
 
 type At<'a> = (&'a str, &'a [&'a str]);
 
+#[expect(clippy::unnecessary_wraps, reason = "an arm of a match that may also find nothing")]
 fn ok(mut value: Value, echo: &Value) -> Option<Reply> {
     if value.is_object() {
         value["_echo"] = echo.clone();
@@ -71,10 +72,7 @@ fn ipxo(at: At<'_>, payload: &Payload, echo: &Value) -> Option<Reply> {
 
 /// IX-API's lists are bare arrays.
 fn ix_api((method, segments): At<'_>, echo: &Value) -> Option<Reply> {
-    let below = match segments {
-        ["ixapi", "v2", below @ ..] | ["api", "v2", below @ ..] => below,
-        _ => return None,
-    };
+    let ["ixapi" | "api", "v2", below @ ..] = segments else { return None };
     let connection = || {
         json!({
             "id": "conn-1", "name": "AMS9 rack 12", "state": "production", "mode": "lag_lacp", "lacp_timeout": "slow",

@@ -17,6 +17,7 @@ pub(super) use table::Table;
 
 /// What happens to one request: every part is independent of the others.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 pub(super) struct Fault {
     /// Wait before anything else.
     pub(super) slow: Option<Duration>,

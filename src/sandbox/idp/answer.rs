@@ -123,22 +123,19 @@ pub(super) fn refused(provider: Provider, refusal: &Refusal) -> Reply {
     let Refusal { status, code, detail } = refusal;
     let mut members = Map::new();
     let mut set = |name: &str, value: Value| members.insert(name.to_owned(), value);
-    match provider {
-        Provider::IxApi => {
-            let kind = if *code == "invalid_request" { "validation-error" } else { code };
-            set("type", json!(format!("https://errors.ix-api.net/v2/{kind}.html")));
-            set("title", json!(kind));
-            set("status", json!(status.as_u16()));
-            set("detail", json!(detail));
+    if provider == Provider::IxApi {
+        let kind = if *code == "invalid_request" { "validation-error" } else { code };
+        set("type", json!(format!("https://errors.ix-api.net/v2/{kind}.html")));
+        set("title", json!(kind));
+        set("status", json!(status.as_u16()));
+        set("detail", json!(detail));
+    } else {
+        set("error", json!(code));
+        if !detail.is_empty() {
+            set("error_description", json!(detail));
         }
-        _ => {
-            set("error", json!(code));
-            if !detail.is_empty() {
-                set("error_description", json!(detail));
-            }
-            if provider == Provider::Ipxo {
-                set("status_code", json!(status.as_u16()));
-            }
+        if provider == Provider::Ipxo {
+            set("status_code", json!(status.as_u16()));
         }
     }
     let reply = with(words(provider, *status, members), header::CACHE_CONTROL, "no-store");

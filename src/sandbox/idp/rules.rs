@@ -102,7 +102,7 @@ impl Desk<'_> {
         Ok(self.grant(client, scopes, None))
     }
 
-    /// IdentityServer: a form, the secret in it, the scopes its own.
+    /// An identity server of .NET's kind: a form, the secret in it, the scopes its own.
     fn digital_realty(&self, body: &[u8]) -> Result<Grant, Refusal> {
         const SCOPES: [&str; 3] = ["resource.api", "resource.ixapi", "resource.productcatalogapi"];
         let params = form(&self.call.head, body)?;
