@@ -1,0 +1,92 @@
+//! Whether a token is good for a path, and each provider's words where it is not.
+
+use http::{StatusCode, header};
+use serde_json::{Value, json};
+
+use super::Asked;
+use crate::sandbox::{
+    provider::{Need, Provider},
+    reply::{Reply, json, with},
+    tokens::{Bad, Held},
+};
+
+/// The token of a request that may pass; `None` where none is needed.
+#[expect(clippy::result_large_err, reason = "the refusal is the answer, not an error passed on")]
+pub(super) fn judge(asked: &Asked<'_>, need: Need, reject: bool) -> Result<Option<Held>, Reply> {
+    if need == Need::Nothing {
+        return Ok(None);
+    }
+    let provider = asked.provider;
+    let Some(token) = asked.call.head.bearer() else {
+        asked.shared.book().provider(provider).without_token += 1;
+        return Err(unauthorized(asked, "not-authenticated", "There is no bearer token.", ""));
+    };
+    let judged = asked.shared.tokens().judge(token, provider, false, asked.call.peer);
+    let mut book = asked.shared.book();
+    let held = match judged {
+        Ok(held) if !reject => held,
+        other => {
+            let counts = book.provider(provider);
+            match other {
+                Err(Bad::Unknown | Bad::WrongKind) => counts.unknown_tokens += 1,
+                Err(Bad::Foreign) => counts.foreign_tokens += 1,
+                Err(_) => counts.stale_tokens += 1,
+                Ok(_) => {}
+            }
+            drop(book);
+            let kind =
+                if other.is_err_and(|bad| bad == Bad::Expired) { "signature-expired" } else { "not-authenticated" };
+            let why = "The access token is not valid, expired, or revoked.";
+            return Err(unauthorized(asked, kind, why, " error=\"invalid_token\""));
+        }
+    };
+    book.used(&held.fingerprint, &held.grant);
+    let good = match need {
+        Need::Scope(scope) => held.grant.scopes.iter().any(|s| s == scope),
+        Need::Audience(audience) => held.grant.audience.as_deref() == Some(audience),
+        Need::Nothing | Need::Token => true,
+    };
+    if good {
+        return Ok(Some(held));
+    }
+    book.provider(provider).wrong_grants += 1;
+    drop(book);
+    let refusal = error(provider, StatusCode::FORBIDDEN, "permission-denied", "The token is not good for this API.");
+    let challenge = match need {
+        Need::Scope(scope) => format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\""),
+        _ => "Bearer error=\"insufficient_scope\"".to_owned(),
+    };
+    Err(with(refusal, header::WWW_AUTHENTICATE, &challenge))
+}
+
+fn unauthorized(asked: &Asked<'_>, kind: &str, why: &str, challenge: &str) -> Reply {
+    let reply = error(asked.provider, StatusCode::UNAUTHORIZED, kind, why);
+    with(reply, header::WWW_AUTHENTICATE, &format!("Bearer{challenge}"))
+}
+
+/// An error in the provider's envelope.
+pub(in crate::sandbox) fn error(provider: Provider, status: StatusCode, kind: &str, why: &str) -> Reply {
+    json(status, &envelope(provider, status, kind, why))
+}
+
+fn envelope(provider: Provider, status: StatusCode, kind: &str, why: &str) -> Value {
+    match provider {
+        Provider::Ipxo => json!({ "message": why }),
+        Provider::DigitalRealty | Provider::IxApi => json!({
+            "type": format!("https://errors.ix-api.net/v2/{kind}.html"),
+            "title": status.canonical_reason(),
+            "status": status.as_u16(),
+            "detail": why,
+        }),
+        Provider::Pax8 => json!({
+            "type": status.canonical_reason().unwrap_or_default().to_uppercase().replace(' ', "_"),
+            "message": why,
+            "instance": kind,
+            "status": status.as_u16(),
+            "details": [],
+        }),
+        // The documented text for a missing permission.
+        Provider::MythicBeasts if status == StatusCode::FORBIDDEN => json!({ "error": "Not authorised" }),
+        Provider::MythicBeasts => json!({ "error": why }),
+    }
+}

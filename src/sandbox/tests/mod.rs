@@ -1,0 +1,4 @@
+//! The sandbox over real loopback sockets.
+
+mod client;
+mod control;
