@@ -24,7 +24,7 @@ const LIMITS: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("rules", &["config::model", "wire"]),
     ("token", &["config::model", "config::secret", "net", "telemetry"]),
-    ("snapshot", &["config::model", "rules", "token::bearer"]),
+    ("snapshot", &["config::model", "rules", "net", "token::bearer"]),
     ("proxy", &["snapshot", "rules", "wire", "net", "config::model", "token::bearer", "telemetry"]),
 ];
 
