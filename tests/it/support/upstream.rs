@@ -175,6 +175,22 @@ impl Connection {
         Some(String::from_utf8(head).expect("the proxy sends a head of text"))
     }
 
+    /// Reads a chunked body without keeping it: its length and its SHA-256 in hex.
+    pub(crate) fn chunked_digest(&mut self) -> Option<(usize, String)> {
+        let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        let mut length = 0;
+        loop {
+            let (_, size) = self.chunk_size()?;
+            self.need(size + 2)?;
+            let chunk = self.take(size + 2);
+            digest.update(&chunk[..size]);
+            length += size;
+            if size == 0 {
+                return Some((length, super::hex(digest.finish().as_ref())));
+            }
+        }
+    }
+
     /// Sends these bytes as they are; a proxy that has gone away is no error here.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref());
@@ -205,9 +221,7 @@ impl Connection {
     fn chunked_body(&mut self) -> Option<Vec<u8>> {
         let mut raw = Vec::new();
         loop {
-            let line = self.line()?;
-            let size = std::str::from_utf8(&line).ok().and_then(|l| l.trim_end().split(';').next());
-            let size = size.and_then(|s| usize::from_str_radix(s, 16).ok()).expect("a legal chunk size");
+            let (line, size) = self.chunk_size()?;
             raw.extend_from_slice(&line);
             if size == 0 {
                 break;
@@ -222,6 +236,14 @@ impl Connection {
                 return Some(raw);
             }
         }
+    }
+
+    /// A chunk's first line, and the size that it gives.
+    fn chunk_size(&mut self) -> Option<(Vec<u8>, usize)> {
+        let line = self.line()?;
+        let size = std::str::from_utf8(&line).ok().and_then(|l| l.trim_end().split(';').next());
+        let size = size.and_then(|s| usize::from_str_radix(s, 16).ok()).expect("a legal chunk size");
+        Some((line, size))
     }
 
     fn line(&mut self) -> Option<Vec<u8>> {
