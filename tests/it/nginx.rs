@@ -48,11 +48,12 @@ fn setup() -> Setup {
 #[test]
 #[ignore = "needs nginx: run tests/run"]
 fn a_file_comes_through_byte_for_byte_over_plain_and_tls() {
-    let Setup { proxy, page, tokens, .. } = setup();
+    let setup = setup();
+    let Setup { proxy, page, tokens, .. } = &setup;
     for prefix in ["/plain", "/tls"] {
         let response = proxy.get(&format!("{prefix}/static/page.bin"));
         assert_eq!(response.status, 200);
-        assert!(response.body == page, "{prefix}: other bytes");
+        assert!(response.body == *page, "{prefix}: other bytes");
         let etag = response.header("etag").expect("nginx sends one").to_owned();
 
         let fields = format!("If-None-Match: {etag}\r\n");
@@ -70,7 +71,8 @@ fn a_file_comes_through_byte_for_byte_over_plain_and_tls() {
 #[test]
 #[ignore = "needs nginx: run tests/run"]
 fn upstream_connections_are_kept_and_used_again() {
-    let Setup { proxy, .. } = setup();
+    let setup = setup();
+    let Setup { proxy, .. } = &setup;
     for prefix in ["/plain", "/tls"] {
         let request = format!("GET {prefix}/static/page.bin HTTP/1.1\r\nHost: {}\r\n\r\n", proxy.address());
         let mut client = proxy.connect();
@@ -86,7 +88,8 @@ fn upstream_connections_are_kept_and_used_again() {
 #[test]
 #[ignore = "needs nginx: run tests/run"]
 fn a_connection_that_nginx_has_ended_is_never_a_callers_problem() {
-    let Setup { proxy, .. } = setup();
+    let setup = setup();
+    let Setup { proxy, .. } = &setup;
     for prefix in ["/plain", "/tls"] {
         let request = format!("GET {prefix}/short/page.bin HTTP/1.1\r\nHost: {}\r\n\r\n", proxy.address());
         let mut client = proxy.connect();
@@ -100,7 +103,8 @@ fn a_connection_that_nginx_has_ended_is_never_a_callers_problem() {
 #[test]
 #[ignore = "needs nginx: run tests/run"]
 fn uploads_arrive_byte_for_byte_with_a_length_and_chunked() {
-    let Setup { proxy, nginx, .. } = setup();
+    let setup = setup();
+    let Setup { proxy, nginx, .. } = &setup;
     let body = noise(5_000_000);
     for prefix in ["/plain", "/tls"] {
         let name = &prefix[1..];
@@ -126,7 +130,8 @@ fn uploads_arrive_byte_for_byte_with_a_length_and_chunked() {
 #[test]
 #[ignore = "needs nginx: run tests/run"]
 fn an_answer_that_comes_before_the_body_is_passed_on() {
-    let Setup { proxy, .. } = setup();
+    let setup = setup();
+    let Setup { proxy, .. } = &setup;
     for prefix in ["/plain", "/tls"] {
         let mut client = proxy.connect();
         let (target, host) = (format!("{prefix}/small/x"), proxy.address());
@@ -141,7 +146,8 @@ fn an_answer_that_comes_before_the_body_is_passed_on() {
 #[test]
 #[ignore = "needs nginx: run tests/run"]
 fn a_redirect_stays_behind_the_prefix_and_is_not_followed() {
-    let Setup { proxy, .. } = setup();
+    let setup = setup();
+    let Setup { proxy, .. } = &setup;
     for prefix in ["/plain", "/tls"] {
         let response = proxy.get(&format!("{prefix}/moved"));
         assert_eq!(response.status, 301);
@@ -154,7 +160,8 @@ fn a_redirect_stays_behind_the_prefix_and_is_not_followed() {
 #[test]
 #[ignore = "needs nginx: run tests/run"]
 fn a_compressed_chunked_body_is_left_as_it_is() {
-    let Setup { proxy, .. } = setup();
+    let setup = setup();
+    let Setup { proxy, .. } = &setup;
     for prefix in ["/plain", "/tls"] {
         let response = proxy.request("GET", &format!("{prefix}/chunked"), "Accept-Encoding: gzip\r\n", b"");
         assert_eq!(response.status, 200);

@@ -1,6 +1,6 @@
 //! Against the certified npm `oidc-provider`, over TLS, with a resource behind it that verifies each token.
 
-use std::thread;
+use std::{thread, time::Duration};
 
 use serde_json::Value;
 
@@ -122,6 +122,28 @@ fn many_cold_callers_cost_one_token_request() {
     assert_eq!(ok(&proxy, "/jwt/last")["token"]["format"], "jwt");
     let stats = stats(&proxy);
     assert_eq!(stats["granted"], 2, "one for /jwt, one for /open: {stats}");
+}
+
+#[test]
+#[ignore = "needs npm oidc-provider: run tests/run"]
+fn revoked_tokens_are_replaced_and_no_caller_notices() {
+    let provider = OidcProvider::start();
+    let proxy = proxy(&provider);
+    let before = (ok(&proxy, "/jwt/"), ok(&proxy, "/basic/"));
+    // A token younger than five seconds is not renewed for a 401.
+    thread::sleep(Duration::from_millis(5500));
+    assert_eq!(proxy.request("POST", "/open/revoke", "", b"").json()["revoked"], 2);
+    thread::scope(|scope| {
+        for caller in 0..20 {
+            let proxy = &proxy;
+            let route = if caller % 2 == 0 { "jwt" } else { "basic" };
+            scope.spawn(move || ok(proxy, &format!("/{route}/{caller}")));
+        }
+    });
+    let after = (ok(&proxy, "/jwt/"), ok(&proxy, "/basic/"));
+    assert_ne!(before.0["token"]["fingerprint"], after.0["token"]["fingerprint"]);
+    assert_ne!(before.1["token"]["fingerprint"], after.1["token"]["fingerprint"]);
+    assert_eq!(stats(&proxy)["granted"], 5, "one for /open, two before, two after");
 }
 
 #[test]
