@@ -1,0 +1,11 @@
+//! The integration tests: the real binary, over real sockets. One test binary, so that it links once.
+//!
+//! Tests that need something from outside (npm `oidc-provider`, nginx) are `#[ignore]`d with the reason;
+//! `tests/run` installs what they need and runs them too.
+
+mod flow;
+mod nginx;
+mod oidc;
+mod rejection;
+mod support;
+mod support_itself;

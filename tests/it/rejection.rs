@@ -1,0 +1,117 @@
+//! An upstream that refuses a token which the proxy believes in.
+//!
+//! A token younger than five seconds is not renewed for a 401 (no loop against the provider), so these
+//! tests have to let their first token grow older than that.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::support::{Cupbearer, Upstream, noise};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+const UNAUTHORIZED: &str =
+    "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer error=\"invalid_token\"\r\nContent-Length: 2\r\n\r\nno";
+const YOUNG: Duration = Duration::from_secs(5);
+
+struct Setup {
+    proxy: Cupbearer,
+    tokens: Upstream,
+    api: Upstream,
+    /// The number of the first token that is still good.
+    good_from: Arc<AtomicUsize>,
+}
+
+/// An API that takes `not-a-token-N` for every N from `good_from` on, and reads every body to its end.
+fn setup() -> Setup {
+    let good_from = Arc::new(AtomicUsize::new(1));
+    let limit = Arc::clone(&good_from);
+    let api = Upstream::start(move |connection| {
+        while let Some(request) = connection.request() {
+            let tokens: Vec<&str> = request.all("authorization").collect();
+            let number = match tokens.as_slice() {
+                [token] => token.strip_prefix("Bearer not-a-token-").and_then(|n| n.parse().ok()).unwrap_or(0),
+                _ => 0,
+            };
+            let good = number >= limit.load(Ordering::SeqCst);
+            connection.send(if good { OK } else { UNAUTHORIZED });
+        }
+    });
+    let tokens = Upstream::tokens(3600);
+    let config = format!(
+        "[credentials.c]\nclient_id = \"id\"\nclient_secret = {{ env = \"SECRET\" }}\nclient_auth = \"post\"\n\
+         token_url = \"{}/token\"\n\n[[routes]]\nprefix = \"/api\"\nupstream = \"{}\"\ncredential = \"c\"\n",
+        tokens.url(),
+        api.url()
+    );
+    let proxy = Cupbearer::builder().env("SECRET", "not-a-secret").start(&config);
+    Setup { proxy, tokens, api, good_from }
+}
+
+impl Setup {
+    /// Makes the proxy fetch its first token and lets that grow old enough to be renewed.
+    fn with_a_settled_token(self) -> Self {
+        let asked = Instant::now();
+        assert_eq!(self.proxy.get("/api/first").status, 200);
+        thread::sleep((YOUNG + Duration::from_millis(500)).saturating_sub(asked.elapsed()));
+        self
+    }
+}
+
+#[test]
+fn a_hundred_parallel_401s_cost_one_token_and_every_caller_is_served() {
+    let setup = setup().with_a_settled_token();
+    setup.good_from.store(2, Ordering::SeqCst);
+    thread::scope(|scope| {
+        for caller in 0..100 {
+            let proxy = &setup.proxy;
+            scope.spawn(move || assert_eq!(proxy.get(&format!("/api/{caller}")).status, 200));
+        }
+    });
+    assert_eq!(setup.tokens.requests().len(), 2);
+    setup.proxy.expect_never_printed(&["not-a-token", "not-a-secret"]);
+}
+
+#[test]
+fn a_small_body_is_replayed_whole() {
+    let setup = setup().with_a_settled_token();
+    setup.good_from.store(2, Ordering::SeqCst);
+    let body = noise(10_000);
+    assert_eq!(setup.proxy.request("POST", "/api/x", "", &body).status, 200);
+    let requests = setup.api.requests();
+    let bodies: Vec<bool> = requests.iter().filter(|r| r.line().starts_with("POST")).map(|r| r.body == body).collect();
+    assert_eq!(bodies, [true, true]);
+}
+
+#[test]
+fn a_body_too_large_to_keep_is_streamed_once_and_its_401_goes_through() {
+    let setup = setup().with_a_settled_token();
+    setup.good_from.store(2, Ordering::SeqCst);
+    let body = noise(60_000_000);
+    let response = setup.proxy.request("PUT", "/api/large", "", &body);
+    assert_eq!((response.status, response.text().as_str()), (401, "no"));
+    let status = response.header("proxy-status").expect("says why it was not replayed");
+    assert!(status.contains("cupbearer") && status.contains("not replayed: body already streamed"), "{status}");
+    assert_eq!(setup.proxy.get("/api/next").status, 200);
+    let uploads: Vec<bool> =
+        setup.api.requests().iter().filter(|r| r.line().starts_with("PUT")).map(|r| r.body == body).collect();
+    assert_eq!(uploads, [true], "once, whole");
+    assert_eq!(setup.tokens.requests().len(), 2);
+}
+
+#[test]
+fn a_fresh_token_that_is_refused_for_ever_makes_no_loop() {
+    let setup = setup();
+    setup.good_from.store(usize::MAX, Ordering::SeqCst);
+    for _ in 0..20 {
+        let response = setup.proxy.get("/api/x");
+        assert_eq!((response.status, response.text().as_str()), (401, "no"));
+    }
+    assert_eq!(setup.tokens.requests().len(), 1);
+    assert_eq!(setup.api.requests().len(), 20);
+}

@@ -1,0 +1,133 @@
+//! The binary under test.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+};
+
+use super::{Client, Process, Response, TestDir};
+
+/// How a [`Cupbearer`] is made: files beside its configuration, environment, the configuration's text.
+pub(crate) struct Builder {
+    dir: TestDir,
+    env: Vec<(String, String)>,
+    server: String,
+}
+
+/// A running proxy on a loopback port of its own.
+pub(crate) struct Cupbearer {
+    process: Process,
+    address: SocketAddr,
+    dir: TestDir,
+}
+
+impl Builder {
+    /// Writes a file beside the configuration; gives back where it stands.
+    pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        self.dir.write(name, content)
+    }
+
+    /// Sets an environment variable. Apart from these the proxy's environment is empty.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A further line of `[server]`, such as `workers = 1`.
+    pub(crate) fn server(mut self, line: &str) -> Self {
+        self.server = format!("{}{line}\n", self.server);
+        self
+    }
+
+    /// Starts the proxy with this configuration (`[server]` and `[admin]` are written already) and waits
+    /// until it listens.
+    pub(crate) fn start(self, config: &str) -> Cupbearer {
+        let mut command = self.command(config);
+        let Self { dir, .. } = self;
+        let process = Process::spawn("cupbearer", command.arg("serve").arg("-c").arg(dir.path().join("proxy.toml")));
+        let url = process.wait_for_line("listening on http://").unwrap_or_else(|e| panic!("{e}"));
+        let address = url.split_whitespace().next().and_then(|a| a.trim_end_matches('/').parse().ok());
+        let address = address.unwrap_or_else(|| panic!("`listening on http://{url}` has no address"));
+        Cupbearer { process, address, dir }
+    }
+
+    /// Starts it with a configuration that should be refused; gives back its status and all it printed.
+    pub(crate) fn start_badly(self, config: &str) -> (ExitStatus, String) {
+        let mut command = self.command(config);
+        let Self { dir, .. } = self;
+        Process::spawn("cupbearer", command.arg("serve").arg("-c").arg(dir.path().join("proxy.toml"))).finish()
+    }
+
+    fn command(&self, config: &str) -> Command {
+        let text = format!("[server]\nlisten = \"127.0.0.1:0\"\n{}[admin]\nlisten = false\n{config}", self.server);
+        self.dir.write("proxy.toml", text);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cupbearer"));
+        command.current_dir(self.dir.path()).env_clear();
+        // Everything is logged in every test, so that every test can tell whether something leaks.
+        command.env("CUPBEARER_LOG", "trace");
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+impl Cupbearer {
+    /// A new one, to be described.
+    pub(crate) fn builder() -> Builder {
+        Builder { dir: TestDir::new(), env: Vec::new(), server: String::new() }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its configuration's directory.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The process itself: signals, memory, output.
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// A new connection to it.
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// One GET on a connection of its own.
+    pub(crate) fn get(&self, target: &str) -> Response {
+        self.request("GET", target, "", b"")
+    }
+
+    /// One request on a connection of its own. `fields` are whole lines, each with its `\r\n`;
+    /// Content-Length is added where there is a body.
+    pub(crate) fn request(&self, method: &str, target: &str, fields: &str, body: &[u8]) -> Response {
+        let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let address = self.address;
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\n{length}{fields}\r\n");
+        let mut client = self.connect();
+        client.send(head);
+        client.send(body);
+        if method == "HEAD" { client.head_response() } else { client.response() }
+    }
+
+    /// Panics if any of these stands in anything that was printed so far, at trace level.
+    pub(crate) fn expect_never_printed(&self, secrets: &[&str]) {
+        let output = self.process.output();
+        for secret in secrets {
+            let line = output.lines().find(|line| line.contains(secret));
+            assert!(line.is_none(), "a secret was printed: {line:?}");
+        }
+    }
+
+    /// Ends it with SIGTERM; panics unless it drains and exits with 0. Gives back all that it printed.
+    pub(crate) fn stop(self) -> String {
+        self.process.signal("TERM");
+        let (status, output) = self.process.finish();
+        assert!(status.success(), "SIGTERM should end in 0, but {status}:\n{output}");
+        output
+    }
+}

@@ -1,0 +1,53 @@
+//! What the tests are built from: the binary under test, raw clients, scripted upstreams, real peers.
+//!
+//! Nothing here sleeps to be on time: everything waits for a condition, under one generous deadline.
+#![allow(dead_code)] // a toolbox: not every tool is in use at every time
+
+mod ca;
+mod client;
+mod cupbearer;
+mod dir;
+mod peer;
+mod process;
+mod upstream;
+
+use std::{fmt::Write, time::Duration};
+
+pub(crate) use ca::Ca;
+pub(crate) use client::{Client, ReadError, Response};
+pub(crate) use cupbearer::Cupbearer;
+pub(crate) use dir::TestDir;
+pub(crate) use peer::{Nginx, OidcProvider};
+pub(crate) use process::Process;
+pub(crate) use upstream::Upstream;
+
+/// How long anything may take before the test fails; far more than a loaded machine needs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// SHA-256 in lower-case hex.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref())
+}
+
+/// Lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let mut hex = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        write!(hex, "{byte:02x}").expect("a String takes all");
+    }
+    hex
+}
+
+/// `length` bytes that no codec leaves alone by accident: every value occurs, and no period hides a lost block.
+pub(crate) fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}

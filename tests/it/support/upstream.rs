@@ -1,0 +1,300 @@
+//! A server that does exactly what the test says, and keeps every byte that it was sent.
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Instant,
+};
+
+use super::PATIENCE;
+
+/// A plain-text server on loopback, one thread per connection. It closes when dropped.
+pub(crate) struct Upstream {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+/// What happened so far.
+#[derive(Default)]
+struct Shared {
+    requests: Mutex<Vec<Request>>,
+    changed: Condvar,
+    connections: Mutex<Vec<TcpStream>>,
+    closing: AtomicBool,
+}
+
+/// One request as it came over the wire.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    /// Which connection it came on, counted from 0.
+    pub(crate) connection: usize,
+    /// The head, with the empty line.
+    pub(crate) head: String,
+    /// The body as framed: chunk sizes included.
+    pub(crate) body: Vec<u8>,
+}
+
+/// One connection, in the hands of the test's script.
+pub(crate) struct Connection {
+    number: usize,
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    shared: Arc<Shared>,
+}
+
+impl Upstream {
+    /// Runs `script` on every connection; the connection is closed when it returns.
+    pub(crate) fn start(script: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+        let address = listener.local_addr().expect("bound");
+        let shared = Arc::new(Shared::default());
+        let script = Arc::new(script);
+        let acceptor = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || accept(&listener, &shared, &script))
+        };
+        Self { address, shared, acceptor: Some(acceptor) }
+    }
+
+    /// Answers every request with these bytes and keeps the connection.
+    pub(crate) fn always(response: impl Into<Vec<u8>>) -> Self {
+        let response = response.into();
+        Self::start(move |connection| {
+            while connection.request().is_some() {
+                connection.send(&response);
+            }
+        })
+    }
+
+    /// A token endpoint that issues `not-a-token-1`, `not-a-token-2`… for `lifetime` seconds each.
+    pub(crate) fn tokens(lifetime: u32) -> Self {
+        let issued = std::sync::atomic::AtomicUsize::new(0);
+        Self::start(move |connection| {
+            while connection.request().is_some() {
+                let number = issued.fetch_add(1, Ordering::Relaxed) + 1;
+                let body = format!(
+                    r#"{{"access_token":"not-a-token-{number}","token_type":"bearer","expires_in":{lifetime}}}"#
+                );
+                let length = body.len();
+                connection.send(format!(
+                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+                ));
+            }
+        })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `http://127.0.0.1:PORT`, without a slash at the end.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Every request so far, in the order in which they were complete.
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.shared.requests.lock().expect("no script panics while holding it").clone()
+    }
+
+    /// Waits until at least `count` requests are there.
+    pub(crate) fn wait_for_requests(&self, count: usize) -> Vec<Request> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut requests = self.shared.requests.lock().expect("no script panics while holding it");
+        while requests.len() < count {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "only {} of {count} requests came: {requests:?}", requests.len());
+            requests = self.shared.changed.wait_timeout(requests, left).expect("not poisoned").0;
+        }
+        requests.clone()
+    }
+
+    /// How many connections were made.
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.lock().expect("not poisoned").len()
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::Release);
+        let _ = TcpStream::connect(self.address); // wakes the acceptor
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+        for connection in self.shared.connections.lock().expect("not poisoned").iter() {
+            let _ = connection.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+impl Request {
+    /// The request line.
+    pub(crate) fn line(&self) -> &str {
+        self.head.lines().next().unwrap_or_default()
+    }
+
+    /// All values of a field, in order.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let fields = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
+        fields.filter(move |(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+}
+
+impl Connection {
+    /// Which connection this is, counted from 0.
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Reads one whole request and records it; `None` when the proxy closed instead.
+    pub(crate) fn request(&mut self) -> Option<Request> {
+        let head = self.request_head()?;
+        let body = self.request_body(&head)?;
+        let request = Request { connection: self.number, head, body };
+        self.record(request.clone());
+        Some(request)
+    }
+
+    /// Reads only the head, for scripts that answer before the body is there. Nothing is recorded.
+    pub(crate) fn request_head(&mut self) -> Option<String> {
+        let end = loop {
+            if let Some(at) = memchr::memmem::find(&self.buffer, b"\r\n\r\n") {
+                break at + 4;
+            }
+            self.fill().ok().filter(|&read| read > 0)?;
+        };
+        let head = self.take(end);
+        Some(String::from_utf8(head).expect("the proxy sends a head of text"))
+    }
+
+    /// Reads a chunked body without keeping it: its length and its SHA-256 in hex.
+    pub(crate) fn chunked_digest(&mut self) -> Option<(usize, String)> {
+        let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        let mut length = 0;
+        loop {
+            let (_, size) = self.chunk_size()?;
+            self.need(size + 2)?;
+            let chunk = self.take(size + 2);
+            digest.update(&chunk[..size]);
+            length += size;
+            if size == 0 {
+                return Some((length, super::hex(digest.finish().as_ref())));
+            }
+        }
+    }
+
+    /// Sends these bytes as they are; a proxy that has gone away is no error here.
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.write_all(bytes.as_ref());
+    }
+
+    /// The connection itself, to reset it or to stop reading.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    fn record(&self, request: Request) {
+        self.shared.requests.lock().expect("not poisoned").push(request);
+        self.shared.changed.notify_all();
+    }
+
+    fn request_body(&mut self, head: &str) -> Option<Vec<u8>> {
+        let head = head.to_ascii_lowercase();
+        if head.contains("\r\ntransfer-encoding: chunked\r\n") {
+            return self.chunked_body();
+        }
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let length = length.map_or(0, |l| l.parse().expect("the proxy sends a legal Content-Length"));
+        self.need(length)?;
+        Some(self.take(length))
+    }
+
+    /// The raw bytes up to the end of the trailers.
+    fn chunked_body(&mut self) -> Option<Vec<u8>> {
+        let mut raw = Vec::new();
+        loop {
+            let (line, size) = self.chunk_size()?;
+            raw.extend_from_slice(&line);
+            if size == 0 {
+                break;
+            }
+            self.need(size + 2)?;
+            raw.extend(self.take(size + 2));
+        }
+        loop {
+            let line = self.line()?;
+            raw.extend_from_slice(&line);
+            if line == b"\r\n" {
+                return Some(raw);
+            }
+        }
+    }
+
+    /// A chunk's first line, and the size that it gives.
+    fn chunk_size(&mut self) -> Option<(Vec<u8>, usize)> {
+        let line = self.line()?;
+        let size = std::str::from_utf8(&line).ok().and_then(|l| l.trim_end().split(';').next());
+        let size = size.and_then(|s| usize::from_str_radix(s, 16).ok()).expect("a legal chunk size");
+        Some((line, size))
+    }
+
+    fn line(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some(at) = memchr::memchr(b'\n', &self.buffer) {
+                return Some(self.take(at + 1));
+            }
+            self.fill().ok().filter(|&read| read > 0)?;
+        }
+    }
+
+    fn need(&mut self, length: usize) -> Option<()> {
+        while self.buffer.len() < length {
+            self.fill().ok().filter(|&read| read > 0)?;
+        }
+        Some(())
+    }
+
+    fn take(&mut self, length: usize) -> Vec<u8> {
+        self.buffer.drain(..length).collect()
+    }
+
+    fn fill(&mut self) -> io::Result<usize> {
+        let old = self.buffer.len();
+        self.buffer.resize(old + 64 * 1024, 0);
+        let read = self.stream.read(&mut self.buffer[old..]);
+        self.buffer.truncate(old + *read.as_ref().unwrap_or(&0));
+        read
+    }
+}
+
+fn accept<S>(listener: &TcpListener, shared: &Arc<Shared>, script: &Arc<S>)
+where
+    S: Fn(&mut Connection) + Send + Sync + 'static,
+{
+    for stream in listener.incoming() {
+        if shared.closing.load(Ordering::Acquire) {
+            return;
+        }
+        let Ok(stream) = stream else { continue };
+        let _ = stream.set_read_timeout(Some(PATIENCE));
+        let _ = stream.set_nodelay(true);
+        let mut connections = shared.connections.lock().expect("not poisoned");
+        let number = connections.len();
+        connections.push(stream.try_clone().expect("a second handle"));
+        drop(connections);
+        let mut connection = Connection { number, stream, buffer: Vec::new(), shared: Arc::clone(shared) };
+        let script = Arc::clone(script);
+        thread::spawn(move || {
+            script(&mut connection);
+            let _ = connection.stream.shutdown(std::net::Shutdown::Both);
+        });
+    }
+}

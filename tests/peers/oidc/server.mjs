@@ -1,0 +1,155 @@
+// A certified OpenID provider (npm oidc-provider) and a protected resource behind it, in one process.
+//
+//   node server.mjs CERT.pem KEY.pem
+//
+// Listens with TLS on a loopback port of the kernel's choice and prints one line,
+// `READY {"port":…,"issuer":"https://localhost:…"}`. Ends when its standard input closes, so that it
+// never outlives the test that started it.
+//
+//   /token          the provider's token endpoint (client_credentials, RFC 8707 resources)
+//   /api/…          the protected resource: verifies the token, echoes what it received
+//   GET /stats      how many token requests were granted and refused, and why
+//   POST /revoke    every token accepted so far is void from now on
+
+import { createHash, generateKeyPairSync } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:https';
+import { createLocalJWKSet, jwtVerify } from 'jose';
+import Provider, { errors } from 'oidc-provider'; // 8.x: the last that runs on Node 18 and 20 (Debian 12 and 13)
+
+// The clients. tests/it/oidc.rs knows them too.
+const clients = [
+  { client_id: 'poster', client_secret: 'not-a-secret', token_endpoint_auth_method: 'client_secret_post' },
+  {
+    // Every character here breaks a client that forgets the form-encoding of RFC 6749 section 2.3.1.
+    client_id: 'awkward:client %2B',
+    client_secret: 'not a secret: 100%+/?&=~%3A"\\',
+    token_endpoint_auth_method: 'client_secret_basic',
+  },
+].map((client) => ({ ...client, grant_types: ['client_credentials'], response_types: [], redirect_uris: [] }));
+
+// The resource indicators. What is asked for without one is an opaque token.
+const resources = {
+  'https://api.example.test/jwt': { accessTokenFormat: 'jwt', jwt: { sign: { alg: 'RS256' } } },
+  'https://api.example.test/opaque': { accessTokenFormat: 'opaque' },
+};
+
+const [cert, key] = process.argv.slice(2).map((path) => readFileSync(path));
+const signing = generateKeyPairSync('rsa', { modulusLength: 2048 });
+const jwk = { kid: 'peer', alg: 'RS256', use: 'sig' };
+const publicKeys = createLocalJWKSet({ keys: [{ ...signing.publicKey.export({ format: 'jwk' }), ...jwk }] });
+
+const stats = { granted: 0, refused: 0, errors: [], methods: [] };
+const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex');
+
+function makeProvider(issuer) {
+  const provider = new Provider(issuer, {
+    clients,
+    clientAuthMethods: ['client_secret_basic', 'client_secret_post'],
+    jwks: { keys: [{ ...signing.privateKey.export({ format: 'jwk' }), ...jwk }] },
+    scopes: ['read', 'write'],
+    cookies: { keys: ['not-a-secret'] },
+    ttl: { ClientCredentials: 600 },
+    features: {
+      devInteractions: { enabled: false },
+      clientCredentials: { enabled: true },
+      resourceIndicators: {
+        enabled: true,
+        getResourceServerInfo(_ctx, resource) {
+          const format = resources[resource];
+          if (!format) throw new errors.InvalidTarget();
+          return { scope: 'read write', audience: resource, accessTokenTTL: 600, ...format };
+        },
+      },
+    },
+  });
+  provider.on('grant.success', (ctx) => {
+    stats.granted += 1;
+    stats.methods.push(ctx.oidc.client.clientAuthMethod);
+  });
+  provider.on('grant.error', (_ctx, error) => {
+    stats.refused += 1;
+    stats.errors.push(`${error.error}: ${error.error_detail ?? error.error_description}`);
+  });
+  return provider;
+}
+
+const seen = new Set(); // SHA-256 of every token that was accepted
+const revoked = new Set(); // … and of those that /revoke voided
+
+// What the resource says about the presented token; throws what makes it a 401.
+async function verify(provider, token) {
+  if (revoked.has(sha256(token))) throw new Error('revoked');
+  if (token.split('.').length === 3) {
+    const { payload } = await jwtVerify(token, publicKeys, { issuer: provider.issuer, typ: 'at+jwt' });
+    return { format: 'jwt', client_id: payload.client_id, audience: payload.aud, scope: payload.scope };
+  }
+  const found = await provider.ClientCredentials.find(token);
+  if (!found) throw new Error('unknown or expired');
+  return { format: 'opaque', client_id: found.clientId, audience: found.aud, scope: found.scope };
+}
+
+const json = (response, status, value, headers = {}) => {
+  const body = JSON.stringify(value);
+  response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body), ...headers });
+  response.end(body);
+};
+
+async function resource(provider, request, response) {
+  const body = [];
+  for await (const chunk of request) body.push(chunk);
+  const bytes = Buffer.concat(body);
+
+  const headers = [];
+  const credentials = [];
+  for (let i = 0; i < request.rawHeaders.length; i += 2) {
+    const [name, value] = request.rawHeaders.slice(i, i + 2);
+    const secret = name.toLowerCase() === 'authorization';
+    if (secret) credentials.push(value);
+    headers.push([name, secret ? `sha256:${sha256(value)}` : value]);
+  }
+  const challenge = (why) =>
+    json(response, 401, { error: why }, { 'www-authenticate': `Bearer error="invalid_token", error_description="${why}"` });
+  if (credentials.length !== 1) return challenge(`${credentials.length} authorization headers`);
+  const token = /^Bearer ([\x21-\x7e]+)$/.exec(credentials[0])?.[1];
+  if (!token) return challenge('not a bearer token');
+
+  let facts;
+  try {
+    facts = await verify(provider, token);
+  } catch (error) {
+    return challenge(error.message);
+  }
+  seen.add(sha256(token));
+  return json(response, 200, {
+    method: request.method,
+    target: request.url,
+    headers,
+    body: { length: bytes.length, sha256: sha256(bytes) },
+    token: { ...facts, fingerprint: sha256(token).slice(0, 8) },
+  });
+}
+
+const server = createServer({ cert, key, minVersion: 'TLSv1.2' });
+server.listen(0, '127.0.0.1', () => {
+  const { port } = server.address();
+  const issuer = `https://localhost:${port}`;
+  const provider = makeProvider(issuer);
+  const callback = provider.callback();
+  server.on('request', (request, response) => {
+    const path = request.url.split('?')[0];
+    if (path === '/stats') return json(response, 200, stats);
+    if (path === '/revoke' && request.method === 'POST') {
+      seen.forEach((hash) => revoked.add(hash));
+      return json(response, 200, { revoked: revoked.size });
+    }
+    if (path === '/api' || path.startsWith('/api/')) {
+      return resource(provider, request, response).catch((error) => response.destroy(error));
+    }
+    return callback(request, response);
+  });
+  console.log(`READY ${JSON.stringify({ port, issuer })}`);
+});
+
+process.stdin.resume();
+process.stdin.on('end', () => process.exit(0));
