@@ -48,7 +48,6 @@ pub(crate) struct Global {
 
 impl Global {
     /// `--log-format`, if it is given.
-    #[allow(dead_code)] // for `serve`, `demo` and `sandbox`
     pub(crate) fn log_format(&self) -> Option<LogFormat> {
         self.log_format.map(|format| match format {
             Format::Text => LogFormat::Text,

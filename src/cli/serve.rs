@@ -4,15 +4,76 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Global, output::tell};
+use super::{
+    BAD_CONFIG, Global,
+    output::{columns, say, tell},
+};
+use crate::{
+    config::{self, Warning, model::Config},
+    control::{Proxy, StartError, stop_signal},
+    telemetry,
+};
 
 /// The command's own arguments.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ServeArgs {}
 
-/// Runs the command.
-pub(super) fn run(args: &ServeArgs, global: &Global) -> ExitCode {
-    let _ = (args, global);
-    tell("`cupbearer serve` is not built yet in this version");
-    ExitCode::FAILURE
+/// Serves until SIGTERM or SIGINT: exit 0 then, 1 where it can't run, 2 for a bad configuration.
+pub(super) fn run(_: &ServeArgs, global: &Global) -> ExitCode {
+    let (config, warnings) = match config::load(&global.config) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            tell(problems);
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    for Warning(diagnostic) in &warnings {
+        tell(format!("{diagnostic}\n"));
+    }
+    telemetry::log::start(global.log_format().unwrap_or(config.log.format));
+    let routes = route_lines(&config);
+    finish(runtime().and_then(|runtime| runtime.block_on(serve(config, |_| say(routes.trim_end())))))
+}
+
+/// The control thread's runtime.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// Starts, prints one line per listener, lets `started` say more, and serves until a signal.
+pub(super) async fn serve(config: Config, started: impl FnOnce(&Proxy)) -> Result<(), StartError> {
+    // Before the first line is printed: whoever reads it may send the signal at once.
+    let stop = stop_signal()?;
+    let proxy = Proxy::start(config)?;
+    for address in proxy.addresses() {
+        say(format!("listening on http://{address}"));
+    }
+    started(&proxy);
+    let signal = stop.await;
+    tracing::info!("{signal}: finishing what runs");
+    proxy.stop().await;
+    Ok(())
+}
+
+/// The exit code of a run, its error told.
+pub(super) fn finish(result: Result<(), StartError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell(format!("error: {error}"));
+            ExitCode::from(if matches!(error, StartError::Config(_)) { BAD_CONFIG } else { 1 })
+        }
+    }
+}
+
+fn route_lines(config: &Config) -> String {
+    let row = |route: &config::model::RouteSpec| {
+        let prefix = if route.prefix.is_empty() { "/" } else { &route.prefix };
+        vec![
+            format!("route {prefix}"),
+            format!("→ {}", route.upstream),
+            format!("credential {}", route.token.credential.name),
+        ]
+    };
+    columns(&config.routes.iter().map(row).collect::<Vec<_>>())
 }

@@ -45,7 +45,7 @@ pub(super) enum PumpError {
     /// It ended before its end.
     Truncated,
     /// The reading side failed.
-    Read(io::Error),
+    Read,
     /// It breaks the chunked grammar.
     Grammar(ChunkError),
     /// The writing side failed.
@@ -88,15 +88,12 @@ impl Replay {
             return;
         }
         let left = self.budget.get().checked_sub(data.len());
-        match left.filter(|_| self.held.len() + data.len() <= self.limit) {
-            Some(left) => {
-                self.budget.set(left);
-                self.held.extend_from_slice(data);
-            }
-            None => {
-                self.overflowed = true;
-                self.let_go();
-            }
+        if let Some(left) = left.filter(|_| self.held.len() + data.len() <= self.limit) {
+            self.budget.set(left);
+            self.held.extend_from_slice(data);
+        } else {
+            self.overflowed = true;
+            self.let_go();
         }
     }
 
@@ -215,7 +212,7 @@ impl Pump {
                         from.buf.grow(LARGE);
                     }
                 }
-                Poll::Ready(Err(e)) => return Poll::Ready(Err(PumpError::Read(e))),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(PumpError::Read)),
                 Poll::Pending => {
                     // What was written must not wait in a TLS buffer for more that may never come.
                     let _ = Pin::new(&mut *to).poll_flush(cx).map_err(PumpError::Write)?;

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 
 /// Size of a buffer for heads and small bodies.
 pub(super) const SMALL: usize = 16 * 1024;
-/// Size of a buffer for a body that does not fit the small one.
+/// What a buffer grows to when a body fills the small one.
 pub(super) const LARGE: usize = 64 * 1024;
-/// How many idle buffers of each size a core keeps.
+/// How many idle buffers a core keeps.
 const KEPT: usize = 64;
 
 /// Bytes that have arrived and are not dealt with yet.
@@ -77,7 +77,6 @@ impl Buffer {
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
     small: RefCell<Vec<Buffer>>,
-    large: RefCell<Vec<Buffer>>,
 }
 
 impl Buffers {
@@ -85,21 +84,12 @@ impl Buffers {
         self.small.borrow_mut().pop().unwrap_or_else(|| Buffer::with_size(SMALL))
     }
 
-    pub(super) fn large(&self) -> Buffer {
-        self.large.borrow_mut().pop().unwrap_or_else(|| Buffer::with_size(LARGE))
-    }
-
-    /// Takes a buffer back; one of an odd size (a grown head) is dropped.
+    /// Takes a buffer back; one that has grown is dropped, so that memory follows the load down.
     pub(super) fn give(&self, mut buffer: Buffer) {
-        let shelf = match buffer.size() {
-            SMALL => &self.small,
-            LARGE => &self.large,
-            _ => return,
-        };
-        (buffer.start, buffer.end) = (0, 0);
-        let mut shelf = shelf.borrow_mut();
-        if shelf.len() < KEPT {
-            shelf.push(buffer);
+        let mut kept = self.small.borrow_mut();
+        if buffer.size() == SMALL && kept.len() < KEPT {
+            (buffer.start, buffer.end) = (0, 0);
+            kept.push(buffer);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Whose fault, what happened, what to do: every answer that is cupbearer's own is made here.
 
-use serde_json::json;
+use serde::Serialize;
 
 use crate::token::bearer::{Failure, FailureKind, Unavailable};
 
@@ -8,23 +8,23 @@ macro_rules! codes {
     ($($name:ident = $code:literal, $status:literal, $blame:literal, $proxy_status:literal, $title:literal;)*) => {
         /// What went wrong. The names are a contract (`docs/errors.md`).
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Code {
+        pub(super) enum Code {
             $(#[doc = $title] $name,)*
         }
 
         impl Code {
             /// The code as callers see it.
-            pub fn as_str(self) -> &'static str {
+            pub(super) fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $code,)* }
             }
 
             /// HTTP status.
-            pub fn status(self) -> u16 {
+            pub(super) fn status(self) -> u16 {
                 match self { $(Self::$name => $status,)* }
             }
 
             /// `caller`, `config`, `idp`, `proxy` or `upstream`.
-            pub fn blame(self) -> &'static str {
+            pub(super) fn blame(self) -> &'static str {
                 match self { $(Self::$name => $blame,)* }
             }
 
@@ -58,7 +58,6 @@ codes! {
     PolicyDenied = "policy_denied", 403, "caller", "http_request_denied", "The route's policy denies this request";
     BodyTooLarge = "body_too_large", 413, "caller", "http_request_error", "The body is larger than the route allows";
     Overloaded = "overloaded", 503, "proxy", "connection_limit_reached", "Too much at once";
-    Internal = "internal", 500, "proxy", "proxy_internal_error", "cupbearer failed";
     IdpRefused = "idp_refused", 502, "idp", "proxy_configuration_error", "The identity provider refused the credential";
     IdpUnavailable = "idp_unavailable", 503, "idp", "destination_unavailable", "The identity provider gives no token now";
     IdpTimeout = "idp_timeout", 504, "idp", "connection_timeout", "The identity provider did not answer in time";
@@ -72,29 +71,29 @@ codes! {
 
 /// An answer of cupbearer's own.
 #[derive(Debug, Clone)]
-pub struct ProxyError {
+pub(super) struct ProxyError {
     /// What.
-    pub code: Code,
+    pub(super) code: Code,
     /// What exactly, and what to do. Free of secrets and of anyone else's body.
-    pub detail: String,
+    pub(super) detail: String,
     /// Seconds after which another try makes sense.
-    pub retry_after: Option<u64>,
+    pub(super) retry_after: Option<u64>,
 }
 
 impl ProxyError {
     /// An error without `Retry-After`.
-    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+    pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into(), retry_after: None }
     }
 
     /// With `Retry-After`.
-    pub fn retry_after(mut self, seconds: u64) -> Self {
+    pub(super) fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
         self
     }
 
     /// Why there is no token, for the caller.
-    pub fn no_token(why: Unavailable, credential: &str) -> Self {
+    pub(super) fn no_token(why: Unavailable, credential: &str) -> Self {
         match why {
             Unavailable::Failed(failure) => Self::token_failure(failure),
             Unavailable::TimedOut => Self::new(
@@ -135,27 +134,42 @@ pub(super) struct ErrorFacts<'a> {
     pub(super) close: bool,
 }
 
+/// The body, in the order in which people read it.
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    blame: &'a str,
+    code: &'a str,
+    route: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<&'a str>,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+}
+
 /// Appends the whole answer to `out` (RFC 9457, RFC 9209).
 pub(super) fn write(out: &mut Vec<u8>, error: &ProxyError, facts: ErrorFacts<'_>) {
     use std::io::Write as _;
     let code = error.code;
-    let mut problem = json!({
-        "type": format!("urn:cupbearer:error:{}", code.as_str()),
-        "title": code.title(),
-        "status": code.status(),
-        "detail": error.detail,
-        "blame": code.blame(),
-        "code": code.as_str(),
-        "route": facts.route,
-        "request_id": facts.request_id,
-    });
-    if let Some(credential) = facts.credential {
-        problem["credential"] = credential.into();
-    }
-    if let Some(seconds) = error.retry_after {
-        problem["retry_after"] = seconds.into();
-    }
-    let body = format!("{problem:#}\n");
+    let problem = Problem {
+        kind: format!("urn:cupbearer:error:{}", code.as_str()),
+        title: code.title(),
+        status: code.status(),
+        detail: &error.detail,
+        blame: code.blame(),
+        code: code.as_str(),
+        route: facts.route,
+        credential: facts.credential,
+        request_id: facts.request_id,
+        retry_after: error.retry_after,
+    };
+    // Text and numbers always make valid JSON.
+    let body = serde_json::to_string_pretty(&problem).unwrap_or_default() + "\n";
     // Writing to a Vec cannot fail.
     let _ = write!(out, "HTTP/1.1 {} {}\r\n", code.status(), reason(code.status()));
     let _ = write!(out, "Content-Type: application/problem+json\r\nContent-Length: {}\r\n", body.len());

@@ -111,7 +111,7 @@ impl<'a> Exchange<'a> {
             Poll::Ready(Ok(())) => {}
             // The upstream may have answered before it closed; its answer is read first.
             Poll::Ready(Err(PumpError::Write(e))) => self.refused = Some(e),
-            Poll::Ready(Err(PumpError::Truncated | PumpError::Read(_))) => {
+            Poll::Ready(Err(PumpError::Truncated | PumpError::Read)) => {
                 return Err(Broken::Abort("the caller went away while it sent the body"));
             }
             Poll::Ready(Err(PumpError::Grammar(e))) => return Err(bad_body(e).into()),
@@ -229,7 +229,7 @@ impl<'a> Exchange<'a> {
         let mut seen = 0;
         let limit = self.route.spec.body_idle_timeout;
         self.moved = Instant::now();
-        let result = poll_fn(|cx| {
+        poll_fn(|cx| {
             // A body that breaks off now cannot be answered any more.
             if self.poll_upload(cx).is_err() {
                 return Poll::Ready(Err(Broken::Abort("the request's body broke off during the answer")));
@@ -251,8 +251,7 @@ impl<'a> Exchange<'a> {
             }
             Poll::Pending
         })
-        .await;
-        result
+        .await
     }
 
     /// Reads an answer's body to its end and throws it away; whether that succeeded.
@@ -270,7 +269,7 @@ impl<'a> Exchange<'a> {
 fn cut(error: &PumpError) -> &'static str {
     match error {
         PumpError::Write(_) => "the caller went away during the answer",
-        PumpError::Truncated | PumpError::Read(_) => "the upstream's answer ended too early",
+        PumpError::Truncated | PumpError::Read => "the upstream's answer ended too early",
         PumpError::Grammar(_) => "the upstream's chunked body is malformed",
         PumpError::TooLarge => "the answer is too large",
     }

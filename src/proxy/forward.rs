@@ -104,7 +104,7 @@ pub(super) async fn forward(
         } else {
             route.bearer.used(generation, sent);
         }
-        let answer = Answer { core, request, route, draining: worker.is_draining(), marker };
+        let answer = Answer { core, request, draining: worker.is_draining(), marker };
         let next = respond::respond(&mut exchange, &answer, &response).await?;
         let reusable = exchange.is_sent() && response.is_reusable(request.head.method(request.bytes));
         recycle(worker, upload, &mut up);

@@ -7,7 +7,6 @@ use super::{
 };
 use crate::{
     rules::headers::{ResponseFacts, ResponseField, write_response},
-    snapshot::Route,
     wire::{Framing, Kind, ResponseHead, Version},
 };
 
@@ -15,7 +14,6 @@ use crate::{
 pub(super) struct Answer<'a> {
     pub(super) core: &'a Core,
     pub(super) request: &'a Request<'a>,
-    pub(super) route: &'a Route,
     pub(super) draining: bool,
     /// Why a rejected token was not replaced in this request; empty = it was not rejected.
     pub(super) marker: &'static str,

@@ -74,12 +74,12 @@ impl Pool {
             return Ok(Lent { side: Side { io: stream, buf: Buffer::default() }, reused: true });
         }
         let target = Target::of(&origin.upstream);
-        let stream = origin.connector.connect(target, route.spec.connect_timeout).await.map_err(refused)?;
+        let stream = origin.connector.connect(target, route.spec.connect_timeout).await.map_err(|e| refused(&e))?;
         Ok(Lent { side: Side { io: stream, buf: Buffer::default() }, reused: false })
     }
 }
 
-fn refused(error: ConnectError) -> ProxyError {
+fn refused(error: &ConnectError) -> ProxyError {
     let code = match error {
         ConnectError::Tls { .. } => Code::UpstreamTls,
         ConnectError::Timeout { .. } => Code::UpstreamTimeout,

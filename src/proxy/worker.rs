@@ -180,10 +180,10 @@ impl Worker {
     }
 
     pub(super) fn give_scratch(&self, mut used: Vec<u8>) {
-        let mut shelf = self.scratch.borrow_mut();
-        if used.capacity() <= 32 * 1024 && shelf.len() < 64 {
+        let mut kept = self.scratch.borrow_mut();
+        if used.capacity() <= 32 * 1024 && kept.len() < 64 {
             used.clear();
-            shelf.push(used);
+            kept.push(used);
         }
     }
 
@@ -216,12 +216,15 @@ impl Worker {
     }
 }
 
+/// Whether a connection is idle, and the task that serves it.
+type Place = (Rc<Cell<bool>>, Option<AbortHandle>);
+
 /// The connections of one core.
 #[derive(Default)]
 struct Seats {
     taken: usize,
     free: Vec<usize>,
-    places: Vec<Option<(Rc<Cell<bool>>, Option<AbortHandle>)>>,
+    places: Vec<Option<Place>>,
 }
 
 impl Seats {
