@@ -29,7 +29,7 @@ pub(super) fn name(text: &str) -> Result<String, Refused> {
     }
     let name = text.to_ascii_lowercase();
     if name == "host" {
-        return Err(refused("can't be set or removed here", Some("see the route's `host`")));
+        return Err(refused("can't be set or removed here", None));
     }
     if FRAMING.contains(&name.as_str()) {
         return Err(refused("can't be set or removed: it belongs to the connection, not to the request", None));

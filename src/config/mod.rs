@@ -100,7 +100,10 @@ fn among_syntax_errors(text: &str, notes: Vec<Note>, errors: &[toml::de::Error])
             continue;
         }
         lines.push(line);
-        out.push(Note::error(&span, format!("not TOML: {message}")));
+        let note = Note::error(&span, format!("not TOML: {message}"));
+        out.push(
+            note.maybe_hint(unquoted(text, span.start).then(|| "text stands in quotes: key = \"value\"".to_owned())),
+        );
         // What follows an array that is not closed is read as part of it.
         if message.contains("array") {
             trusted = span.start;
@@ -110,6 +113,14 @@ fn among_syntax_errors(text: &str, notes: Vec<Note>, errors: &[toml::de::Error])
     let certain = |n: &Note| !n.follows && n.span.start < trusted && !lines.contains(&line_of(n.span.start));
     out.extend(notes.into_iter().filter(certain));
     out
+}
+
+/// Whether the line's value starts like text that lacks its quotes.
+fn unquoted(text: &str, at: usize) -> bool {
+    let start = text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |n| n + 1);
+    let line = text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+    let value = line.split_once('=').map(|(_, value)| value.trim_start());
+    value.is_some_and(|v| v.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '/' | '$' | '.' | '*')))
 }
 
 #[cfg(test)]

@@ -69,14 +69,24 @@ impl<'e> Context<'e> {
         (self.env)(name)
     }
 
+    /// Whether a value may be a secret: from a variable, or by its look.
+    fn is_secretive(&self, at: &At<String>) -> bool {
+        self.expanded.borrow().contains(&at.span.start) || mask::looks_random(&at.value)
+    }
+
     /// A value as a message may quote it: in backticks, or not at all.
     pub(super) fn quote(&self, at: &At<String>) -> String {
-        let secretive = self.expanded.borrow().contains(&at.span.start) || mask::looks_random(&at.value);
-        if secretive || at.value.contains("://") || at.value.len() > 80 || at.value.contains(char::is_control) {
-            "this value".to_owned()
-        } else {
-            format!("`{}`", at.value)
-        }
+        let odd = at.value.contains("://") || at.value.len() > 80 || at.value.contains(char::is_control);
+        if odd || self.is_secretive(at) { "this value".to_owned() } else { format!("`{}`", at.value) }
+    }
+
+    /// A hint that repeats (part of) a value, if the value may be shown.
+    pub(super) fn hint_about(&self, at: &At<String>, hint: Option<String>) -> Option<String> {
+        let hint = hint?;
+        let lower = hint.to_ascii_lowercase();
+        let repeats = |word: &str| word.len() > 3 && lower.contains(&word.to_ascii_lowercase());
+        let telling = self.is_secretive(at) && at.value.split_whitespace().any(repeats);
+        (!telling).then_some(hint)
     }
 
     /// The notes, and the values that nobody may see.
@@ -455,7 +465,9 @@ impl<'t> Table<'t> {
             }
             let known = asked.iter().copied().chain(not_built::keys(self.section));
             let note = Note::error(&entry.key_span, format!("unknown key `{}` in {}", clipped(entry.key), self.name));
-            self.context.report(note.maybe_hint(did_you_mean(entry.key, known)));
+            let note = note.maybe_hint(did_you_mean(entry.key, known));
+            // A broken header makes every key behind it a key of the file itself.
+            self.context.report(if self.section.is_empty() { note.follows() } else { note });
         }
     }
 }

@@ -33,7 +33,10 @@ fn written(table: &Table<'_>, entry: &Entry<'_>) -> Option<SecretSource> {
         }
         other => {
             context.hide(&entry.span);
-            let note = Note::error(&entry.span, format!("`{key}` in {} does not belong in this file", table.name));
+            let note = Note::error(
+                &entry.span,
+                format!("`{key}` in {} is a plain value: secrets don't belong in this file", table.name),
+            );
             let name = other.as_str().and_then(|s| s.strip_prefix("${")?.strip_suffix('}')).filter(|n| is_name(n));
             let name = name.map_or_else(|| suggested_variable(&table.name, key), str::to_owned);
             context.report(note.hint(format!(

@@ -68,6 +68,8 @@ fn identity(name: &At<String>, t: &Table<'_>, cidr: Option<At<Vec<At<String>>>>)
         }
         (true, false) => key.map(CallerIdentity::ApiKey),
         (false, true) => ranges(t, cidr?),
+        // Its own problem has been reported: not built yet.
+        (false, false) if ["uid", "gid", "cert"].iter().any(|key| t.has(key)) => None,
         (false, false) => {
             let note = Note::error(&name.span, format!("{} has nothing to recognise it by", t.name)).follows();
             t.context.report(note.hint("api_key = { env = \"NAME\" } or cidr = [\"10.1.0.0/16\"]"));
@@ -172,7 +174,7 @@ fn prefixes(t: &Table<'_>, list: Vec<At<String>>) -> Vec<At<String>> {
     let check = |at: At<String>| match url::canonical_path(&at.value) {
         Ok(value) => Some(At { value, span: at.span }),
         Err(reason) => {
-            refused(t.context, &at.span, "an entry of `routes`", reason);
+            refused(t.context, &at, "an entry of `routes`", reason);
             None
         }
     };

@@ -190,7 +190,7 @@ impl Builder<'_, '_> {
             }
             Ok(found) => Some(found),
             Err(reason) => {
-                refused(context, &at.span, "`token_url`", reason);
+                refused(context, at, "`token_url`", reason);
                 None
             }
         }
@@ -232,7 +232,7 @@ impl Builder<'_, '_> {
         let mut names = Vec::new();
         for (at, value) in headers.into_iter().flatten() {
             let name = header::name(&at.value).unwrap_or_else(|reason| {
-                refused(context, &at.span, &format!("header `{}`", at.value), reason);
+                refused(context, at, &format!("header `{}`", at.value), reason);
                 at.value.to_ascii_lowercase()
             });
             let basic = matches!(client_auth, ClientAuth::Basic | ClientAuth::BasicRaw);
@@ -244,7 +244,7 @@ impl Builder<'_, '_> {
             }
             if let RawParam::Plain(text) = value {
                 if let Err(reason) = header::value(&text.value) {
-                    refused(context, &text.span, &format!("the value of header `{name}`"), reason);
+                    refused(context, text, &format!("the value of header `{name}`"), reason);
                 }
                 self.warn_of_plain_secret(&at.value, text);
             }
@@ -291,7 +291,8 @@ impl Builder<'_, '_> {
         let escapes = at.value.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
         if !escapes || !(at.value.is_empty() || at.value.starts_with('/')) {
             let note = Note::error(&at.span, format!("`{key}` must be a JSON pointer"));
-            self.t.context.report(note.hint(format!("it starts with a slash: \"/{}\"", at.value.replace('.', "/"))));
+            let hint = format!("it starts with a slash: \"/{}\"", at.value.replace('.', "/"));
+            self.t.context.report(note.maybe_hint(self.t.context.hint_about(&at, Some(hint))));
         }
         at.value
     }

@@ -15,7 +15,7 @@ mod route;
 mod server;
 
 use super::{
-    diagnostic::{Note, Span},
+    diagnostic::Note,
     model::{Config, Rule},
     not_built,
     reader::{At, Context, Table},
@@ -48,8 +48,9 @@ pub(super) fn resolve(context: &Context<'_>, root: &Table<'_>) -> Option<Config>
 }
 
 /// Reports why a value is refused: "`token_url` has a query".
-fn refused(context: &Context<'_>, span: &Span, what: &str, reason: Refused) {
-    context.report(Note::error(span, format!("{what} {}", reason.why)).maybe_hint(reason.hint));
+fn refused(context: &Context<'_>, at: &At<String>, what: &str, reason: Refused) {
+    let hint = context.hint_about(at, reason.hint);
+    context.report(Note::error(&at.span, format!("{what} {}", reason.why)).maybe_hint(hint));
 }
 
 /// A list of rules; the ones that are wrong are reported.
@@ -57,7 +58,7 @@ fn rules(context: &Context<'_>, key: &str, list: Option<At<Vec<At<String>>>>) ->
     let parse = |at: At<String>| match rule::parse(&at.value) {
         Ok(rule) => Some(rule),
         Err(reason) => {
-            refused(context, &at.span, &format!("an entry of `{key}`"), reason);
+            refused(context, &at, &format!("an entry of `{key}`"), reason);
             None
         }
     };

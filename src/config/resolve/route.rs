@@ -132,7 +132,7 @@ impl Resolver<'_> {
             }
             Ok(value) => return Some(At { value, span: at.span.clone() }),
             Err(reason) => {
-                refused(self.context, &at.span, "`prefix`", reason);
+                refused(self.context, at, "`prefix`", reason);
                 return None;
             }
         };
@@ -205,7 +205,7 @@ impl Resolver<'_> {
         match url::upstream(&at.value) {
             Ok(upstream) => self.plain_text_allowed(raw, &at.span, upstream),
             Err(reason) => {
-                refused(self.context, &at.span, "`upstream`", reason);
+                refused(self.context, &at, "`upstream`", reason);
                 None
             }
         }
@@ -277,7 +277,7 @@ impl Resolver<'_> {
         match header::inject(&at.value, client_id) {
             Ok(inject) => Some(inject),
             Err(reason) => {
-                refused(self.context, &at.span, "`inject`", reason);
+                refused(self.context, at, "`inject`", reason);
                 None
             }
         }
@@ -294,7 +294,7 @@ impl Resolver<'_> {
             let name = match header::name(&at.value) {
                 Ok(name) => name,
                 Err(reason) => {
-                    refused(self.context, &at.span, &format!("header `{}` in `set_headers`", at.value), reason);
+                    refused(self.context, at, &format!("header `{}` in `set_headers`", at.value), reason);
                     continue;
                 }
             };
@@ -304,7 +304,7 @@ impl Resolver<'_> {
             let filled = header::fill(&text.value, client_id, &[]);
             match filled.and_then(|value| header::value(&value).map(|()| value)) {
                 Ok(value) => out.push((name, value)),
-                Err(reason) => refused(self.context, &text.span, &format!("the value of header `{name}`"), reason),
+                Err(reason) => refused(self.context, text, &format!("the value of header `{name}`"), reason),
             }
         }
         out
@@ -314,7 +314,7 @@ impl Resolver<'_> {
         let check = |at: &At<String>| match header::name(&at.value) {
             Ok(name) => Some(name),
             Err(reason) => {
-                refused(self.context, &at.span, "an entry of `remove_headers`", reason);
+                refused(self.context, at, "an entry of `remove_headers`", reason);
                 None
             }
         };

@@ -4,8 +4,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use toml::de::DeValue;
 
-use super::{Note, Span, Table, not_built, refused};
+use super::{Note, Table, not_built, refused};
 use crate::config::{
+    diagnostic::Span,
     model::{AccessLog, Log, Server},
     raw::{self, RawServer},
     reader::{At, Limit},
@@ -121,12 +122,16 @@ fn address(t: &Table<'_>, at: &At<String>) -> Option<SocketAddr> {
 /// `Host` values: `name` or `name:port`, in lower case.
 fn hosts(t: &Table<'_>, list: Option<&At<Vec<At<String>>>>) -> Vec<String> {
     let check = |at: &At<String>| match url::host_and_port(&at.value) {
+        _ if at.value.contains('/') => {
+            t.context.error(&at.span, "an entry of `allowed_hosts` is a name or name:port, without scheme and path");
+            None
+        }
         Ok((host, port)) => {
             let host = if host.contains(':') { format!("[{host}]") } else { host };
             Some(port.map_or_else(|| host.clone(), |port| format!("{host}:{port}")))
         }
         Err(reason) => {
-            refused(t.context, &at.span, "an entry of `allowed_hosts`", reason);
+            refused(t.context, at, "an entry of `allowed_hosts`", reason);
             None
         }
     };
@@ -144,7 +149,7 @@ fn origins(t: &Table<'_>, list: Option<&At<Vec<At<String>>>>) -> Vec<String> {
             None
         }
         Err(reason) => {
-            refused(t.context, &at.span, "an entry of `allowed_origins`", reason);
+            refused(t.context, at, "an entry of `allowed_origins`", reason);
             None
         }
     };
@@ -158,7 +163,7 @@ pub(super) fn admin(root: &Table<'_>) -> Option<SocketAddr> {
     let written = if entry_is_false { None } else { t.string("listen") };
     let address = written.and_then(|at| {
         if not_built::value("admin.listen", &at.value) {
-            t.not_built(&at.span, "the admin address `listen`");
+            t.not_built(&at.span, "an admin address");
             return None;
         }
         address(&t, &at)

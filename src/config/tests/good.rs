@@ -1,0 +1,277 @@
+use std::time::Duration;
+
+use super::*;
+use crate::config::{
+    model::{
+        CallerIdentity, ClientAuth, Expiry, GlobSegment, HostPolicy, IpFamily, Param, PolicyMode, RouteCallers, Scheme,
+        TokenBody, Warm,
+    },
+    profile,
+    secret::SecretSource,
+};
+
+#[test]
+fn a_short_file_becomes_a_whole_configuration_with_the_documented_defaults() {
+    let (config, warnings) = good(BASE);
+    assert_eq!(warnings, Vec::<String>::new());
+    let server = &config.server;
+    assert_eq!(server.listen, ["127.0.0.1:8080".parse().unwrap()]);
+    assert!(server.workers > 0);
+    assert_eq!((server.header_timeout, server.idle_timeout), (Duration::from_secs(10), Duration::from_secs(75)));
+    assert_eq!((server.drain_timeout, server.max_connections), (Duration::from_secs(30), 10_000));
+    assert_eq!((server.max_header_bytes, config.admin), (32 * 1024, None));
+    let credential = &config.credentials[0];
+    assert_eq!((credential.name.as_str(), credential.provider.as_deref()), ("acme", Some("ipxo")));
+    assert_eq!(credential.token_url.to_string(), "https://hydra.ipxo.com/oauth2/token");
+    assert_eq!(credential.token_target, "/oauth2/token");
+    assert_eq!(credential.grant_type.as_deref(), Some("client_credentials"));
+    assert_eq!((credential.client_auth, credential.body), (ClientAuth::Post, TokenBody::Form));
+    assert_eq!((credential.id_param.as_str(), credential.secret_param.as_str()), ("client_id", "client_secret"));
+    assert_eq!((credential.token_field.as_str(), credential.expires_field.as_str()), ("/access_token", "/expires_in"));
+    assert_eq!((credential.expiry, credential.warm, credential.share), (Expiry::Fixed, Warm::OnUse, true));
+    assert_eq!((credential.default_ttl, credential.timeout), (Duration::from_secs(300), Duration::from_secs(10)));
+    let route = &config.routes[0];
+    assert_eq!(
+        (route.prefix.as_str(), route.upstream.to_string().as_str()),
+        ("/ipxo", "https://apigw.ipxo.com/billing")
+    );
+    assert_eq!(route.token.scopes, ["billing"]);
+    assert_eq!(
+        (&route.callers, route.mode, route.host),
+        (&RouteCallers::Known, PolicyMode::Enforce, HostPolicy::Upstream)
+    );
+    assert_eq!((route.inject.name.as_str(), route.inject.prefix.as_str()), ("authorization", "Bearer "));
+    assert_eq!((route.connect_timeout, route.response_timeout), (Duration::from_secs(5), Duration::from_secs(60)));
+    assert_eq!((route.body_idle_timeout, route.max_body), (Duration::from_secs(60), None));
+    assert_eq!((route.replay_buffer, route.max_in_flight), (64 * 1024, 1000));
+    assert_eq!((route.retry_on.as_slice(), route.allow_empty_segments), (&[401][..], false));
+}
+
+#[test]
+fn every_built_key_is_taken_over() {
+    let text = r#"
+[server]
+listen = ["127.0.0.1:${PORT}", "[::1]:9000"]
+workers = 3
+allowed_hosts = ["Proxy.Corp", "other:81"]
+allowed_origins = ["HTTPS://App.Corp:443"]
+max_header_bytes = 16384
+[admin]
+listen = false
+[tokens]
+store = "memory"
+[log]
+format = "json"
+access = "off"
+audit = "off"
+[telemetry]
+
+[credentials.x]
+client_id = "a-${ID}"
+client_secret = { env = "SECRET" }
+grant = "client_credentials"
+grant_type = ""
+token_url = "http://127.0.0.1:1/t/?v=1"
+client_auth = "basic_raw"
+body = "json"
+method = "POST"
+scopes = ["a", "b"]
+scope_separator = ","
+audience = "aud"
+resource = ["urn:r"]
+params = { account_id = "7", pin = { env = "SECRET" } }
+headers = { "X-Tenant" = "t" }
+id_param = "i"
+secret_param = "s"
+token_field = ""
+expires_field = "/data/ttl"
+expires_unit = "ms"
+default_ttl = "1h30m"
+expiry = "sliding"
+warm = "always"
+share = false
+local_address = "127.0.0.1"
+ip_family = "v4"
+timeout = "3s"
+
+[callers.erp]
+api_key = { env = "KEY" }
+routes = ["/"]
+allow = ["GET /**"]
+[callers.net]
+cidr = ["10.1.0.0/16", "fd00::/8", "10.2.3.4"]
+
+[[routes]]
+prefix = "/"
+upstream = "http://Internal.corp/base/"
+insecure_http = true
+credential = "x"
+scopes = []
+audience = "mine"
+allow = ["GET,POST /v1/*/x*/**"]
+deny = ["* /admin"]
+callers = ["erp"]
+mode = "report"
+inject = "X-Token: t={token};"
+set_headers = { "x-api-key" = "{client_id}" }
+remove_headers = ["Cookie"]
+host = "preserve"
+connect_timeout = "1s"
+response_timeout = "2m"
+body_idle_timeout = "90s"
+max_body = "1MiB"
+replay_buffer = 0
+retry_on = [401, 498]
+max_in_flight = 5
+http = "h1"
+allow_empty_segments = true
+"#;
+    let (config, warnings) = good(text);
+    assert_eq!(warnings, Vec::<String>::new());
+    assert_eq!(config.server.listen.len(), 2);
+    assert_eq!(config.server.listen[0].port(), 9000);
+    assert_eq!(config.server.allowed_hosts, ["proxy.corp", "other:81"]);
+    assert_eq!(config.server.allowed_origins, ["https://app.corp"]);
+    let c = &config.credentials[0];
+    assert_eq!((c.client_id.as_str(), &c.grant_type), ("a-my-client", &None));
+    assert_eq!((c.token_target.as_str(), c.token_url.base_path.as_str()), ("/t/?v=1", "/t"));
+    assert_eq!((c.client_auth, c.scope_separator.as_str()), (ClientAuth::BasicRaw, ","));
+    assert!(matches!(&c.params[0], (name, Param::Plain(v)) if name == "account_id" && v == "7"));
+    assert!(matches!(&c.params[1], (name, Param::Secret(SecretSource::Given { .. })) if name == "pin"));
+    assert_eq!(c.headers[0].0, "x-tenant");
+    assert_eq!((c.net.ip_family, c.net.local_address), (IpFamily::V4, Some("127.0.0.1".parse().unwrap())));
+    assert!(matches!(config.callers[0].identity, CallerIdentity::ApiKey(hash) if hash[0] != hash[1]));
+    let CallerIdentity::Cidr(ranges) = &config.callers[1].identity else { panic!("a range") };
+    assert_eq!(ranges[2], ("10.2.3.4".parse().unwrap(), 32));
+    let r = &config.routes[0];
+    assert_eq!((r.prefix.as_str(), r.upstream.to_string().as_str()), ("", "http://internal.corp/base"));
+    assert!(r.upstream.insecure && r.upstream.scheme == Scheme::Http);
+    assert_eq!(
+        (r.token.scopes.len(), r.token.audience.as_deref(), r.token.resource.as_slice()),
+        (0, Some("mine"), &["urn:r".to_owned()][..])
+    );
+    assert_eq!(r.allow[0].methods, ["GET", "POST"]);
+    assert_eq!(r.allow[0].segments[3], GlobSegment::AnyDepth);
+    assert_eq!(r.callers, RouteCallers::Named(vec!["erp".to_owned()]));
+    assert_eq!((r.inject.prefix.as_str(), r.inject.suffix.as_str()), ("t=", ";"));
+    assert_eq!(r.set_headers, [("x-api-key".to_owned(), "a-my-client".to_owned())]);
+    assert_eq!((r.max_body, r.replay_buffer, r.retry_on.as_slice()), (Some(1 << 20), 0, &[401, 498][..]));
+}
+
+/// A file with one route to every API of every profile.
+fn all_profiles() -> String {
+    let mut text = String::new();
+    for name in profile::names() {
+        let profile = profile::find(name).unwrap();
+        text += &format!(
+            "[credentials.{name}]\nprovider = \"{name}\"\nclient_id = \"i\"\nclient_secret.env = \"SECRET\"\n"
+        );
+        text.extend(profile.starter.iter().map(|(k, v)| format!("{k} = {v}\n")));
+        let route =
+            |api: &str| format!("[[routes]]\nprefix = \"/{name}/{api}\"\napi = \"{api}\"\ncredential = \"{name}\"\n");
+        text.extend(profile.apis.iter().map(|a| route(&a.name)));
+    }
+    text
+}
+
+#[test]
+fn every_api_of_every_profile_resolves_into_a_route() {
+    for name in profile::names() {
+        let (profile, notes) = profile::read(name, None).unwrap();
+        assert!(notes.is_empty(), "{name}: {notes:?}");
+        assert!(!profile.title.is_empty() && !profile.docs.is_empty() && !profile.notes.is_empty(), "{name}");
+        assert!(!profile.apis.is_empty() && profile.apis.iter().all(|a| !a.about.is_empty()), "{name}");
+    }
+    let (config, warnings) = good(&all_profiles());
+    assert_eq!(warnings, Vec::<String>::new());
+    let route = |prefix: &str| config.routes.iter().find(|r| r.prefix == prefix).unwrap();
+    let wants = |prefix: &str| (route(prefix).token.scopes.join(" "), route(prefix).token.audience.clone());
+    for api in ["billing", "ecommerce", "credits", "nethub-data", "nethub-analytics", "dns"] {
+        let prefix = format!("/ipxo/{api}");
+        assert_eq!(wants(&prefix), (api.to_owned(), None));
+        assert_eq!(route(&prefix).upstream.to_string(), format!("https://apigw.ipxo.com/{api}"));
+    }
+    let audience = |api: &str| wants(&format!("/pax8/{api}")).1.unwrap();
+    for (api, expected) in [
+        ("v1", "https://api.pax8.com"),
+        ("quotes", "https://api.pax8.com"),
+        ("webhooks", "https://api.pax8.com"),
+        ("provisioning", "api://provisioning"),
+        ("usage", "api://usage"),
+    ] {
+        assert_eq!(audience(api), expected);
+    }
+    assert_eq!(route("/digital-realty/ix-api").upstream.to_string(), "https://api.interxion.com/ixapi/v2");
+    let mythic = &route("/mythic-beasts/dns").token.credential;
+    assert_eq!((mythic.client_auth, mythic.expiry, mythic.share), (ClientAuth::Basic, Expiry::Sliding, false));
+    let ix = &route("/ix-api/de-cix").token.credential;
+    assert_eq!((ix.id_param.as_str(), ix.secret_param.as_str(), &ix.grant_type), ("api_key", "api_secret", &None));
+}
+
+#[test]
+fn a_token_endpoint_below_an_upstream_is_forbidden_there() {
+    let (config, _) = good(&all_profiles());
+    let forbidden = |prefix: &str| &config.routes.iter().find(|r| r.prefix == prefix).unwrap().forbidden_paths;
+    assert_eq!(forbidden("/pax8/v1"), &["/token"]);
+    assert_eq!(forbidden("/ix-api/de-cix"), &["/auth/token"]);
+    assert!(forbidden("/pax8/usage").is_empty());
+    let text = format!(
+        "{BASE}[[routes]]\nprefix = \"/all\"\nupstream = \"https://HYDRA.ipxo.com:443/oauth2\"\ncredential = \"acme\""
+    );
+    assert_eq!(good(&text).0.routes[1].forbidden_paths, ["/token"]);
+}
+
+#[test]
+fn an_explicit_upstream_overrides_only_the_upstream_of_an_api() {
+    let text = BASE.replace("api = ", "upstream = \"http://127.0.0.1:9/ipxo\"\napi = ");
+    let (config, _) = good(&text);
+    assert_eq!(config.routes[0].upstream.to_string(), "http://127.0.0.1:9/ipxo");
+    assert_eq!(config.routes[0].token.scopes, ["billing"]);
+}
+
+#[test]
+fn an_environment_chooses_the_urls_of_a_profile() {
+    let credential =
+        "[credentials.d]\nprovider = \"digital-realty\"\nclient_id = \"i\"\nclient_secret.env = \"SECRET\"\n";
+    let route = "[[routes]]\nprefix = \"/ix\"\napi = \"ix-api\"\ncredential = \"d\"\n";
+    let url = |text: &str| good(text).0.routes[0].token.credential.token_url.to_string();
+    let production = format!("{credential}environment = \"production\"\n{route}");
+    assert_eq!(url(&production), "https://login.digitalrealty.com/connect/token");
+    let acceptance = format!(
+        "{credential}environment = \"acceptance\"\ntoken_url = \"https://login.acc.example/connect/token\"\n{route}upstream = \"https://acc.example/ixapi/v2\"\n"
+    );
+    assert_eq!(url(&acceptance), "https://login.acc.example/connect/token");
+    assert_eq!(good(&acceptance).0.routes[0].upstream.host, "acc.example");
+}
+
+#[test]
+fn a_reachable_listener_is_fine_as_soon_as_callers_identify_themselves() {
+    let text = format!("[server]\nlisten = \"0.0.0.0:8080\"\n[callers.erp]\napi_key = {{ env = \"KEY\" }}\n{BASE}");
+    assert_eq!(good(&text).0.callers.len(), 1);
+}
+
+#[test]
+fn what_nothing_uses_earns_a_warning() {
+    let text = format!(
+        "[credentials.idle]\nprovider = \"ipxo\"\nclient_id = \"i\"\nclient_secret.env = \"SECRET\"\n\
+         [callers.erp]\napi_key = {{ env = \"SHORT\" }}\nroutes = [\"/ipxo/deep\", \"/other\"]\n{BASE}"
+    );
+    assert_eq!(
+        good(&text).1,
+        [
+            "1:14 no route uses credential `idle`",
+            "6:11 `api_key` in [callers.erp] is shorter than 16 characters (make one: openssl rand -hex 32)",
+            "7:25 no route lies at or around `/other`",
+        ]
+    );
+}
+
+#[test]
+fn the_example_file_passes_as_soon_as_its_variables_are_set() {
+    let example = include_str!("../../../proxy.toml");
+    let any = |name: &str| Some(format!("not-a-secret-{name}"));
+    let (config, warnings) = parse(example, &any).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(warnings, []);
+    let providers: Vec<_> = config.credentials.iter().filter_map(|c| c.provider.as_deref()).collect();
+    assert_eq!(providers, ["ipxo", "digital-realty", "pax8", "mythic-beasts"]);
+}
