@@ -9,7 +9,7 @@ fn bad_route(text: &str) -> Vec<String> {
 #[test]
 fn the_server_section_is_checked_value_by_value() {
     let found = bad_with(
-        r##"[server]
+        r#"[server]
 listen = 8080
 workers = 2000
 header_timeout = "0s"
@@ -19,16 +19,16 @@ max_header_bytes = "none"
 drain_timeout = "5 minutes"
 allowed_hosts = ["http://x", "a b"]
 allowed_origins = ["null", "https://a.com/"]
-"##,
+"#,
     );
     let expected = [
         "2:10 `listen` in [server] must be a string, not an integer",
         "3:11 `workers` must be a whole number from 0 to 1024",
-        r##"4:18 `header_timeout` must be from "10ms" to "1h""##,
-        r##"5:16 `idle_timeout` in [server] must be a duration in quotes (a number with its unit: "500ms", "10s", "5m", "1h30m")"##,
+        r#"4:18 `header_timeout` must be from "10ms" to "1h""#,
+        r#"5:16 `idle_timeout` in [server] must be a duration in quotes (a number with its unit: "500ms", "10s", "5m", "1h30m")"#,
         "6:19 `max_connections` in [server] must be a whole number, not a string",
-        r##"7:1 `max_header_bytes` can't be "none""##,
-        r##"8:17 `drain_timeout`: `5 minutes` is not a duration (a number with its unit: "500ms", "10s", "5m", "1h30m")"##,
+        r#"7:1 `max_header_bytes` can't be "none""#,
+        r#"8:17 `drain_timeout`: `5 minutes` is not a duration (a number with its unit: "500ms", "10s", "5m", "1h30m")"#,
         "9:18 an entry of `allowed_hosts` is a name or name:port, without scheme and path",
         "9:30 an entry of `allowed_hosts` has a host that is not a legal DNS name or address",
         "10:20 an entry of `allowed_origins` is not a URL (start it with https://)",
@@ -40,7 +40,7 @@ allowed_origins = ["null", "https://a.com/"]
 #[test]
 fn an_address_to_listen_on_is_an_ip_address_and_a_port() {
     let found = bad_with(
-        r##"[server]
+        r#"[server]
 listen = [
   "localhost:8080",
   ":9090",
@@ -50,13 +50,13 @@ listen = [
   "127.0.0.1:8080",
   5,
 ]
-"##,
+"#,
     );
     let expected = [
-        r##"3:3 `listen`: `localhost:8080` is not an address and port (an IP address and a port: "127.0.0.1:8080" or "[::1]:8080")"##,
-        r##"4:3 `listen`: `:9090` is not an address and port (for this machine only write "127.0.0.1:9090", for all hosts "0.0.0.0:9090")"##,
-        r##"5:3 `listen = "unix:/run/x.sock"` in [server] is not built yet in this version"##,
-        r##"6:3 `listen = "systemd"` in [server] is not built yet in this version"##,
+        r#"3:3 `listen`: `localhost:8080` is not an address and port (an IP address and a port: "127.0.0.1:8080" or "[::1]:8080")"#,
+        r#"4:3 `listen`: `:9090` is not an address and port (for this machine only write "127.0.0.1:9090", for all hosts "0.0.0.0:9090")"#,
+        r#"5:3 `listen = "unix:/run/x.sock"` in [server] is not built yet in this version"#,
+        r#"6:3 `listen = "systemd"` in [server] is not built yet in this version"#,
         "8:3 `listen` names 127.0.0.1:8080 twice",
         "9:3 every entry of `listen` must be a string, not an integer",
     ];
@@ -66,9 +66,9 @@ listen = [
 #[test]
 fn tls_listeners_are_not_built_yet() {
     let found = bad_with(
-        r##"[server]
+        r#"[server]
 listen = [{ address = "0.0.0.0:1", tls = {} }]
-"##,
+"#,
     );
     let expected = ["2:11 a table in `listen` (TLS) in [server] is not built yet in this version"];
     assert_eq!(found, expected);
@@ -77,9 +77,9 @@ listen = [{ address = "0.0.0.0:1", tls = {} }]
 #[test]
 fn nowhere_to_listen_is_a_problem() {
     let found = bad_with(
-        r##"[server]
+        r#"[server]
 listen = []
-"##,
+"#,
     );
     let expected = ["2:10 `listen` in [server] is empty: there must be an address to listen on"];
     assert_eq!(found, expected);
@@ -88,19 +88,19 @@ listen = []
 #[test]
 fn an_address_that_other_hosts_reach_needs_callers_who_identify_themselves() {
     let found = bad_with(
-        r##"[server]
+        r#"[server]
 listen = "0.0.0.0:8080"
-"##,
+"#,
     );
     let expected = [
-        r##"2:10 other hosts can reach this address, and no caller has to identify itself (listen on 127.0.0.1, or define [callers.NAME] with api_key = { env = "NAME" })"##,
+        r#"2:10 other hosts can reach this address, and no caller has to identify itself (listen on 127.0.0.1, or define [callers.NAME] with api_key = { env = "NAME" })"#,
     ];
     assert_eq!(found, expected);
 }
 
 #[test]
 fn anyone_on_an_address_that_other_hosts_reach_is_refused() {
-    let found = bad(r##"[server]
+    let found = bad(r#"[server]
 listen = ["127.0.0.1:1", "[::]:8080"]
 [callers.erp]
 api_key = { env = "KEY" }
@@ -113,9 +113,9 @@ prefix = "/a"
 api = "dns"
 credential = "acme"
 callers = ["*"]
-"##);
+"#);
     let expected = [
-        r##"13:12 callers = ["*"] lets anyone in, and other hosts can reach the address (name the callers, or listen on 127.0.0.1)"##,
+        r#"13:12 callers = ["*"] lets anyone in, and other hosts can reach the address (name the callers, or listen on 127.0.0.1)"#,
     ];
     assert_eq!(found, expected);
 }
@@ -123,7 +123,7 @@ callers = ["*"]
 #[test]
 fn what_is_still_to_come_is_refused_by_name() {
     let found = bad_with(
-        r##"[admin]
+        r#"[admin]
 listen = "127.0.0.1:8081"
 [tokens]
 store = { file = "x" }
@@ -134,15 +134,15 @@ access = "stdout"
 audit = "stderr"
 [telemetry]
 otlp = "http://127.0.0.1:4317"
-"##,
+"#,
     );
     let expected = [
         "2:10 an admin address in [admin] is not built yet in this version",
         "4:9 `store = { file = … }` in [tokens] is not built yet in this version",
         "5:1 `seal_key` in [tokens] is not built yet in this version",
-        r##"7:10 `format` in [log] can't be `xml` (use one of "text", "json")"##,
-        r##"8:10 `access` (other than "off") in [log] is not built yet in this version"##,
-        r##"9:9 `audit` (other than "off") in [log] is not built yet in this version"##,
+        r#"7:10 `format` in [log] can't be `xml` (use one of "text", "json")"#,
+        r#"8:10 `access` (other than "off") in [log] is not built yet in this version"#,
+        r#"9:9 `audit` (other than "off") in [log] is not built yet in this version"#,
         "11:1 `otlp` in [telemetry] is not built yet in this version",
     ];
     assert_eq!(found, expected);
@@ -151,10 +151,10 @@ otlp = "http://127.0.0.1:4317"
 #[test]
 fn an_unknown_section_is_a_typo() {
     let found = bad_with(
-        r##"[sevrer]
+        r#"[sevrer]
 listen = 1
 [admni]
-"##,
+"#,
     );
     let expected = [
         "1:2 unknown key `sevrer` in the file (did you mean `server`?)",
@@ -165,11 +165,11 @@ listen = 1
 
 #[test]
 fn sections_of_the_wrong_type_are_told() {
-    let found = bad(r##"credentials = 1
+    let found = bad(r#"credentials = 1
 routes = 2
 callers = 3
 server = "x"
-"##);
+"#);
     let expected = [
         "1:15 `credentials` in the file must be tables, not an integer",
         "2:10 `routes` must be a list of tables (start each with a line [[routes]])",
@@ -181,9 +181,9 @@ server = "x"
 
 #[test]
 fn a_credential_without_its_name_is_told() {
-    let found = bad(r##"[credentials]
+    let found = bad(r#"[credentials]
 client_id = "x"
-"##);
+"#);
     let expected = [
         "2:1 `client_id` in [credentials] must be a table ([credentials] holds tables, one for each name: [credentials.NAME])",
     ];
@@ -192,7 +192,7 @@ client_id = "x"
 
 #[test]
 fn a_credential_has_every_problem_told_at_once() {
-    let found = bad(r##"[credentials.acme]
+    let found = bad(r#"[credentials.acme]
 client_id = "${NOPE}"
 client_secret = "hunter2"
 token_url = "http://example.com/token"
@@ -201,15 +201,15 @@ body = "query"
 method = "GET"
 grant = "password"
 issuer = "https://x"
-"##);
+"#);
     let expected = [
         "2:13 environment variable NOPE is not set (set it, or give a default: `${NOPE:-…}`)",
-        r##"3:17 `client_secret` in [credentials.acme] is a plain value: secrets don't belong in this file (say where the secret is: client_secret = { env = "ACME_CLIENT_SECRET" }, { file = "…" } or { command = ["…"] })"##,
+        r#"3:17 `client_secret` in [credentials.acme] is a plain value: secrets don't belong in this file (say where the secret is: client_secret = { env = "ACME_CLIENT_SECRET" }, { file = "…" } or { command = ["…"] })"#,
         "4:13 `token_url` would send the client secret over plain http (use https://; http:// is only possible to this machine itself)",
-        r##"5:15 `client_auth` in [credentials.acme] can't be `bsic` (did you mean "basic"?)"##,
-        r##"6:8 `body = "query"` in [credentials.acme] is not built yet in this version"##,
-        r##"7:10 `method = "GET"` in [credentials.acme] is not built yet in this version"##,
-        r##"8:9 `grant = "password"` in [credentials.acme] is not built yet in this version"##,
+        r#"5:15 `client_auth` in [credentials.acme] can't be `bsic` (did you mean "basic"?)"#,
+        r#"6:8 `body = "query"` in [credentials.acme] is not built yet in this version"#,
+        r#"7:10 `method = "GET"` in [credentials.acme] is not built yet in this version"#,
+        r#"8:9 `grant = "password"` in [credentials.acme] is not built yet in this version"#,
         "9:1 `issuer` in [credentials.acme] is not built yet in this version",
     ];
     assert_eq!(found, expected);
@@ -217,20 +217,20 @@ issuer = "https://x"
 
 #[test]
 fn a_plain_secret_that_names_a_variable_gets_that_variable_in_its_hint() {
-    let found = bad(r##"[credentials.acme]
+    let found = bad(r#"[credentials.acme]
 provider = "ipxo"
 client_id = "a"
 client_secret = "${ACME}"
-"##);
+"#);
     let expected = [
-        r##"4:17 `client_secret` in [credentials.acme] is a plain value: secrets don't belong in this file (say where the secret is: client_secret = { env = "ACME" }, { file = "…" } or { command = ["…"] })"##,
+        r#"4:17 `client_secret` in [credentials.acme] is a plain value: secrets don't belong in this file (say where the secret is: client_secret = { env = "ACME" }, { file = "…" } or { command = ["…"] })"#,
     ];
     assert_eq!(found, expected);
 }
 
 #[test]
 fn the_values_of_a_credential_are_checked_one_by_one() {
-    let found = bad(r##"[credentials.acme]
+    let found = bad(r#"[credentials.acme]
 client_id = 5
 client_secret = { env = "A", file = "b" }
 token_url = "https://a@b/token"
@@ -242,32 +242,32 @@ local_address = "eth0"
 ip_family = "4"
 ca_file = "/does/not/exist.pem"
 timeout = "10"
-"##);
+"#);
     let expected = [
         "2:13 `client_id` in [credentials.acme] must be a string, not an integer",
         "3:17 `client_secret` in [credentials.acme] needs exactly one source (one of env, file, command)",
         "4:13 `token_url` holds a user name or password (credentials belong into [credentials.NAME])",
-        r##"5:10 `scopes` in [credentials.acme] must be a list of strings, not a string (write `scopes = ["…"]`)"##,
-        r##"6:15 `token_field` must be a JSON pointer (it starts with a slash: "/data/token")"##,
-        r##"7:10 `expiry` in [credentials.acme] can't be `slidng` (did you mean "sliding"?)"##,
-        r##"8:15 `default_ttl` must be from "1s" to "366d""##,
+        r#"5:10 `scopes` in [credentials.acme] must be a list of strings, not a string (write `scopes = ["…"]`)"#,
+        r#"6:15 `token_field` must be a JSON pointer (it starts with a slash: "/data/token")"#,
+        r#"7:10 `expiry` in [credentials.acme] can't be `slidng` (did you mean "sliding"?)"#,
+        r#"8:15 `default_ttl` must be from "1s" to "366d""#,
         "9:17 `local_address` must be an IP address of this host, without a port",
-        r##"10:13 `ip_family` in [credentials.acme] can't be `4` (did you mean "v4"?)"##,
+        r#"10:13 `ip_family` in [credentials.acme] can't be `4` (did you mean "v4"?)"#,
         "11:11 `ca_file` can't be read: I/O error: No such file or directory (os error 2)",
-        r##"12:11 `timeout`: `10` is not a duration (a number with its unit: "500ms", "10s", "5m", "1h30m")"##,
+        r#"12:11 `timeout`: `10` is not a duration (a number with its unit: "500ms", "10s", "5m", "1h30m")"#,
     ];
     assert_eq!(found, expected);
 }
 
 #[test]
 fn parameters_and_headers_that_the_token_request_sets_itself_are_refused() {
-    let found = bad(r##"[credentials.acme]
+    let found = bad(r#"[credentials.acme]
 client_id = "a"
 client_secret = [{ env = "A" }]
 token_url = "example.com/token"
 params = { scope = "a", client_id = "b", grant_type = "c", n = 5 }
 headers = { "Content-Type" = "x", "Host" = "y", "a b" = "z", "X-A" = "1", "x-a" = "2" }
-"##);
+"#);
     let expected = [
         "3:17 a list of secrets for `client_secret` in [credentials.acme] is not built yet in this version",
         "4:13 `token_url` is not a URL (start it with https://)",
@@ -285,7 +285,7 @@ headers = { "Content-Type" = "x", "Host" = "y", "a b" = "z", "X-A" = "1", "x-a" 
 
 #[test]
 fn each_way_to_miss_a_secret_has_its_own_words() {
-    let found = bad(r##"[credentials.a]
+    let found = bad(r#"[credentials.a]
 client_id = "a"
 token_url = "https://e.com/t"
 client_secret = { keyring = "x" }
@@ -324,7 +324,7 @@ client_secret = { env = "pasted" }
 [credentials.j]
 client_id = "a"
 token_url = "https://e.com/t"
-"##);
+"#);
     let expected = [
         "4:19 `keyring` in `client_secret` is not built yet in this version",
         "8:19 unknown key `envv` in `client_secret` (did you mean `env`?)",
@@ -333,28 +333,28 @@ token_url = "https://e.com/t"
         "20:17 `client_secret` in [credentials.e]: file /does/not/exist can't be read: No such file or directory (os error 2)",
         "24:17 `client_secret` in [credentials.f]: environment variable EMPTY is empty",
         "28:29 `command` of `client_secret` must be a program and its arguments (a list of strings, or one string that is split at spaces; no shell)",
-        r##"32:25 `env` of `client_secret` must be the name of an environment variable (the name alone, without `$`: { env = "NAME" })"##,
+        r#"32:25 `env` of `client_secret` must be the name of an environment variable (the name alone, without `$`: { env = "NAME" })"#,
         "36:17 `client_secret` in [credentials.i]: the environment variable named here is not set (set it in the environment of cupbearer)",
-        r##"37:14 [credentials.j] has no `client_secret` (client_secret = { env = "NAME" }, { file = "…" } or { command = ["…"] })"##,
+        r#"37:14 [credentials.j] has no `client_secret` (client_secret = { env = "NAME" }, { file = "…" } or { command = ["…"] })"#,
     ];
     assert_eq!(found, expected);
 }
 
 #[test]
 fn no_secret_is_sent_and_one_is_given() {
-    let found = bad(r##"[credentials.a]
+    let found = bad(r#"[credentials.a]
 client_id = "a"
 token_url = "https://e.com/t"
 client_auth = "none"
 client_secret = { env = "SECRET" }
-"##);
-    let expected = [r##"5:1 [credentials.a] has a `client_secret`, but client_auth = "none" sends none"##];
+"#);
+    let expected = [r#"5:1 [credentials.a] has a `client_secret`, but client_auth = "none" sends none"#];
     assert_eq!(found, expected);
 }
 
 #[test]
 fn providers_and_environments_are_looked_up() {
-    let found = bad(r##"[credentials.a]
+    let found = bad(r#"[credentials.a]
 provider = "ixpo"
 client_id = "a"
 client_secret = { env = "SECRET" }
@@ -381,14 +381,14 @@ client_secret = { env = "SECRET" }
 prefix = "/a"
 credential = "d"
 api = "ix-api"
-"##);
+"#);
     let expected = [
         "2:12 no provider is called `ixpo` (did you mean `ipxo`?)",
-        r##"5:14 [credentials.b] has no `token_url` (token_url = "https://…": your exchange's BASE/auth/token, for DE-CIX "https://api.de-cix.net/api/v2/auth/token")"##,
+        r#"5:14 [credentials.b] has no `token_url` (token_url = "https://…": your exchange's BASE/auth/token, for DE-CIX "https://api.de-cix.net/api/v2/auth/token")"#,
         "11:15 no environment is called `acceptanc` (did you mean `acceptance`?)",
-        r##"14:14 [credentials.d] has no `token_url` (token_url = "https://…": Digital Realty sends it by e-mail together with the client id)"##,
+        r#"14:14 [credentials.d] has no `token_url` (token_url = "https://…": Digital Realty sends it by e-mail together with the client id)"#,
         "21:15 no environment is called `test` (provider ipxo has only one environment: leave this key out)",
-        r##"27:7 the address of `ix-api` at digital-realty in the acceptance environment is not fixed (give this route upstream = "https://…": Digital Realty sends it by e-mail together with the client id)"##,
+        r#"27:7 the address of `ix-api` at digital-realty in the acceptance environment is not fixed (give this route upstream = "https://…": Digital Realty sends it by e-mail together with the client id)"#,
     ];
     assert_eq!(found, expected);
 }
@@ -396,10 +396,10 @@ api = "ix-api"
 #[test]
 fn two_equal_prefixes_are_an_error() {
     let found = bad_route(
-        r##"prefix = "/ipxo/"
+        r#"prefix = "/ipxo/"
 api = "billing"
 credential = "acme"
-"##,
+"#,
     );
     let expected = ["12:10 two routes have the prefix `/ipxo`"];
     assert_eq!(found, expected);
@@ -409,9 +409,9 @@ credential = "acme"
 fn an_empty_route_misses_all_three() {
     let found = bad_route("");
     let expected = [
-        r##"11:1 this route has no `prefix` (prefix = "/name": what callers write before the API's own path)"##,
+        r#"11:1 this route has no `prefix` (prefix = "/name": what callers write before the API's own path)"#,
         "11:1 this route has no `credential` (there is `acme`)",
-        r##"11:1 this route leads nowhere: it has neither `api` nor `upstream` (api = "NAME" of the credential's provider, or upstream = "https://…")"##,
+        r#"11:1 this route leads nowhere: it has neither `api` nor `upstream` (api = "NAME" of the credential's provider, or upstream = "https://…")"#,
     ];
     assert_eq!(found, expected);
 }
@@ -419,13 +419,13 @@ fn an_empty_route_misses_all_three() {
 #[test]
 fn names_in_a_route_are_looked_up() {
     let found = bad_route(
-        r##"prefix = "ipxo"
+        r#"prefix = "ipxo"
 api = "biling"
 credential = "acme"
-"##,
+"#,
     );
     let expected = [
-        r##"12:10 `prefix` does not start with a slash (write "/ipxo")"##,
+        r#"12:10 `prefix` does not start with a slash (write "/ipxo")"#,
         "13:7 provider ipxo has no API called `biling` (did you mean `billing`?)",
     ];
     assert_eq!(found, expected);
@@ -434,10 +434,10 @@ credential = "acme"
 #[test]
 fn a_route_to_elsewhere_is_checked_without_its_credential() {
     let found = bad_route(
-        r##"prefix = "/a/../b"
+        r#"prefix = "/a/../b"
 upstream = "http://example.com"
 credential = "acne"
-"##,
+"#,
     );
     let expected = [
         "12:10 `prefix` has a dot segment (`.` or `..`)",
@@ -450,7 +450,7 @@ credential = "acne"
 #[test]
 fn a_route_has_every_problem_told_at_once() {
     let found = bad_route(
-        r##"prefix = "/a/*"
+        r#"prefix = "/a/*"
 upstream = "https://example.com?x"
 credential = "acme"
 callers = ["erp"]
@@ -471,29 +471,29 @@ insecure_http = "yes"
 rate_limit = "1/min"
 token_endpoint = "/t"
 scope = ["x"]
-"##,
+"#,
     );
     let expected = [
         "12:10 `prefix` holds a wildcard (a prefix covers everything below it; wildcards belong into `allow` and `deny`)",
         "13:12 `upstream` has a query; only scheme, host, port and base path are possible",
         "15:12 no caller is called `erp` (define it: [callers.NAME])",
         "16:10 an entry of `allow` has a method in small letters (write GET)",
-        r##"16:20 an entry of `allow` is not METHOD and GLOB (for example "GET /v1/**" or "GET,POST /v1/*/search")"##,
-        r##"16:26 an entry of `allow` has a path that does not start with a slash (write "/x")"##,
-        r##"17:9 an entry of `deny` is not METHOD and GLOB (for example "GET /v1/**" or "GET,POST /v1/*/search")"##,
-        r##"18:8 `mode` in [[routes]] can't be `reprot` (did you mean "report"?)"##,
-        r##"19:10 `inject` must hold `{token}` exactly once (for example "Authorization: Bearer {token}")"##,
+        r#"16:20 an entry of `allow` is not METHOD and GLOB (for example "GET /v1/**" or "GET,POST /v1/*/search")"#,
+        r#"16:26 an entry of `allow` has a path that does not start with a slash (write "/x")"#,
+        r#"17:9 an entry of `deny` is not METHOD and GLOB (for example "GET /v1/**" or "GET,POST /v1/*/search")"#,
+        r#"18:8 `mode` in [[routes]] can't be `reprot` (did you mean "report"?)"#,
+        r#"19:10 `inject` must hold `{token}` exactly once (for example "Authorization: Bearer {token}")"#,
         "20:38 header `connection` in `set_headers` can't be set or removed: it belongs to the connection, not to the request",
         "20:64 the value of header `x-y` has `{token}` (the token is set by the route's `inject`)",
         "21:19 an entry of `remove_headers` can't be set or removed here",
         "21:27 an entry of `remove_headers` is not a legal header name",
-        r##"22:8 `host` in [[routes]] can't be `keep` (use one of "upstream", "preserve")"##,
-        r##"23:19 `connect_timeout` must be from "1ms" to "1h""##,
-        r##"24:12 `max_body` in [[routes]] must be a size (bytes, or a number with its unit: 1024, "64KiB", "1MiB", "10MB")"##,
+        r#"22:8 `host` in [[routes]] can't be `keep` (use one of "upstream", "preserve")"#,
+        r#"23:19 `connect_timeout` must be from "1ms" to "1h""#,
+        r#"24:12 `max_body` in [[routes]] must be a size (bytes, or a number with its unit: 1024, "64KiB", "1MiB", "10MB")"#,
         "25:17 `replay_buffer` must be from 0 to 16MiB",
         "26:13 every entry of `retry_on` must be a whole number from 400 to 599",
         "27:17 `max_in_flight` must be a whole number from 1 to 1000000",
-        r##"28:8 `http = "h2"` in [[routes]] is not built yet in this version"##,
+        r#"28:8 `http = "h2"` in [[routes]] is not built yet in this version"#,
         "29:17 `insecure_http` in [[routes]] must be `true` or `false`, not a string",
         "30:1 `rate_limit` in [[routes]] is not built yet in this version",
         "31:1 `token_endpoint` in [[routes]] is not built yet in this version",
@@ -505,16 +505,16 @@ scope = ["x"]
 #[test]
 fn empty_values_are_told() {
     let found = bad_route(
-        r##"prefix = ""
+        r#"prefix = ""
 upstream = "https://e.com"
 credential = "acme"
 callers = []
 scopes = [""]
 audience = ""
-"##,
+"#,
     );
     let expected = [
-        r##"12:10 `prefix` is empty (for everything write "/")"##,
+        r#"12:10 `prefix` is empty (for everything write "/")"#,
         "15:11 `callers` is empty: nobody could use this route (leave it out for any known caller)",
         "16:11 an entry of `scopes` is empty or holds control characters",
         "17:12 `audience` in [[routes]] is empty",
@@ -525,7 +525,7 @@ audience = ""
 #[test]
 fn callers_are_recognised_by_exactly_one_thing() {
     let found = bad_with(
-        r##"[callers.erp]
+        r#"[callers.erp]
 [callers.b]
 api_key = "abc"
 [callers.c]
@@ -545,20 +545,20 @@ routes = ["x"]
 allow = ["GET"]
 [callers."*"]
 cidr = []
-"##,
+"#,
     );
     let expected = [
-        r##"1:10 [callers.erp] has nothing to recognise it by (api_key = { env = "NAME" } or cidr = ["10.1.0.0/16"])"##,
-        r##"3:11 `api_key` in [callers.b] is a plain value: secrets don't belong in this file (say where the secret is: api_key = { env = "B_API_KEY" }, { file = "…" } or { command = ["…"] })"##,
-        r##"5:22 `sha256` in [callers.c] must be 64 hex digits (printf %s "$KEY" | sha256sum)"##,
-        r##"7:9 `cidr`: 10.0.0.1/8 has bits behind its length (write "10.0.0.0/8")"##,
-        r##"7:23 `cidr`: `x` is not an address range (for example "10.1.0.0/16", "fd00::/8" or "10.1.2.3")"##,
-        r##"7:28 `cidr`: `1.2.3.4/33` is not an address range (for example "10.1.0.0/16", "fd00::/8" or "10.1.2.3")"##,
+        r#"1:10 [callers.erp] has nothing to recognise it by (api_key = { env = "NAME" } or cidr = ["10.1.0.0/16"])"#,
+        r#"3:11 `api_key` in [callers.b] is a plain value: secrets don't belong in this file (say where the secret is: api_key = { env = "B_API_KEY" }, { file = "…" } or { command = ["…"] })"#,
+        r#"5:22 `sha256` in [callers.c] must be 64 hex digits (printf %s "$KEY" | sha256sum)"#,
+        r#"7:9 `cidr`: 10.0.0.1/8 has bits behind its length (write "10.0.0.0/8")"#,
+        r#"7:23 `cidr`: `x` is not an address range (for example "10.1.0.0/16", "fd00::/8" or "10.1.2.3")"#,
+        r#"7:28 `cidr`: `1.2.3.4/33` is not an address range (for example "10.1.0.0/16", "fd00::/8" or "10.1.2.3")"#,
         "9:1 `uid` in [callers.e] is not built yet in this version",
         "12:1 [callers.f] has both `api_key` and `cidr`: one of them",
         "15:10 callers `g` and `h` have the same API key",
-        r##"17:11 an entry of `routes` does not start with a slash (write "/x")"##,
-        r##"18:10 an entry of `allow` is not METHOD and GLOB (for example "GET /v1/**" or "GET,POST /v1/*/search")"##,
+        r#"17:11 an entry of `routes` does not start with a slash (write "/x")"#,
+        r#"18:10 an entry of `allow` is not METHOD and GLOB (for example "GET /v1/**" or "GET,POST /v1/*/search")"#,
         "19:10 the name of a caller has up to 64 letters, digits, `-`, `_` and `.`",
         "20:8 `cidr` in [callers.*] is empty: nobody would be recognised",
     ];
@@ -567,19 +567,19 @@ cidr = []
 
 #[test]
 fn syntax_errors_come_together_with_what_is_certain_beside_them() {
-    let found = bad(r##"[server]
+    let found = bad(r#"[server]
 listen = 127.0.0.1:8080
 workrs = 3
 [credentials.acme]
 client_secret = hunter2
 client_id = "a
 client_id = "b"
-"##);
+"#);
     let expected = [
-        r##"2:15 not TOML: invalid float, expected nothing (text stands in quotes: key = "value")"##,
+        r#"2:15 not TOML: invalid float, expected nothing (text stands in quotes: key = "value")"#,
         "3:1 unknown key `workrs` in [server] (did you mean `workers`?)",
-        r##"5:17 not TOML: string values must be quoted, expected literal string (text stands in quotes: key = "value")"##,
-        r##"6:15 not TOML: invalid basic string, expected `"`"##,
+        r#"5:17 not TOML: string values must be quoted, expected literal string (text stands in quotes: key = "value")"#,
+        r#"6:15 not TOML: invalid basic string, expected `"`"#,
         "7:1 not TOML: duplicate key",
     ];
     assert_eq!(found, expected);
@@ -587,12 +587,12 @@ client_id = "b"
 
 #[test]
 fn nothing_behind_an_open_bracket_is_believed() {
-    let found = bad(r##"[server]
+    let found = bad(r#"[server]
 workrs = 3
 allowed_hosts = ["a", "b"
 [credentials.acme]
 client_idd = "x"
-"##);
+"#);
     let expected = [
         "2:1 unknown key `workrs` in [server] (did you mean `workers`?)",
         "4:1 not TOML: missing comma between array elements, expected `,`",
