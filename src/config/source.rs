@@ -85,12 +85,9 @@ fn environment(inner: &Table<'_>) -> Option<SecretSource> {
 }
 
 fn file(inner: &Table<'_>) -> Option<SecretSource> {
-    let entry = inner.entry("file")?;
-    let Some(path) = entry.value.as_str().filter(|path| !path.is_empty() && !path.contains(char::is_control)) else {
-        inner.context.error(&entry.span, format!("`file` of {} must be a path", inner.name));
-        return None;
-    };
-    Some(SecretSource::File(inner.context.dir.join(path)))
+    // A path is no secret: unlike the others it may hold `${CREDENTIALS_DIRECTORY}`.
+    let path = inner.word("file")?;
+    Some(SecretSource::File(inner.context.dir.join(path.value)))
 }
 
 fn command(inner: &Table<'_>) -> Option<SecretSource> {

@@ -106,6 +106,12 @@ impl Builder<'_, '_> {
             let note = Note::error(&name.span, format!("{} has no `client_id`", self.t.name)).follows();
             self.t.context.report(note.hint("a plain string, or client_id = \"${NAME}\" from the environment"));
         }
+        if let (ClientAuth::BasicRaw, Some(id)) =
+            (client_auth, raw.client_id.as_ref().filter(|id| id.value.contains(':')))
+        {
+            let note = Note::error(&id.span, "`client_id` holds a colon, which client_auth = \"basic_raw\" can't send");
+            self.t.context.report(note.hint("\"basic\" encodes it"));
+        }
         let token_url = self.token_url(&raw);
         let net = self.net(&raw);
         let header_names = self.header_names(client_auth, raw.headers.as_ref());

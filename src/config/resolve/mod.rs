@@ -3,7 +3,7 @@
 //! 1. `server`: `[server]`, `[admin]`, `[tokens]`, `[log]`, `[telemetry]`
 //! 2. `credential`: `[credentials.*]` with their profiles
 //! 3. `caller`: `[callers.*]`
-//! 4. `route`: `[[routes]]`, which refer to both
+//! 4. `route` and `upstream`: `[[routes]]`, which refer to both
 //! 5. `access`: what only shows when all is known
 //!
 //! Every step goes on after a problem; what could not be made is `None` and its problem is in the context.
@@ -13,6 +13,7 @@ mod caller;
 mod credential;
 mod route;
 mod server;
+mod upstream;
 
 use super::{
     diagnostic::Note,

@@ -6,7 +6,7 @@ use super::{Context, Note, Table, bare, caller, credential, refused, rules};
 use crate::config::{
     diagnostic::Span,
     header,
-    model::{CredentialSpec, HostPolicy, Inject, PolicyMode, RouteCallers, RouteSpec, Scheme, TokenSpec, Upstream},
+    model::{CredentialSpec, HostPolicy, Inject, PolicyMode, RouteCallers, RouteSpec, TokenSpec},
     nearest::did_you_mean,
     profile::Api,
     raw::RawRoute,
@@ -57,9 +57,9 @@ fn shown_prefix(prefix: &str) -> &str {
     if prefix.is_empty() { "/" } else { prefix }
 }
 
-struct Resolver<'a> {
-    context: &'a Context<'a>,
-    credentials: &'a [credential::Resolved],
+pub(super) struct Resolver<'a> {
+    pub(super) context: &'a Context<'a>,
+    pub(super) credentials: &'a [credential::Resolved],
     callers: &'a [caller::Resolved],
 }
 
@@ -185,60 +185,6 @@ impl Resolver<'_> {
         found
     }
 
-    /// An explicit `upstream`, else the API's.
-    fn upstream(
-        &self,
-        raw: &RawRoute<'_>,
-        credential: Option<&credential::Resolved>,
-        api: Option<&Api>,
-    ) -> Option<Upstream> {
-        if !(raw.table.has("api") || raw.table.has("upstream")) {
-            let note = Note::error(&raw.table.place, "this route leads nowhere: it has neither `api` nor `upstream`")
-                .follows();
-            self.context.report(note.hint("api = \"NAME\" of the credential's provider, or upstream = \"https://…\""));
-            return None;
-        }
-        let at = match &raw.upstream {
-            Some(at) => at.clone(),
-            None => self.api_upstream(raw, credential?, api?)?,
-        };
-        match url::upstream(&at.value) {
-            Ok(upstream) => self.plain_text_allowed(raw, &at.span, upstream),
-            Err(reason) => {
-                refused(self.context, &at, "`upstream`", reason);
-                None
-            }
-        }
-    }
-
-    fn api_upstream(&self, raw: &RawRoute<'_>, credential: &credential::Resolved, api: &Api) -> Option<At<String>> {
-        let profile = credential.profile.as_ref()?;
-        let environment = profile.environment(credential.environment.as_deref());
-        let by_environment = environment.and_then(|e| e.upstreams.iter().find(|(name, _)| *name == api.name));
-        let span = raw.api.as_ref().map_or(&raw.table.place, |at| &at.span);
-        if let Some(url) = api.upstream.as_ref().or(by_environment.map(|(_, url)| url)) {
-            return Some(At { value: url.clone(), span: span.clone() });
-        }
-        let of = environment.map(|e| format!(" in the {} environment", e.name)).unwrap_or_default();
-        let message = format!("the address of `{}` at {}{of} is not fixed", api.name, profile.name);
-        let ask = environment.and_then(|e| e.ask.clone()).map(|ask| format!(": {ask}")).unwrap_or_default();
-        let note = Note::error(span, message).follows();
-        self.context.report(note.hint(format!("give this route upstream = \"https://…\"{ask}")));
-        None
-    }
-
-    fn plain_text_allowed(&self, raw: &RawRoute<'_>, span: &Span, mut upstream: Upstream) -> Option<Upstream> {
-        if upstream.scheme == Scheme::Http && !url::is_loopback(&upstream.host) {
-            if !raw.insecure_http {
-                let note = Note::error(span, "`upstream` would send the token over plain http to another host");
-                self.context.report(note.hint("use https://, or accept it with insecure_http = true"));
-                return None;
-            }
-            upstream.insecure = true;
-        }
-        Some(upstream)
-    }
-
     fn callers(&self, list: Option<&At<Vec<At<String>>>>) -> (RouteCallers, Option<Span>) {
         let Some(list) = list else { return (RouteCallers::Known, None) };
         if let Some(star) = list.value.iter().find(|at| at.value == "*") {
@@ -261,15 +207,6 @@ impl Resolver<'_> {
             }
         }
         (RouteCallers::Named(list.value.iter().map(|at| at.value.clone()).collect()), None)
-    }
-
-    /// The token endpoints of all credentials that the upstream covers: no caller may reach one with a token.
-    fn forbidden_paths(&self, upstream: &Upstream) -> Vec<String> {
-        let endpoints = self.credentials.iter().filter_map(|c| Some(&c.spec.as_ref()?.token_url));
-        let mut paths: Vec<String> = endpoints.filter_map(|e| covered_endpoint(upstream, e)).collect();
-        paths.sort_unstable();
-        paths.dedup();
-        paths
     }
 
     fn inject(&self, at: Option<&At<String>>, client_id: &str) -> Option<Inject> {
@@ -333,13 +270,4 @@ fn token(raw: &RawRoute<'_>, api: Option<&Api>, credential: &Arc<CredentialSpec>
         audience: audience.or_else(|| credential.audience.clone()),
         resource: resource.unwrap_or_else(|| credential.resource.clone()),
     }
-}
-
-/// The token endpoint below the upstream's base, decoded; `None` where the upstream does not cover it.
-fn covered_endpoint(upstream: &Upstream, endpoint: &Upstream) -> Option<String> {
-    let same_origin =
-        (upstream.scheme, &upstream.host, upstream.port) == (endpoint.scheme, &endpoint.host, endpoint.port);
-    let path = url::decoded(&endpoint.base_path);
-    let below = path.strip_prefix(&url::decoded(&upstream.base_path))?;
-    (same_origin && (below.is_empty() || below.starts_with('/'))).then(|| below.to_owned())
 }

@@ -163,9 +163,8 @@ fn all_profiles() -> String {
     let mut text = String::new();
     for name in profile::names() {
         let profile = profile::find(name).unwrap();
-        text += &format!(
-            "[credentials.{name}]\nprovider = \"{name}\"\nclient_id = \"i\"\nclient_secret.env = \"SECRET\"\n"
-        );
+        let head = format!("[credentials.{name}]\nprovider = \"{name}\"\n");
+        text += &(head + "client_id = \"i\"\nclient_secret.env = \"SECRET\"\n");
         text.extend(profile.starter.iter().map(|(k, v)| format!("{k} = {v}\n")));
         let route =
             |api: &str| format!("[[routes]]\nprefix = \"/{name}/{api}\"\napi = \"{api}\"\ncredential = \"{name}\"\n");

@@ -8,7 +8,7 @@ const GENERATED: &str = "q7Wc1kZ0mB93xLrT5vYd8nHs";
 
 fn shown(text: &str) -> String {
     match parse(text, &env) {
-        Ok((_, warnings)) => warnings.iter().map(|w| format!("{w}\n{}\n", w.0.to_json())).collect(),
+        Ok((_, warnings)) => warnings.iter().flat_map(|w| [w.to_string(), w.0.to_json().to_string()]).collect(),
         Err(problems) => {
             let json: String = problems.0.iter().map(|d| d.to_json().to_string()).collect();
             format!("{problems}\n{json}")

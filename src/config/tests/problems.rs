@@ -77,9 +77,9 @@ listen = [{ address = "0.0.0.0:1", tls = {} }]
 #[test]
 fn nowhere_to_listen_is_a_problem() {
     let found = bad_with(
-        r#"[server]
+        r"[server]
 listen = []
-"#,
+",
     );
     let expected = ["2:10 `listen` in [server] is empty: there must be an address to listen on"];
     assert_eq!(found, expected);
@@ -151,10 +151,10 @@ otlp = "http://127.0.0.1:4317"
 #[test]
 fn an_unknown_section_is_a_typo() {
     let found = bad_with(
-        r#"[sevrer]
+        r"[sevrer]
 listen = 1
 [admni]
-"#,
+",
     );
     let expected = [
         "1:2 unknown key `sevrer` in the file (did you mean `server`?)",
@@ -598,6 +598,15 @@ client_idd = "x"
         "4:1 not TOML: missing comma between array elements, expected `,`",
     ];
     assert_eq!(found, expected);
+}
+
+#[test]
+fn an_id_with_a_colon_is_not_sent_raw() {
+    let text = BASE.replace("\"my-client\"", "\"a:b\"\nclient_auth = \"basic_raw\"");
+    assert_eq!(
+        bad(&text),
+        ["4:13 `client_id` holds a colon, which client_auth = \"basic_raw\" can't send (\"basic\" encodes it)"]
+    );
 }
 
 #[test]

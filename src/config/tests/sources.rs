@@ -46,6 +46,16 @@ fn a_secret_file_is_found_beside_the_configuration_and_read_without_its_newline(
 }
 
 #[test]
+fn the_path_of_a_secret_file_may_hold_variables() {
+    let dir = Dir::new("variable");
+    dir.file("acme.secret", "not-a-secret");
+    let path = dir.0.display().to_string();
+    let text = BASE.replace("{ env = \"SECRET\" }", "{ file = \"${DIR}/acme.secret\" }");
+    let (config, _) = parse(&text, &|name| (name == "DIR").then(|| path.clone())).unwrap_or_else(|p| panic!("{p}"));
+    assert_eq!(config.credentials[0].client_secret, Some(SecretSource::File(dir.0.join("acme.secret"))));
+}
+
+#[test]
 fn a_file_that_is_not_there_or_not_text_is_a_problem_of_its_own() {
     let dir = Dir::new("none");
     let Problems(list) = load(&dir.0.join("proxy.toml")).unwrap_err();
@@ -86,7 +96,7 @@ fn a_secret_with_control_characters_or_none_at_all_is_refused() {
         (b"a\0b", "holds control characters"),
         (b"\r\n", "is empty"),
         (b"\xff\xfe", "is not text"),
-        (&[b'x'; 70_000], "is longer than any secret"),
+        (&vec![b'x'; 70_000], "is longer than any secret"),
     ] {
         let path = dir.0.join("secret");
         fs::write(&path, bytes).unwrap();
