@@ -164,7 +164,7 @@ async fn mythic_beasts_takes_basic_alone() {
     let granted = send(&at, path, &[FORM, &mythic_basic()], grant).await;
     let answer = granted.json();
     assert_eq!((&answer["expires_in"], &answer["token_type"]), (&json!(300), &json!("bearer")));
-    assert_eq!(granted.header("keep-alive"), "timeout=5, max=99");
+    assert_eq!(granted.header("keep-alive"), "timeout=5, max=100");
     let in_body = format!("{grant}&client_id={MYTHIC_KEY_ID}&client_secret={MYTHIC_SECRET}");
     let refused = send(&at, path, &[FORM], in_body.clone()).await;
     assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
