@@ -123,7 +123,7 @@ pub const EXAMPLES: [Example; 14] = [
     ),
     example(
         "What the API received: the token is only a fingerprint",
-        "-s",
+        "-sg",
         "/ipxo/billing/echo?filter[status]=paid",
         200,
     ),
@@ -211,6 +211,8 @@ mod tests {
         for example in &EXAMPLES {
             let line = example.command("http://127.0.0.1:8080");
             assert!(line.starts_with("curl -s") && !line.contains('\n'), "{line}");
+            // curl takes brackets for a range of URLs unless -g says otherwise.
+            assert!(!line.contains('[') || line.starts_with("curl -sg "), "{line}");
             let routed = ROUTES.iter().any(|(prefix, ..)| example.path.starts_with(prefix));
             assert_eq!(routed, example.status != 404, "{line}");
         }
