@@ -106,7 +106,7 @@ pub fn run() -> ExitCode {
         None => serve::run(&serve::ServeArgs::default(), global),
         Some(Command::Serve(args)) => serve::run(&args, global),
         Some(Command::Demo(args)) => demo::run(&args, global),
-        Some(Command::Sandbox(args)) => sandbox::run(&args, global),
+        Some(Command::Sandbox(args)) => sandbox::run(&args),
         Some(Command::Check(args)) => check::run(&args, global),
         Some(Command::Explain(args)) => explain::run(&args, global),
         Some(Command::Init(args)) => init::run(&args),

@@ -1,7 +1,6 @@
 //! One connection: hyper serves it until a play takes the bare socket, or it has idled for too long.
 
 use std::{
-    future::Future,
     net::IpAddr,
     pin::Pin,
     sync::{
@@ -172,10 +171,4 @@ impl HttpBody for Tracked {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
-}
-
-/// Keeps the compiler honest about what is spawned.
-#[allow(dead_code, reason = "a check at compile time")]
-fn assert_send(stream: TcpStream, peer: IpAddr, shared: Arc<Shared>) -> impl Future<Output = ()> + Send {
-    serve(stream, peer, shared)
 }

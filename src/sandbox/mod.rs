@@ -14,6 +14,7 @@ mod api;
 mod connection;
 mod content;
 mod control;
+mod demo;
 mod digest;
 mod fault;
 mod head;
@@ -31,6 +32,7 @@ mod tokens;
 #[cfg(test)]
 mod tests;
 
+pub use demo::{EXAMPLES, Example};
 pub use digest::fingerprint;
 pub use fault::{FaultSpec, GRAMMAR, SpecError};
 pub use log::{ClientLog, Log, ProviderLog, TokenLog};

@@ -132,6 +132,21 @@ pub(super) const IPXO_SCOPES: [&str; 6] = ["billing", "ecommerce", "credits", "n
 pub(super) const PAX8_AUDIENCES: [&str; 4] =
     ["https://api.pax8.com", "api://p8p.client", "api://provisioning", "api://usage"];
 
+/// For people: where the APIs are, and what their tokens need.
+pub(super) const APIS: [(&str, &str); 11] = [
+    ("/ipxo/billing/v1", "scope billing; likewise ecommerce, credits, nethub-data, nethub-analytics, dns"),
+    ("/digital-realty/ixapi/v2", "any token of Digital Realty"),
+    ("/ix-api/api/v2", "any token of IX-API"),
+    ("/pax8/v1", "audience https://api.pax8.com"),
+    ("/pax8/v2/quotes", "audience https://api.pax8.com"),
+    ("/pax8/api/v2/webhooks", "audience https://api.pax8.com"),
+    ("/pax8/v2/provision-requests", "audience api://provisioning"),
+    ("/pax8/v2/usage", "audience api://usage"),
+    ("/mythic/dns/v2", "any token of Mythic Beasts, from the address that asked for it"),
+    ("/mythic/beta", "the same"),
+    ("/mythic/queue", "the same"),
+];
+
 /// Reads a path (without query).
 pub(super) fn place(path: &str) -> Place<'_> {
     if let Some(rest) = path.strip_prefix("/_sandbox/") {
@@ -199,6 +214,11 @@ mod tests {
     fn a_token_endpoint_is_not_an_api_although_it_lies_below_one() {
         assert_eq!(place("/pax8/v1/token"), Place::Token(Provider::Pax8));
         assert_eq!(place("/ix-api/api/v2/auth/token"), Place::Token(Provider::IxApi));
+    }
+
+    #[test]
+    fn every_api_that_people_are_told_of_is_one() {
+        assert!(APIS.iter().all(|(path, _)| matches!(place(path), Place::Api(..))));
     }
 
     #[test]

@@ -33,11 +33,39 @@ pub(super) fn typed(status: StatusCode, media_type: &'static str, body: Body) ->
     reply
 }
 
-/// `application/json`, indented for people.
+/// `application/json`, laid out for people.
 pub(super) fn json(status: StatusCode, value: &Value) -> Reply {
-    let mut text = format!("{value:#}");
+    let mut text = String::new();
+    lay_out(value, 0, &mut text);
     text.push('\n');
     typed(status, "application/json", full(text))
+}
+
+/// Short values stand on one line, and the echo comes last: what a newcomer asked for is seen first.
+fn lay_out(value: &Value, depth: usize, out: &mut String) {
+    let indent = "  ".repeat(depth + 1);
+    let flat = value.to_string();
+    let (open, close, items): (_, _, Vec<(String, &Value)>) = match value {
+        Value::Array(items) if depth == 0 || flat.len() > 110 => {
+            ('[', ']', items.iter().map(|item| (String::new(), item)).collect())
+        }
+        Value::Object(members) if depth == 0 || flat.len() > 110 => {
+            let (echo, own): (Vec<_>, Vec<_>) = members.iter().partition(|(name, _)| *name == "_echo");
+            let named = |(name, value): (&String, _)| (format!("{}: ", Value::from(name.as_str())), value);
+            ('{', '}', own.into_iter().chain(echo).map(named).collect())
+        }
+        _ => return out.push_str(&flat),
+    };
+    out.push(open);
+    for (at, (name, item)) in items.iter().enumerate() {
+        out.push_str(if at == 0 { "\n" } else { ",\n" });
+        out.push_str(&indent);
+        out.push_str(name);
+        lay_out(item, depth + 1, out);
+    }
+    out.push('\n');
+    out.push_str(&indent[2..]);
+    out.push(close);
 }
 
 /// `text/plain`
@@ -107,4 +135,27 @@ pub(super) fn drip(bytes: Bytes, interval: Duration) -> Body {
         let at = usize::try_from(n).ok().filter(|at| *at < bytes.len())?;
         Some(bytes.slice(at..=at))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn laid_out_json_is_the_same_json_with_the_echo_last() {
+        let long = "x".repeat(200);
+        for value in [
+            json!({ "_echo": { "a": [1, 2], "b": long, "c\"d": {} }, "data": [], "z": null }),
+            json!([]),
+            json!([[long, long], { "e": [] }]),
+            json!("text"),
+        ] {
+            let mut text = String::new();
+            lay_out(&value, 0, &mut text);
+            assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value, "{text}");
+            assert!(text.find("_echo").is_none_or(|echo| text.find("\"z\"").unwrap() < echo), "{text}");
+        }
+    }
 }

@@ -17,7 +17,7 @@ use super::{
     fault::{FaultSpec, SpecError, Table},
     head::Head,
     log::{Book, Log},
-    options::Options,
+    options::{Client, Options},
     provider::Provider,
     queue::Queue,
     tokens::Tokens,
@@ -133,10 +133,19 @@ impl Sandbox {
         format!("{}{}", self.shared.base_url, provider.api_path(api))
     }
 
+    /// The clients that it knows.
+    pub fn clients(&self) -> &[Client] {
+        &self.shared.options.clients
+    }
+
+    /// URLs of its APIs, and what a token for each needs.
+    pub fn apis(&self) -> impl Iterator<Item = (String, &'static str)> {
+        super::provider::APIS.iter().map(|(path, needs)| (format!("{}{path}", self.shared.base_url), *needs))
+    }
+
     /// The secret of a client that it knows.
     pub fn secret(&self, provider: Provider, client_id: &str) -> Option<&str> {
-        let clients = &self.shared.options.clients;
-        clients.iter().find(|c| c.provider == provider && c.id == client_id).map(|c| c.secret.as_str())
+        self.clients().iter().find(|c| c.provider == provider && c.id == client_id).map(|c| c.secret.as_str())
     }
 
     /// Orders a fault, see [`super::GRAMMAR`].

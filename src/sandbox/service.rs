@@ -220,7 +220,7 @@ fn big(content: &Content) -> Reply {
 
 /// Apache's keep-alive: told in the answer, and really kept to.
 fn keep_alive(conn: &Conn, reply: Reply) -> Reply {
-    const MAX_REQUESTS: u64 = 100;
+    const MAX_REQUESTS: u64 = 101;
     let limit = conn.shared.options.mythic_keep_alive;
     conn.limit_idle(limit);
     let left = MAX_REQUESTS.saturating_sub(conn.requests.load(Ordering::Relaxed));

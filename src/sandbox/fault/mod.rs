@@ -50,6 +50,12 @@ pub(super) struct Fault {
 }
 
 impl Fault {
+    /// Whether it changes how tokens are given out.
+    fn is_about_tokens(&self) -> bool {
+        let told = self.ttl.is_some() || self.expires.is_some() || self.token_type.is_some();
+        told || self.nested || self.form || self.shared || self.lock.is_some()
+    }
+
     /// Lays another fault over this one: what it says wins.
     pub(super) fn lay_over(&mut self, top: &Self) {
         fn over<T: Clone>(below: &mut Option<T>, top: Option<&T>) {

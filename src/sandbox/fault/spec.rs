@@ -95,7 +95,11 @@ fn parse(spec: &str) -> Result<FaultSpec, String> {
     if order.fault == Fault::default() && !order.revoke {
         return Err("it orders nothing".to_owned());
     }
-    Ok(order)
+    match order.side {
+        Some(Side::Api) if order.fault.is_about_tokens() => Err("the api gives out no tokens: say idp".to_owned()),
+        Some(Side::Idp) if order.fault.reject => Err("the idp takes no tokens: say api".to_owned()),
+        _ => Ok(order),
+    }
 }
 
 fn add(order: &mut FaultSpec, name: &str, value: Option<&str>) -> Result<(), String> {
@@ -244,6 +248,8 @@ mod tests {
             ("ipxo.idp=expires:never", "no way to tell"),
             ("ipxo.idp=times:3", "orders nothing"),
             ("ipxo.idp=", "no such fault"),
+            ("ipxo.api=ttl:3", "say idp"),
+            ("ipxo.idp=reject", "say api"),
         ] {
             let error = spec.parse::<FaultSpec>().unwrap_err();
             assert!(error.reason().contains(why), "{spec}: {}", error.reason());
