@@ -5,5 +5,6 @@
 //! * `properties`: single-flight and its kin under arbitrary events;
 //! * `live`: the engine against a small provider over real sockets.
 
+mod cases;
 mod live;
 mod support;

@@ -258,3 +258,26 @@ impl Write for Writer {
         Ok(())
     }
 }
+
+/// `250ms`, `1.5s`, `2m`, `1h`, `1h30m`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text} is no duration");
+    let mut total = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
+        let (value, unit) = rest.split_at(digits);
+        let end = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
+        let (unit, after) = unit.split_at(end);
+        let millis = match unit {
+            "ms" => 1.0,
+            "s" => 1000.0,
+            "m" => 60_000.0,
+            "h" => 3_600_000.0,
+            _ => return Err(bad()),
+        };
+        total += value.parse::<f64>().map_err(|_| bad())? * millis;
+        rest = after;
+    }
+    Ok(Duration::from_micros((total * 1000.0).round() as u64))
+}
