@@ -206,8 +206,8 @@ impl World {
                 self.fail(Severity::Transient, FailureKind::Unavailable, Some(duration(after)?))?;
             }
             ["the", "secret", "changes"] => self.event(Event::SecretChanged, false),
-            ["the", "wall", "clock", "jumps", by] => self.jump(by)?,
-            ["the", "machine", "sleeps", by] => self.jump(by)?, // the monotonic clock sleeps too
+            // Of a sleeping machine the monotonic clock sleeps too.
+            ["the", "wall", "clock", "jumps", by] | ["the", "machine", "sleeps", by] => self.jump(by)?,
             _ => return Err(format!("nobody knows what \"{when}\" means")),
         }
         Ok(())

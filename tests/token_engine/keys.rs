@@ -25,12 +25,16 @@ fn net(spec: &mut TokenSpec) -> &mut NetSpec {
     Arc::make_mut(&mut credential_of(spec).net)
 }
 
+fn other() -> String {
+    "other".to_owned()
+}
+
 const CHANGES: &[Change] = &[
     ("scheme", |s| credential_of(s).token_url.scheme = Scheme::Https),
-    ("host", |s| credential_of(s).token_url.host = "other".to_owned()),
+    ("host", |s| credential_of(s).token_url.host = other()),
     ("port", |s| credential_of(s).token_url.port = 2),
-    ("path", |s| credential_of(s).token_target = "/other".to_owned()),
-    ("client_id", |s| credential_of(s).client_id = "other".to_owned()),
+    ("path", |s| credential_of(s).token_target = other()),
+    ("client_id", |s| credential_of(s).client_id = other()),
     ("no secret", |s| credential_of(s).client_secret = None),
     ("secret file", |s| credential_of(s).client_secret = Some(SecretSource::File(PathBuf::from("other")))),
     ("secret env", |s| credential_of(s).client_secret = Some(SecretSource::Env("other".to_owned()))),
@@ -44,11 +48,11 @@ const CHANGES: &[Change] = &[
     ("no grant_type", |s| credential_of(s).grant_type = None),
     ("empty grant_type", |s| credential_of(s).grant_type = Some(String::new())),
     ("body", |s| credential_of(s).body = TokenBody::Json),
-    ("id_param", |s| credential_of(s).id_param = "other".to_owned()),
-    ("secret_param", |s| credential_of(s).secret_param = "other".to_owned()),
+    ("id_param", |s| credential_of(s).id_param = other()),
+    ("secret_param", |s| credential_of(s).secret_param = other()),
     ("scopes", |s| s.scopes = vec!["a b".to_owned()]),
     ("more scopes", |s| s.scopes = vec!["a".to_owned(), "b".to_owned()]),
-    ("scope_separator", |s| credential_of(s).scope_separator = ",".to_owned()),
+    ("scope_separator", |s| credential_of(s).scope_separator = other()),
     ("audience", |s| s.audience = Some("a".to_owned())),
     ("empty audience", |s| s.audience = Some(String::new())),
     ("resource", |s| s.resource = vec!["a".to_owned()]),
@@ -57,8 +61,8 @@ const CHANGES: &[Change] = &[
         credential_of(s).params = vec![("a".to_owned(), Param::Secret(SecretSource::Env("b".to_owned())))];
     }),
     ("headers", |s| credential_of(s).headers = vec![("a".to_owned(), Param::Plain("b".to_owned()))]),
-    ("token_field", |s| credential_of(s).token_field = "/other".to_owned()),
-    ("expires_field", |s| credential_of(s).expires_field = "/other".to_owned()),
+    ("token_field", |s| credential_of(s).token_field = other()),
+    ("expires_field", |s| credential_of(s).expires_field = other()),
     ("expires_unit", |s| credential_of(s).expires_unit = ExpiresUnit::Millis),
     ("default_ttl", |s| credential_of(s).default_ttl = Duration::from_secs(1)),
     ("expiry", |s| credential_of(s).expiry = Expiry::Sliding),

@@ -326,15 +326,15 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         let (value, unit) = rest.split_at(digits);
         let end = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
         let (unit, after) = unit.split_at(end);
-        let millis = match unit {
-            "ms" => 1.0,
-            "s" => 1000.0,
-            "m" => 60_000.0,
-            "h" => 3_600_000.0,
+        let seconds = match unit {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
             _ => return Err(bad()),
         };
-        total += value.parse::<f64>().map_err(|_| bad())? * millis;
+        total += value.parse::<f64>().map_err(|_| bad())? * seconds;
         rest = after;
     }
-    Ok(Duration::from_micros((total * 1000.0).round() as u64))
+    Duration::try_from_secs_f64(total).map_err(|_| bad())
 }
