@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use zeroize::Zeroizing;
 
 use crate::config::{
     model::{CredentialSpec, Param},
@@ -42,6 +44,8 @@ pub struct Material {
     pub headers: Vec<(String, Secret)>,
     /// Which of all these came from secret sources.
     secrets: Vec<Secret>,
+    /// Id and secret as `Authorization: Basic` carries them, for [`Self::is_quoted_in`].
+    basic: Option<Secret>,
 }
 
 impl Material {
@@ -58,7 +62,11 @@ impl Material {
         };
         let params = read_all(&credential.params, "params", &mut secrets).await?;
         let headers = read_all(&credential.headers, "headers", &mut secrets).await?;
-        Ok(Self { client_secret, params, headers, secrets })
+        let basic = client_secret.as_ref().map(|secret| {
+            let pair = Zeroizing::new(format!("{}:{}", credential.client_id, secret.expose()));
+            Secret::new(STANDARD.encode(pair.as_bytes()))
+        });
+        Ok(Self { client_secret, params, headers, secrets, basic })
     }
 
     /// Tells one version of the secrets from the next; lives in memory only.
@@ -75,7 +83,7 @@ impl Material {
 
     /// Whether `text` quotes a secret of ours, or a good part of one: then it must not be shown.
     pub fn is_quoted_in(&self, text: &str) -> bool {
-        self.secrets.iter().any(|secret| quotes(text, secret.expose()))
+        self.secrets.iter().chain(&self.basic).any(|secret| quotes(text, secret.expose()))
     }
 }
 

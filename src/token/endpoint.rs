@@ -74,7 +74,7 @@ pub async fn call(
 async fn exchange(stream: Stream, target: &str, request: TokenRequest) -> Result<Answer, CallError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let TokenRequest { method, headers, body } = request;
-    let mut message = Request::new(Full::new(Bytes::copy_from_slice(&body)));
+    let mut message = Request::new(Full::new(Bytes::from_owner(body)));
     *message.method_mut() = method;
     *message.uri_mut() = target.parse().map_err(|_| CallError::Body("token_url has an illegal path".to_owned()))?;
     *message.headers_mut() = headers;

@@ -2,7 +2,6 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::credential::Material;
@@ -10,6 +9,9 @@ use crate::config::model::{ClientAuth, CredentialSpec, TokenBody, TokenSpec};
 
 /// Always sent.
 pub const USER_AGENT: &str = concat!("cupbearer/", env!("CARGO_PKG_VERSION"));
+
+/// Room for a body, so that it seldom grows, which would leave copies of a secret behind.
+const ROOM: usize = 2048;
 
 /// A token request, ready to be sent to `token_target`.
 #[derive(Clone)]
@@ -110,7 +112,7 @@ impl<'a> Params<'a> {
     }
 
     fn into_form(self) -> Zeroizing<Vec<u8>> {
-        let mut form = Zeroizing::new(String::with_capacity(512));
+        let mut form = Zeroizing::new(String::with_capacity(ROOM));
         for (name, values) in &self.0 {
             for value in values {
                 if !form.is_empty() {
@@ -126,26 +128,41 @@ impl<'a> Params<'a> {
 
     /// One flat object; several values of one name become an array.
     fn into_json(self) -> Zeroizing<Vec<u8>> {
-        let text = |value: &Text<'_>| Value::String(value.clone().into_owned());
-        let members: Map<String, Value> = self
-            .0
-            .iter()
-            .map(|(name, values)| {
-                let value = match &values[..] {
-                    [one] => text(one),
-                    several => Value::Array(several.iter().map(text).collect()),
-                };
-                ((*name).to_owned(), value)
-            })
-            .collect();
-        Zeroizing::new(Value::Object(members).to_string().into_bytes())
+        let mut json = Zeroizing::new(Vec::with_capacity(ROOM));
+        for (name, values) in &self.0 {
+            let first = json.is_empty();
+            json.push(if first { b'{' } else { b',' });
+            json_string(name, &mut json);
+            json.push(b':');
+            match &values[..] {
+                [one] => json_string(one, &mut json),
+                several => {
+                    for (position, value) in several.iter().enumerate() {
+                        json.push(if position == 0 { b'[' } else { b',' });
+                        json_string(value, &mut json);
+                    }
+                    json.push(b']');
+                }
+            }
+        }
+        if json.is_empty() {
+            json.push(b'{');
+        }
+        json.push(b'}');
+        json
     }
+}
+
+/// Appends a JSON string.
+fn json_string(text: &str, json: &mut Vec<u8>) {
+    // Into memory and from a string: nothing can fail.
+    let _ = serde_json::to_writer(json, text);
 }
 
 /// `Authorization: Basic …`, if that is the method.
 fn basic(credential: &CredentialSpec, material: &Material) -> Option<Zeroizing<String>> {
     let secret = material.client_secret.as_ref().map_or("", |secret| secret.expose());
-    let mut pair = Zeroizing::new(String::with_capacity(256));
+    let mut pair = Zeroizing::new(String::with_capacity(ROOM));
     match credential.client_auth {
         ClientAuth::Basic => {
             form_encode(&credential.client_id, &mut pair);

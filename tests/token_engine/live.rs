@@ -1,14 +1,24 @@
 //! The engine against a small provider over real sockets.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
-use cupbearer::token::{
-    Engine, Reader,
-    bearer::{Decision, FailureKind, Now, Rejection, Unavailable},
+use cupbearer::{
+    config::{
+        model::{ClientAuth, Param, Warm},
+        secret::SecretSource,
+    },
+    token::{
+        Engine, Key, Reader,
+        bearer::{Decision, FailureKind, MAX_WAITERS, Now, Rejection, Unavailable},
+        pace::Pace,
+    },
 };
 use tokio::task::JoinSet;
 
-use crate::support::{Provider, Reply, credential, need, quick, token_json};
+use crate::support::{Provider, Reply, credential, given, log, need, quick, secret_file, token_json};
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(4)
@@ -94,4 +104,249 @@ async fn a_hundred_parallel_rejections_cost_one_token_request() {
         assert_eq!(result.unwrap(), ("t2".to_owned(), 2));
     }
     assert_eq!(provider.count(), 2);
+}
+
+fn failure(result: Result<String, Unavailable>) -> (FailureKind, String) {
+    match result {
+        Err(Unavailable::Failed(failure)) => (failure.kind, failure.message),
+        other => panic!("{other:?} is no cached failure"),
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_is_down_at_start_is_found_again_by_itself() {
+    let provider = Provider::start([Reply::Hang]).await;
+    let address = provider.address;
+    provider.stop().await;
+    let mut always = credential(address.port());
+    always.warm = Warm::Always;
+    let engine = Engine::with_pace(quick());
+    let reader = engine.reader(&need(always)).unwrap();
+    let (kind, message) = failure(token(&reader).await);
+    assert_eq!(kind, FailureKind::Unavailable);
+    assert!(
+        message.contains(&format!("127.0.0.1:{} gave no token for the credential \"acme\"", address.port())),
+        "{message}"
+    );
+    let _provider = Provider::start_at(address, [Reply::token("t1", 3600)]).await;
+    eventually("a token", || carried(&reader).is_some()).await;
+}
+
+#[tokio::test]
+async fn a_provider_that_is_down_costs_nobody_else_anything() {
+    let (down, up) = (Provider::start([Reply::Hang]).await, Provider::start([Reply::token("t1", 3600)]).await);
+    let engine = Engine::with_pace(quick());
+    let hanging = engine.reader(&need(credential(down.port()))).unwrap();
+    let working = engine.reader(&need(credential(up.port()))).unwrap();
+    let waiting = tokio::spawn(async move { token(&hanging).await });
+    eventually("the hanging request", || down.count() == 1).await;
+    assert_eq!(token(&working).await.unwrap(), "t1");
+    waiting.abort();
+}
+
+#[tokio::test]
+async fn a_hanging_provider_is_a_timeout_after_the_credentials_own_time() {
+    let provider = Provider::start([Reply::Hang]).await;
+    let mut spec = credential(provider.port());
+    spec.timeout = Duration::from_millis(60);
+    let engine = Engine::with_pace(quick());
+    let (kind, message) = failure(token(&engine.reader(&need(spec)).unwrap()).await);
+    assert_eq!(kind, FailureKind::Timeout);
+    assert!(message.ends_with("no complete answer within 60ms"), "{message}");
+}
+
+#[tokio::test]
+async fn a_provider_that_drips_its_answer_is_a_timeout_too() {
+    let provider = Provider::start([Reply::Drip]).await;
+    let mut spec = credential(provider.port());
+    spec.timeout = Duration::from_millis(100);
+    let engine = Engine::with_pace(quick());
+    let (kind, _) = failure(token(&engine.reader(&need(spec)).unwrap()).await);
+    assert_eq!(kind, FailureKind::Timeout);
+}
+
+#[tokio::test]
+async fn an_answer_beyond_a_mebibyte_is_not_read() {
+    let body = format!(r#"{{"access_token":"t1","pad":"{}"}}"#, "x".repeat(1024 * 1024));
+    let provider = Provider::start([Reply::json(200, &body)]).await;
+    let engine = Engine::with_pace(quick());
+    let (kind, message) = failure(token(&engine.reader(&need(credential(provider.port()))).unwrap()).await);
+    assert_eq!(kind, FailureKind::Unavailable);
+    assert!(message.ends_with("its answer is larger than 1 MiB"), "{message}");
+}
+
+#[tokio::test]
+async fn what_is_no_answer_is_tried_again_until_a_token_comes() {
+    let html = Reply::Answer { status: 200, headers: Vec::new(), body: "<html>".to_owned() };
+    let replies = [html, Reply::json(200, ""), Reply::CutOff, Reply::NoHttp, Reply::token("t1", 3600)];
+    let provider = Provider::start(replies).await;
+    let mut always = credential(provider.port());
+    always.warm = Warm::Always;
+    let engine = Engine::with_pace(quick());
+    let reader = engine.reader(&need(always)).unwrap();
+    eventually("a token", || carried(&reader).is_some()).await;
+    let status = &engine.status()[0];
+    assert_eq!((status.state, status.succeeded, status.failed), ("fresh", 1, 4));
+    assert!(!status.failing && status.last_error.is_some());
+}
+
+#[tokio::test]
+async fn retry_after_keeps_everybody_away() {
+    let limited = Reply::Answer { status: 429, headers: vec![("retry-after", "1".to_owned())], body: String::new() };
+    let provider = Provider::start([limited, Reply::token("t1", 3600)]).await;
+    let engine = Engine::with_pace(quick());
+    let reader = engine.reader(&need(credential(provider.port()))).unwrap();
+    let asked = Instant::now();
+    for _ in 0..100 {
+        failure(token(&reader).await);
+    }
+    assert_eq!(provider.count(), 1);
+    eventually("the token, by itself", || carried(&reader).is_some()).await;
+    assert!(asked.elapsed() >= Duration::from_secs(1));
+    assert_eq!(provider.count(), 2);
+}
+
+#[tokio::test]
+async fn a_refused_secret_is_cached_until_its_file_changes() {
+    let provider = Provider::start([Reply::json(401, r#"{"error":"invalid_client"}"#)]).await;
+    let path = secret_file("not-a-secret-old");
+    let mut spec = credential(provider.port());
+    spec.client_secret = Some(SecretSource::File(path.clone()));
+    let engine = Engine::with_pace(Pace { permanent: (Duration::from_secs(300), Duration::from_secs(300)), ..quick() });
+    let reader = engine.reader(&need(spec)).unwrap();
+    for _ in 0..20 {
+        let (kind, message) = failure(token(&reader).await);
+        assert_eq!(kind, FailureKind::Refused);
+        assert!(
+            message.contains("refused the credential \"acme\": invalid_client (HTTP 401). Check client_id"),
+            "{message}"
+        );
+    }
+    assert_eq!(provider.count(), 1);
+    provider.turn_to([Reply::token("t1", 3600)]);
+    std::fs::write(path, "not-a-secret-new").unwrap();
+    eventually("the token, by itself", || carried(&reader).is_some()).await;
+    assert!(provider.requests()[1].contains("client_secret=not-a-secret-new"));
+}
+
+#[tokio::test]
+async fn a_secret_that_appears_later_is_found() {
+    let provider = Provider::start([Reply::token("t1", 3600)]).await;
+    let path = secret_file("not-a-secret");
+    std::fs::remove_file(&path).unwrap();
+    let mut spec = credential(provider.port());
+    spec.client_secret = Some(SecretSource::File(path.clone()));
+    let engine = Engine::with_pace(quick());
+    let reader = engine.reader(&need(spec)).unwrap();
+    let (kind, message) = failure(token(&reader).await);
+    assert_eq!(kind, FailureKind::Secret);
+    assert!(message.contains("client_secret cannot be read"), "{message}");
+    assert_eq!(provider.count(), 0);
+    std::fs::write(path, "not-a-secret").unwrap();
+    eventually("the token, by itself", || carried(&reader).is_some()).await;
+}
+
+#[tokio::test]
+async fn a_token_in_use_is_replaced_before_it_ends_and_no_request_ever_waits() {
+    let provider = Provider::start([Reply::token("t1", 1), Reply::token("t2", 3600)]).await;
+    let engine = Engine::with_pace(quick());
+    let reader = engine.reader(&need(credential(provider.port()))).unwrap();
+    assert_eq!(token(&reader).await.unwrap(), "t1");
+    let mut seen = Vec::new();
+    eventually("the second token", || {
+        let glance = reader.glance();
+        let Decision::Use(bearer) = glance.decide(Now::read()) else { panic!("a request would wait") };
+        reader.used(bearer.generation, Instant::now());
+        seen.push(bearer.generation);
+        bearer.generation == 2
+    })
+    .await;
+    assert!(seen.len() > 100 && provider.count() == 2);
+}
+
+#[tokio::test]
+async fn equal_needs_share_one_token_and_a_reload_keeps_it() {
+    let provider = Provider::start([Reply::token("t1", 3600), Reply::token("t2", 3600)]).await;
+    let engine = Engine::with_pace(quick());
+    let (one, mut other) = (credential(provider.port()), credential(provider.port()));
+    other.name = "acme-again".to_owned();
+    let (one, other) = (need(one), need(other));
+    assert_eq!(token(&engine.reader(&one).unwrap()).await.unwrap(), "t1");
+    assert_eq!(token(&engine.reader(&other).unwrap()).await.unwrap(), "t1");
+    let names: Vec<_> = engine.status().into_iter().map(|s| (s.credential, s.fingerprint.is_some())).collect();
+    assert_eq!(names, [("acme".to_owned(), true), ("acme-again".to_owned(), true)]);
+    engine.retain(&HashSet::from([Key::of(&one)]));
+    assert_eq!(token(&engine.reader(&one).unwrap()).await.unwrap(), "t1");
+    assert_eq!(provider.count(), 1);
+}
+
+#[tokio::test]
+async fn a_key_that_no_configuration_names_serves_its_last_readers_and_ends() {
+    let provider = Provider::start([Reply::token("t1", 3600), Reply::token("t2", 3600)]).await;
+    let engine = Engine::with_pace(quick());
+    let spec = need(credential(provider.port()));
+    let reader = engine.reader(&spec).unwrap();
+    engine.retain(&HashSet::new());
+    assert!(engine.status().is_empty());
+    assert_eq!(token(&reader).await.unwrap(), "t1");
+    drop(reader);
+    let fresh = engine.reader(&spec).unwrap();
+    assert_eq!(token(&fresh).await.unwrap(), "t2");
+}
+
+#[tokio::test]
+async fn who_waits_when_the_engine_ends_is_told_so_and_nothing_is_left_behind() {
+    let provider = Provider::start([Reply::Hang]).await;
+    let engine = Engine::with_pace(quick());
+    let reader = engine.reader(&need(credential(provider.port()))).unwrap();
+    let waiting = tokio::spawn(async move { token(&reader).await });
+    eventually("the token request", || provider.count() == 1).await;
+    assert_eq!(provider.open_connections(), 1);
+    drop(engine);
+    assert!(matches!(waiting.await.unwrap(), Err(Unavailable::Gone)));
+    eventually("the connection's end", || provider.open_connections() == 0).await;
+}
+
+#[tokio::test]
+async fn too_many_waiters_are_turned_away() {
+    let provider = Provider::start([Reply::Hang]).await;
+    let engine = Engine::with_pace(quick());
+    let reader = engine.reader(&need(credential(provider.port()))).unwrap();
+    let mut waiting = JoinSet::new();
+    for _ in 0..MAX_WAITERS {
+        let reader = reader.clone();
+        waiting.spawn(async move { token(&reader).await });
+    }
+    eventually("the token request", || provider.count() == 1).await;
+    assert!(matches!(token(&reader).await, Err(Unavailable::Crowded)));
+    waiting.shutdown().await;
+    assert!(matches!(reader.wait(0, Instant::now()).await, Err(Unavailable::TimedOut)));
+}
+
+#[tokio::test]
+async fn neither_secret_nor_token_is_in_any_log_at_trace_level() {
+    log();
+    let refused = r#"{"error":"invalid_client","error_description":"not-a-secret-for-the-log?"}"#;
+    let provider = Provider::start([Reply::json(401, refused), Reply::token("not-a-token-for-the-log", 3600)]).await;
+    let mut spec = credential(provider.port());
+    spec.name = "logged".to_owned();
+    spec.client_auth = ClientAuth::Basic;
+    spec.client_secret = Some(given("not-a-secret-for-the-log"));
+    spec.params = vec![("key".to_owned(), Param::Secret(given("not-a-key-for-the-log")))];
+    let engine = Engine::with_pace(quick());
+    let reader = engine.reader(&need(spec)).unwrap();
+    let (_, message) = failure(token(&reader).await);
+    eventually("the next trial", || carried(&reader).is_some() || reader_asks(&reader)).await;
+    let minted = token(&reader).await.unwrap();
+    assert_eq!(minted, "not-a-token-for-the-log");
+    let shown = format!("{} {message} {reader:?} {:?}", log(), engine.status());
+    assert!(shown.contains("token fetched") && shown.contains("invalid_client"));
+    for secret in ["for-the-log", "Y2xpZW50LTE6bm90LWEtc2VjcmV0LWZvci10aGUtbG9n"] {
+        assert!(!shown.contains(secret), "{secret} was shown");
+    }
+}
+
+/// Whether the negative cache has ended, so that the next request would ask again.
+fn reader_asks(reader: &Reader) -> bool {
+    matches!(reader.glance().decide(Now::read()), Decision::Wait)
 }

@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     io::Write,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -20,14 +20,19 @@ use cupbearer::{
             ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, NetSpec, Scheme, TokenBody, TokenSpec, Upstream,
             Warm,
         },
-        secret::SecretSource,
+        secret::{Secret, SecretSource},
     },
     token::pace::Pace,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinHandle,
+};
 
 pub(crate) const SECRET: &str = "not-a-secret-8f3a";
 
@@ -37,7 +42,7 @@ pub(crate) fn credential(port: u16) -> CredentialSpec {
         name: "acme".to_owned(),
         provider: None,
         client_id: "client-1".to_owned(),
-        client_secret: Some(SecretSource::File(secret_file(SECRET))),
+        client_secret: Some(given(SECRET)),
         grant: Grant::ClientCredentials,
         grant_type: Some("client_credentials".to_owned()),
         token_url: upstream(port),
@@ -82,11 +87,16 @@ pub(crate) fn upstream(port: u16) -> Upstream {
     }
 }
 
+/// A source that needs no file.
+pub(crate) fn given(secret: &str) -> SecretSource {
+    SecretSource::Given { name: "GIVEN".to_owned(), value: Secret::new(secret.to_owned()) }
+}
+
 /// A new file with this secret in it.
 pub(crate) fn secret_file(secret: &str) -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let name = format!("cupbearer-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let path = std::env::temp_dir().join(name);
+    let name = format!("secret-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::write(&path, format!("{secret}\n")).expect("a temporary file");
     path
 }
@@ -115,7 +125,14 @@ pub(crate) enum Reply {
     },
     /// As `Answer`, but only once [`Provider::open`] was called.
     Gated(String),
+    /// Never.
     Hang,
+    /// A head, then a byte every 10 ms.
+    Drip,
+    /// Half an answer.
+    CutOff,
+    /// Something that is no HTTP.
+    NoHttp,
 }
 
 impl Reply {
@@ -144,6 +161,7 @@ struct Inner {
     replies: Mutex<VecDeque<Reply>>,
     requests: Mutex<Vec<String>>,
     gate: Semaphore,
+    open: AtomicUsize,
 }
 
 impl Provider {
@@ -158,6 +176,7 @@ impl Provider {
             replies: Mutex::new(replies.into_iter().collect()),
             requests: Mutex::default(),
             gate: Semaphore::new(0),
+            open: AtomicUsize::new(0),
         });
         let task = tokio::spawn(serve(listener, Arc::clone(&inner)));
         Self { address, inner, task }
@@ -181,6 +200,16 @@ impl Provider {
         *self.inner.replies.lock().expect("unpoisoned") = replies.into_iter().collect();
     }
 
+    pub(crate) fn open_connections(&self) -> usize {
+        self.inner.open.load(Ordering::SeqCst)
+    }
+
+    /// Ends it; its port is free afterwards.
+    pub(crate) async fn stop(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+
     /// Lets one gated reply go.
     pub(crate) fn open(&self) {
         self.inner.gate.add_permits(1);
@@ -199,26 +228,54 @@ async fn serve(listener: TcpListener, inner: Arc<Inner>) {
         let Ok((tcp, _)) = listener.accept().await else { return };
         let inner = Arc::clone(&inner);
         connections.spawn(async move {
-            let service = service_fn(|request| answer(Arc::clone(&inner), request));
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tcp), service).await;
+            inner.open.fetch_add(1, Ordering::SeqCst);
+            let raw = answer_raw(&inner, tcp).await;
+            if let Some(tcp) = raw {
+                let service = service_fn(|request| answer(Arc::clone(&inner), request));
+                let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tcp), service).await;
+            }
+            inner.open.fetch_sub(1, Ordering::SeqCst);
         });
+    }
+}
+
+/// The replies that no proper server would give.
+async fn answer_raw(inner: &Inner, mut tcp: TcpStream) -> Option<TcpStream> {
+    let reply = inner.replies.lock().expect("unpoisoned").front().cloned();
+    let (first, drips): (&[u8], bool) = match reply {
+        Some(Reply::Drip) => (b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{", true),
+        Some(Reply::CutOff) => (b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{\"access_token\":\"t0\"}", false),
+        Some(Reply::NoHttp) => (b"220 mail.example ESMTP\r\n", false),
+        _ => return Some(tcp),
+    };
+    let mut request = [0; 4096];
+    let _ = tcp.read(&mut request).await;
+    inner.next();
+    let _ = tcp.write_all(first).await;
+    while drips && tcp.write_all(b" ").await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    None
+}
+
+impl Inner {
+    fn next(&self) -> Reply {
+        let mut replies = self.replies.lock().expect("unpoisoned");
+        let reply = if replies.len() > 1 { replies.pop_front() } else { replies.front().cloned() };
+        reply.expect("a reply")
     }
 }
 
 async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let body = request.into_body().collect().await.expect("a whole request").to_bytes();
     inner.requests.lock().expect("unpoisoned").push(String::from_utf8_lossy(&body).into_owned());
-    let reply = {
-        let mut replies = inner.replies.lock().expect("unpoisoned");
-        if replies.len() > 1 { replies.pop_front() } else { replies.front().cloned() }
-    };
-    let (status, headers, body) = match reply.expect("a reply") {
+    let (status, headers, body) = match inner.next() {
         Reply::Answer { status, headers, body } => (status, headers, body),
         Reply::Gated(body) => {
             inner.gate.acquire().await.expect("open").forget();
             (200, vec![("content-type", "application/json".to_owned())], body)
         }
-        Reply::Hang => std::future::pending().await,
+        Reply::Hang | Reply::Drip | Reply::CutOff | Reply::NoHttp => std::future::pending().await,
     };
     let mut response = Response::builder().status(status);
     for (name, value) in headers {
@@ -257,4 +314,27 @@ impl Write for Writer {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+/// `250ms`, `1.5s`, `2m`, `1h`, `1h30m`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text} is no duration");
+    let mut total = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
+        let (value, unit) = rest.split_at(digits);
+        let end = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
+        let (unit, after) = unit.split_at(end);
+        let seconds = match unit {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(bad()),
+        };
+        total += value.parse::<f64>().map_err(|_| bad())? * seconds;
+        rest = after;
+    }
+    Duration::try_from_secs_f64(total).map_err(|_| bad())
 }
