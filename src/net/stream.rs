@@ -2,12 +2,13 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll},
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::client::TlsStream;
@@ -19,31 +20,32 @@ pub enum Stream {
     Plain(TcpStream),
     /// TLS over TCP.
     Tls(Box<TlsStream<TcpStream>>),
+    /// A pipe in memory: a server without a socket, for measuring.
+    Memory(DuplexStream),
 }
 
 impl Stream {
-    fn tcp(&self) -> &TcpStream {
+    fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
+            Self::Plain(tcp) => Some(tcp),
+            Self::Tls(tls) => Some(tls.get_ref().0),
+            Self::Memory(_) => None,
         }
     }
 
     /// Whether an idle connection may still be used: nothing has arrived on it (an answer nobody asked
     /// for, or its end). Costs no system call while nothing has.
     pub fn is_quiet(&self) -> bool {
-        let mut byte = [0_u8; 1];
-        match self.tcp().try_io(Interest::READABLE, || peek(self.tcp(), &mut byte)) {
+        let Some(tcp) = self.tcp() else { return true };
+        match tcp.try_io(Interest::READABLE, || peek(tcp)) {
             Err(e) => e.kind() == io::ErrorKind::WouldBlock,
             Ok(_) => false,
         }
     }
 }
 
-fn peek(tcp: &TcpStream, byte: &mut [u8; 1]) -> io::Result<usize> {
-    use std::mem::MaybeUninit;
-    let mut buf = [MaybeUninit::new(byte[0])];
-    socket2::SockRef::from(tcp).peek(&mut buf)
+fn peek(tcp: &TcpStream) -> io::Result<usize> {
+    socket2::SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()])
 }
 
 impl AsyncRead for Stream {
@@ -51,6 +53,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Self::Memory(pipe) => Pin::new(pipe).poll_read(cx, buf),
         }
     }
 }
@@ -60,6 +63,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+            Self::Memory(pipe) => Pin::new(pipe).poll_write(cx, buf),
         }
     }
 
@@ -67,6 +71,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Memory(pipe) => Pin::new(pipe).poll_flush(cx),
         }
     }
 
@@ -74,6 +79,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Memory(pipe) => Pin::new(pipe).poll_shutdown(cx),
         }
     }
 }

@@ -69,7 +69,7 @@ fn skip_empty_line(caller: &mut Caller) {
 
 async fn readable(caller: &mut Caller, deadline: Instant) -> Result<(), NoHead> {
     caller.timer.set(deadline);
-    poll_fn(|cx| match caller.side.io.poll_read_ready(cx) {
+    poll_fn(|cx| match caller.side.io.poll_readable(cx) {
         Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
         Poll::Ready(Err(_)) => Poll::Ready(Err(NoHead::Ended)),
         Poll::Pending => caller.timer.poll(cx).map(|()| Err(NoHead::Ended)),

@@ -7,7 +7,7 @@ pub(super) const SMALL: usize = 16 * 1024;
 /// What a buffer grows to when a body fills the small one.
 pub(super) const LARGE: usize = 64 * 1024;
 /// How many idle buffers a core keeps.
-const KEPT: usize = 64;
+const KEPT: usize = 256;
 
 /// Bytes that have arrived and are not dealt with yet.
 #[derive(Debug, Default)]

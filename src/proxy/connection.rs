@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Instant};
 
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::io::AsyncWriteExt as _;
 
 use super::{
     admission::{self, NoHead, Permit},
@@ -12,6 +12,7 @@ use super::{
     exchange::{Broken, Caller},
     forward::{self, Next, Request},
     guard,
+    socket::Socket,
     timer::Timer,
     worker::{Core, Worker},
 };
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// Serves a connection in a task of its own on this core.
-pub(super) fn spawn(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, hosts: Rc<Hosts>) {
+pub(super) fn spawn(worker: &Rc<Worker>, stream: Socket, peer: SocketAddr, hosts: Rc<Hosts>) {
     let Some(seat) = worker.seat() else {
         // Over the limit: closing at once is the cheapest answer there is.
         drop(stream);
@@ -41,7 +42,7 @@ struct Peer {
 
 async fn serve(
     worker: Rc<Worker>,
-    stream: TcpStream,
+    stream: Socket,
     address: SocketAddr,
     hosts: Rc<Hosts>,
     idle: Rc<Cell<bool>>,
@@ -136,7 +137,7 @@ async fn request(
         Broken::Stale => ProxyError::new(Code::UpstreamProtocol, "the upstream closed the connection at once"),
         Broken::Abort(why) => {
             tracing::debug!(request_id = id, "connection dropped: {why}");
-            abort(caller);
+            caller.side.io.reset_on_close();
             return None;
         }
     };
@@ -182,10 +183,4 @@ fn body_is_here(caller: &mut Caller, head: &RequestHead) -> bool {
         }
         _ => false,
     }
-}
-
-/// Ends a connection so that an unfinished answer cannot be taken for a whole one: with a reset, because
-/// a body that ends with the connection (HTTP/1.0) has no other mark of its end.
-fn abort(caller: &Caller) {
-    let _ = socket2::SockRef::from(&caller.side.io).set_linger(Some(std::time::Duration::ZERO));
 }

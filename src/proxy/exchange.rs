@@ -10,15 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    io::{AsyncWriteExt as _, sink},
-    net::TcpStream,
-};
+use tokio::io::{AsyncWriteExt as _, sink};
 
 use super::{
     body::{Pump, PumpError, Replay, Side},
     buffer::Buffers,
     error::{Code, ProxyError},
+    socket::Socket,
     timer::Timer,
 };
 use crate::{
@@ -36,7 +34,7 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// The caller's side of a connection.
 pub(super) struct Caller {
-    pub(super) side: Side<TcpStream>,
+    pub(super) side: Side<Socket>,
     pub(super) timer: Timer,
 }
 
@@ -124,7 +122,7 @@ impl<'a> Exchange<'a> {
     /// Notices a caller that closes while it waits. Costs no system call while it is silent.
     fn poll_caller(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
         let side = &mut self.caller.side;
-        if self.uploading || !side.buf.is_empty() || side.io.poll_read_ready(cx).is_pending() {
+        if self.uploading || !side.buf.is_empty() || side.io.poll_readable(cx).is_pending() {
             return Ok(());
         }
         if side.buf.size() == 0 {

@@ -1,7 +1,10 @@
 //! 6 forward — the attempts at the upstream: one, and at most one more after a rejected token, and only
 //! where the request can be sent again without having been executed.
 
-use std::{rc::Rc, time::Instant};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use super::{
     authorize::{authorize, with_token},
@@ -64,7 +67,7 @@ pub(super) async fn forward(
         let lent = pool.connect(route, &core.snapshot.origins[route.origin], fresh).await?;
         let mut up = lent.side;
         let Some((head, generation)) = request_head(worker, route, request)? else {
-            pool.give(up.io);
+            pool.give(up.io, None);
             continue;
         };
         let pump = if let Some(pump) = &mut upload {
@@ -95,7 +98,7 @@ pub(super) async fn forward(
                 Rejection::Replaced => {
                     let reusable = put_aside(&mut exchange, &response, request).await;
                     if reusable {
-                        pool.give(up.io);
+                        pool.give(up.io, response.kept_for);
                     }
                     (above, replayed) = (generation, true);
                     continue;
@@ -109,7 +112,7 @@ pub(super) async fn forward(
         let reusable = exchange.is_sent() && response.is_reusable(request.head.method(request.bytes));
         recycle(worker, upload, &mut up);
         if reusable && up.buf.is_empty() {
-            pool.give(up.io);
+            pool.give(up.io, response.kept_for);
         }
         return Ok(next);
     }
@@ -158,6 +161,8 @@ pub(super) struct Response {
     pub(super) head: ResponseHead,
     pub(super) length: usize,
     keeps_alive: bool,
+    /// How long the upstream says that it keeps the idle connection.
+    kept_for: Option<Duration>,
 }
 
 impl Response {
@@ -176,8 +181,9 @@ async fn final_head(exchange: &mut Exchange<'_>, request: &Request<'_>) -> Resul
             return Err(super::error::ProxyError::new(super::error::Code::UpstreamProtocol, text).into());
         }
         if head.status >= 200 {
-            let keeps_alive = head.keeps_alive(&exchange.up.buf.filled()[..length]);
-            return Ok(Response { head, length, keeps_alive });
+            let bytes = &exchange.up.buf.filled()[..length];
+            let (keeps_alive, kept_for) = (head.keeps_alive(bytes), head.keep_alive_timeout(bytes));
+            return Ok(Response { head, length, keeps_alive, kept_for });
         }
         if request.head.version == Version::H11 {
             let interim = respond::interim(&head, &exchange.up.buf.filled()[..length], request.id);

@@ -9,8 +9,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{connection, worker::Worker};
-use crate::rules::origin::Hosts;
+use super::{connection, socket, worker::Worker};
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -58,13 +57,13 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 /// Accepts until the task is aborted.
 pub(super) async fn accept(worker: Rc<Worker>, socket: TcpListener, address: SocketAddr) -> io::Result<()> {
     let socket = tokio::net::TcpListener::from_std(socket)?;
-    let hosts = Rc::new(Hosts::new(address, &worker.core().snapshot.server().allowed_hosts));
+    let hosts = Rc::new(worker.core().snapshot.hosts(address));
     loop {
         match socket.accept().await {
             Ok((stream, peer)) => {
                 // Fails only on a connection that is gone already.
                 let _ = stream.set_nodelay(true);
-                connection::spawn(&worker, stream, peer, Rc::clone(&hosts));
+                connection::spawn(&worker, socket::Socket::Tcp(stream), peer, Rc::clone(&hosts));
             }
             Err(e) if is_about_one_connection(&e) => {}
             Err(e) => {

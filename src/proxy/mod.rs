@@ -22,8 +22,10 @@ mod exchange;
 mod forward;
 mod guard;
 mod respond;
+mod socket;
 mod timer;
 mod upstream;
 
 pub mod listener;
+pub mod rig;
 pub mod worker;

@@ -26,10 +26,12 @@ use crate::{
 const MAX_IDLE: usize = 256;
 /// How long one may lie idle. Upstreams commonly close after 60 s; those that close earlier are noticed.
 const IDLE_TTL: Duration = Duration::from_secs(55);
+/// Time in which a request may be on its way while the upstream closes.
+const CROSSING: Duration = Duration::from_secs(1);
 
 struct Idle {
     stream: Stream,
-    since: Instant,
+    until: Instant,
 }
 
 /// The idle connections to one origin, the most recently used on top.
@@ -49,22 +51,25 @@ impl Pool {
     fn take(&self) -> Option<Stream> {
         loop {
             let idle = self.idle.borrow_mut().pop()?;
-            if idle.since.elapsed() < IDLE_TTL && idle.stream.is_quiet() {
+            if Instant::now() < idle.until && idle.stream.is_quiet() {
                 return Some(idle.stream);
             }
         }
     }
 
-    /// Takes a connection back whose last answer was read to its end.
-    pub(super) fn give(&self, stream: Stream) {
+    /// Takes a connection back whose last answer was read to its end. `promised`: how long the upstream
+    /// said that it keeps it (`Keep-Alive: timeout=5`). It is not used up to the very end of that time,
+    /// when a request and the upstream's close could cross.
+    pub(super) fn give(&self, stream: Stream, promised: Option<Duration>) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < MAX_IDLE {
-            idle.push(Idle { stream, since: Instant::now() });
+            let safe = promised.map_or(IDLE_TTL, |p| p.saturating_sub(CROSSING).min(IDLE_TTL));
+            idle.push(Idle { stream, until: Instant::now() + safe });
         }
     }
 
     fn sweep(&self, now: Instant) {
-        self.idle.borrow_mut().retain(|c| now.duration_since(c.since) < IDLE_TTL && c.stream.is_quiet());
+        self.idle.borrow_mut().retain(|c| now < c.until && c.stream.is_quiet());
     }
 
     /// An idle connection, or a new one.

@@ -127,7 +127,7 @@ impl Core {
 }
 
 impl Worker {
-    fn new(plan: &Plan) -> Self {
+    pub(super) fn new(plan: &Plan) -> Self {
         let pools = Pools::default();
         let core = Self::core_of(plan.snapshots.snapshot(), &pools, plan.workers);
         let mut random = [0; 8];

@@ -1,5 +1,7 @@
 //! Request and response heads (RFC 9112 sections 2 to 6).
 
+use std::time::Duration;
+
 use memchr::memchr;
 
 use super::{
@@ -375,6 +377,15 @@ impl ResponseHead {
         self.fields.iter().filter(move |f| f.kind == kind).map(|f| f.value(bytes))
     }
 
+    /// How long the upstream keeps an idle connection, where it says so: `Keep-Alive: timeout=SECONDS`
+    /// (RFC 2068 section 19.7.1.1; Apache and Node.js send it).
+    pub fn keep_alive_timeout(&self, bytes: &[u8]) -> Option<Duration> {
+        let parameters = self.values(bytes, Kind::KeepAlive).flat_map(list);
+        let mut seconds =
+            parameters.filter_map(|p| std::str::from_utf8(p.strip_prefix(b"timeout=")?).ok()?.parse().ok());
+        seconds.next().map(|s: u32| Duration::from_secs(s.into()))
+    }
+
     /// Whether the upstream keeps the connection.
     pub fn keeps_alive(&self, bytes: &[u8]) -> bool {
         persistent(self.version, self.values(bytes, Kind::Connection))
@@ -530,6 +541,18 @@ mod tests {
         assert_eq!(head.framing("HEAD"), Framing::None);
         let bare = b"HTTP/1.1 200\r\n\r\n";
         assert_eq!(ResponseHead::parse(bare, Vec::new()).unwrap().framing("GET"), Framing::UntilClose);
+    }
+
+    #[test]
+    fn an_upstream_may_say_how_long_it_keeps_a_connection() {
+        let timeout = |value: &str| {
+            let text = format!("HTTP/1.1 200 OK\r\nKeep-Alive: {value}\r\n\r\n");
+            ResponseHead::parse(text.as_bytes(), Vec::new()).unwrap().keep_alive_timeout(text.as_bytes())
+        };
+        assert_eq!(timeout("timeout=5, max=100"), Some(Duration::from_secs(5)));
+        assert_eq!(timeout("max=100, timeout=75"), Some(Duration::from_secs(75)));
+        assert_eq!(timeout("timeout=-1"), None);
+        assert_eq!(timeout("max=3"), None);
     }
 
     #[test]

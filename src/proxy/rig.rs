@@ -1,0 +1,62 @@
+//! One core between two pipes in memory: the whole path of a request without a socket, so that its
+//! allocations and instructions can be counted (`benches/hot_path.rs`). Nothing else uses it.
+
+use std::rc::Rc;
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+    sync::watch,
+    task::LocalSet,
+};
+
+use super::{
+    connection,
+    socket::Socket,
+    worker::{Order, Plan, Worker},
+};
+use crate::{net::Stream, snapshot::Reader};
+
+/// Larger than any request or response that is measured, so that a pipe never waits.
+const PIPE: usize = 64 * 1024;
+
+/// A core, its caller and its upstream.
+pub struct Rig {
+    runtime: tokio::runtime::Runtime,
+    local: LocalSet,
+    caller: DuplexStream,
+    upstream: DuplexStream,
+    buffer: Vec<u8>,
+}
+
+impl Rig {
+    /// A core that serves the published snapshot; its first route's pool holds one connection.
+    pub fn new(snapshots: Reader) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let local = LocalSet::new();
+        let (caller, accepted) = duplex(PIPE);
+        let (upstream, origin) = duplex(PIPE);
+        let (_, orders) = watch::channel(Order::Run);
+        let listen = snapshots.snapshot().server().listen.first().copied();
+        let listen = listen.unwrap_or_else(|| ([127, 0, 0, 1], 80).into());
+        local.block_on(&runtime, async {
+            let worker = Rc::new(Worker::new(&Plan { index: 0, workers: 1, sockets: Vec::new(), snapshots, orders }));
+            let core = worker.core();
+            core.pool(&core.snapshot.routes[0]).give(Stream::Memory(upstream), None);
+            let hosts = Rc::new(core.snapshot.hosts(listen));
+            connection::spawn(&worker, Socket::Memory(accepted), ([127, 0, 0, 1], 9).into(), hosts);
+        });
+        Ok(Self { runtime, local, caller, upstream: origin, buffer: vec![0; PIPE] })
+    }
+
+    /// Sends one request through; returns how many bytes reached the upstream and the caller.
+    pub fn request(&mut self, request: &[u8], response: &[u8]) -> std::io::Result<(usize, usize)> {
+        let Self { runtime, local, caller, upstream, buffer } = self;
+        local.block_on(runtime, async {
+            caller.write_all(request).await?;
+            let forwarded = upstream.read(buffer).await?;
+            upstream.write_all(response).await?;
+            let answered = caller.read(buffer).await?;
+            Ok((forwarded, answered))
+        })
+    }
+}
