@@ -1,6 +1,15 @@
 //! 2 admit — a strict head within its limits and its time, and a place for it.
 
-use std::{cell::Cell, future::poll_fn, io, rc::Rc, task::Poll, time::Instant};
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    io,
+    rc::Rc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use tokio::io::AsyncWriteExt as _;
 
 use super::{
     buffer::{Buffers, SMALL},
@@ -19,6 +28,11 @@ pub(super) enum NoHead {
     /// The head is refused; the connection cannot go on.
     Refused(ProxyError),
 }
+
+/// How long a caller may go on sending after its answer.
+const LINGER: Duration = Duration::from_secs(30);
+/// ... and how long it may pause meanwhile.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// Waits for the next request and reads its head into `caller.side.buf`; returns its length.
 ///
@@ -151,23 +165,25 @@ impl Drop for Permit {
 }
 
 /// Reads and throws away what a caller still sends after its answer, so that closing does not reset the
-/// connection under the answer (RFC 9112 section 9.6). Bounded in bytes and time.
+/// connection under the answer (RFC 9112 section 9.6): many clients read only once they have sent all.
+/// Ends when the caller is done, is silent, or after a while.
 pub(super) async fn linger(caller: &mut Caller) {
-    use std::time::Duration;
-    use tokio::io::AsyncWriteExt as _;
-    const MOST: usize = 1024 * 1024;
-    const LONGEST: Duration = Duration::from_secs(2);
-    let mut left = MOST;
-    let drain = async {
-        let _: io::Result<()> = caller.side.io.shutdown().await;
-        while left > 0 {
-            let used = caller.side.buf.len();
-            caller.side.buf.consume(used);
-            match poll_fn(|cx| caller.side.poll_fill(cx)).await {
-                Ok(n) if n > 0 => left = left.saturating_sub(n),
-                _ => return,
-            }
+    let _: io::Result<()> = caller.side.io.shutdown().await;
+    let end = Instant::now() + LINGER;
+    caller.side.buf.grow(SMALL);
+    loop {
+        let used = caller.side.buf.len();
+        caller.side.buf.consume(used);
+        let silent = Instant::now() + SILENCE;
+        caller.timer.set(end.min(silent));
+        let read = poll_fn(|cx| match caller.side.poll_fill(cx) {
+            Poll::Ready(Ok(n)) => Poll::Ready(n),
+            Poll::Ready(Err(_)) => Poll::Ready(0),
+            Poll::Pending => caller.timer.poll(cx).map(|()| 0),
+        })
+        .await;
+        if read == 0 || Instant::now() > end {
+            return;
         }
-    };
-    let _ = tokio::time::timeout(LONGEST, drain).await;
+    }
 }

@@ -6,6 +6,7 @@
 use std::{
     future::poll_fn,
     io,
+    pin::pin,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -36,6 +37,42 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 pub(super) struct Caller {
     pub(super) side: Side<Socket>,
     pub(super) timer: Timer,
+}
+
+impl Caller {
+    /// Notices a caller that closes while it waits; what it sends meanwhile is kept. Costs no system call
+    /// while it is silent.
+    fn poll_gone(&mut self, cx: &mut Context<'_>, buffers: &Buffers) -> Result<(), Broken> {
+        let side = &mut self.side;
+        if !side.buf.is_empty() || side.io.poll_readable(cx).is_pending() {
+            return Ok(());
+        }
+        if side.buf.size() == 0 {
+            side.buf = buffers.small();
+        }
+        match side.poll_fill(cx) {
+            Poll::Ready(Ok(0) | Err(_)) => Err(Broken::Abort("the caller went away before the answer")),
+            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Waits for something on behalf of the caller, but not longer than the caller itself does: nothing
+    /// is sent upstream for one that is gone.
+    pub(super) async fn wait_for<T>(
+        &mut self,
+        buffers: &Buffers,
+        what: impl Future<Output = Result<T, ProxyError>>,
+    ) -> Result<T, Broken> {
+        let mut what = pin!(what);
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = what.as_mut().poll(cx) {
+                return Poll::Ready(result.map_err(Broken::Answer));
+            }
+            self.poll_gone(cx, buffers)?;
+            Poll::Pending
+        })
+        .await
+    }
 }
 
 /// Why an exchange did not come to its end.
@@ -119,19 +156,9 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
-    /// Notices a caller that closes while it waits. Costs no system call while it is silent.
+    /// Once the upload is over, nobody else watches the caller.
     fn poll_caller(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
-        let side = &mut self.caller.side;
-        if self.uploading || !side.buf.is_empty() || side.io.poll_readable(cx).is_pending() {
-            return Ok(());
-        }
-        if side.buf.size() == 0 {
-            side.buf = self.buffers.small();
-        }
-        match side.poll_fill(cx) {
-            Poll::Ready(Ok(0) | Err(_)) => Err(Broken::Abort("the caller went away before the answer")),
-            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
-        }
+        if self.uploading { Ok(()) } else { self.caller.poll_gone(cx, self.buffers) }
     }
 
     /// Sends the request and reads the head of the answer into `up.buf`; returns its length.
@@ -185,7 +212,7 @@ impl<'a> Exchange<'a> {
         ProxyError::new(Code::UpstreamTimeout, text)
     }
 
-    fn protocol(&self, what: &str) -> Broken {
+    pub(super) fn protocol(&self, what: &str) -> Broken {
         let host = &self.route.spec.upstream.authority;
         ProxyError::new(Code::UpstreamProtocol, format!("{host} broke the protocol: {what}")).into()
     }

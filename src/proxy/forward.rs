@@ -9,6 +9,7 @@ use std::{
 use super::{
     authorize::{authorize, with_token},
     body::{Pump, Replay, Side},
+    error::ProxyError,
     exchange::{Broken, Caller, Exchange, too_large},
     respond::{self, Answer},
     worker::{Core, Worker},
@@ -40,6 +41,9 @@ pub(super) enum Next {
     Close,
 }
 
+/// Interim responses to one request; no real upstream comes near.
+const MOST_INTERIM: usize = 64;
+
 /// Why a rejection by the upstream goes through to the caller.
 const STREAMED: &str = "not replayed: body already streamed";
 const FRESH: &str = "not replayed: the token is fresh";
@@ -63,8 +67,9 @@ pub(super) async fn forward(
     let mut upload: Option<Pump> = None;
     let (mut above, mut replayed, mut fresh) = (0, false, false);
     loop {
-        authorize(route, above).await?;
-        let lent = pool.connect(route, &core.snapshot.origins[route.origin], fresh).await?;
+        caller.wait_for(&worker.buffers, authorize(route, above)).await?;
+        let origin = &core.snapshot.origins[route.origin];
+        let lent = caller.wait_for(&worker.buffers, pool.connect(route, origin, fresh)).await?;
         let mut up = lent.side;
         let Some((head, generation)) = request_head(worker, route, request)? else {
             pool.give(up.io, None);
@@ -136,11 +141,7 @@ fn replay_limit(route: &Route, framing: Framing) -> usize {
 }
 
 /// Writes the upstream's request head with the token in it; `None` where the token is gone meanwhile.
-fn request_head(
-    worker: &Worker,
-    route: &Route,
-    request: &Request<'_>,
-) -> Result<Option<(Vec<u8>, u64)>, super::error::ProxyError> {
+fn request_head(worker: &Worker, route: &Route, request: &Request<'_>) -> Result<Option<(Vec<u8>, u64)>, ProxyError> {
     let mut head = worker.scratch();
     let generation = with_token(route, |token| {
         let facts = RequestFacts {
@@ -173,12 +174,11 @@ impl Response {
 
 /// Sends the request and reads heads until the final one; interim ones (1xx) are passed on.
 async fn final_head(exchange: &mut Exchange<'_>, request: &Request<'_>) -> Result<Response, Broken> {
-    loop {
+    for _ in 0..MOST_INTERIM {
         let length = exchange.head().await?;
         let head = exchange.parse(length)?;
         if head.status == 101 {
-            let text = format!("{} switched protocols without being asked", exchange.route.spec.upstream.authority);
-            return Err(super::error::ProxyError::new(super::error::Code::UpstreamProtocol, text).into());
+            return Err(exchange.protocol("it switched protocols without being asked"));
         }
         if head.status >= 200 {
             let bytes = &exchange.up.buf.filled()[..length];
@@ -191,6 +191,7 @@ async fn final_head(exchange: &mut Exchange<'_>, request: &Request<'_>) -> Resul
         }
         exchange.up.buf.consume(length);
     }
+    Err(exchange.protocol("it sends interim responses without end"))
 }
 
 /// Whether the answer means that the token is no good.
