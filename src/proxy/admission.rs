@@ -170,6 +170,7 @@ impl Drop for Permit {
 pub(super) async fn linger(caller: &mut Caller) {
     let _: io::Result<()> = caller.side.io.shutdown().await;
     let end = Instant::now() + LINGER;
+    // An empty buffer without memory would take every read for the end.
     caller.side.buf.grow(SMALL);
     loop {
         let used = caller.side.buf.len();

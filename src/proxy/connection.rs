@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     rules::{headers::is_usable_request_id, origin::Hosts},
-    wire::{Field, Framing, Kind, RequestHead},
+    wire::{Field, Framing, Kind, RequestHead, Version},
 };
 
 /// Serves a connection in a task of its own on this core.
@@ -50,7 +50,7 @@ async fn serve(
 ) {
     let core = worker.core();
     let timer = Timer::new(Instant::now() + core.snapshot.server().idle_timeout);
-    let mut caller = Caller { side: Side { io: stream, buf: Buffer::default() }, timer };
+    let mut caller = Caller { side: Side { io: stream, buf: Buffer::default() }, timer, body_begun: false };
     let peer = Peer { address, text: address.ip().to_canonical().to_string(), hosts };
     let mut fields = Vec::new();
     loop {
@@ -109,6 +109,7 @@ async fn request(
     bytes: &[u8],
     fields: &mut Vec<Field>,
 ) -> Option<Next> {
+    caller.body_begun = false;
     let head = match RequestHead::parse(bytes, std::mem::take(fields)) {
         Ok(head) => head,
         Err(e) => {
@@ -141,7 +142,9 @@ async fn request(
             return None;
         }
     };
-    let keep = head.keeps_alive(bytes) && !worker.is_draining() && body_is_here(caller, &head);
+    // An HTTP/1.0 caller would have to be told that the connection goes on; after an error it just ends.
+    let keep =
+        head.version == Version::H11 && head.keeps_alive(bytes) && !worker.is_draining() && body_is_here(caller, &head);
     let route = route.map(|at| &core.snapshot.routes[at].spec);
     let facts = ErrorFacts {
         request_id: id,
@@ -177,6 +180,8 @@ async fn judge_and_forward(
 fn body_is_here(caller: &mut Caller, head: &RequestHead) -> bool {
     match head.framing {
         framing if framing.is_empty() => true,
+        // What is in the buffer is no longer the body's beginning, and may be the next request's.
+        _ if caller.body_begun => false,
         Framing::Length(n) if n <= caller.side.buf.len() as u64 => {
             caller.side.buf.consume(usize::try_from(n).unwrap_or(usize::MAX));
             true

@@ -37,6 +37,8 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 pub(super) struct Caller {
     pub(super) side: Side<Socket>,
     pub(super) timer: Timer,
+    /// Whether some of the current request's body may have been taken out of `side`.
+    pub(super) body_begun: bool,
 }
 
 impl Caller {
@@ -120,6 +122,7 @@ impl<'a> Exchange<'a> {
         now: Instant,
     ) -> Self {
         let seen = upload.progress;
+        caller.body_begun = true;
         Self { caller, up, upload, replay, buffers, route, uploading: true, refused: None, seen, moved: now }
     }
 

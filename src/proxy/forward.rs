@@ -84,7 +84,7 @@ pub(super) async fn forward(
         };
         let sent = Instant::now();
         let mut exchange = Exchange::new(caller, &mut up, pump, &mut replay, &worker.buffers, route, sent);
-        let response = match final_head(&mut exchange, request).await {
+        let response = match final_head(&mut exchange, core, request).await {
             // Not one byte of the request left this host: a new connection is no second execution.
             Err(Broken::Stale) if lent.reused && !fresh => {
                 fresh = true;
@@ -173,7 +173,7 @@ impl Response {
 }
 
 /// Sends the request and reads heads until the final one; interim ones (1xx) are passed on.
-async fn final_head(exchange: &mut Exchange<'_>, request: &Request<'_>) -> Result<Response, Broken> {
+async fn final_head(exchange: &mut Exchange<'_>, core: &Core, request: &Request<'_>) -> Result<Response, Broken> {
     for _ in 0..MOST_INTERIM {
         let length = exchange.head().await?;
         let head = exchange.parse(length)?;
@@ -186,7 +186,7 @@ async fn final_head(exchange: &mut Exchange<'_>, request: &Request<'_>) -> Resul
             return Ok(Response { head, length, keeps_alive, kept_for });
         }
         if request.head.version == Version::H11 {
-            let interim = respond::interim(&head, &exchange.up.buf.filled()[..length], request.id);
+            let interim = respond::interim(core, request, &head, &exchange.up.buf.filled()[..length]);
             exchange.interim(&interim).await?;
         }
         exchange.up.buf.consume(length);

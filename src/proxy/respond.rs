@@ -70,30 +70,35 @@ fn head(answer: &Answer<'_>, response: &Response, bytes: &[u8], from: Framing, t
         proxy_status: proxy_status.as_bytes(),
     };
     let mut out = Vec::with_capacity(bytes.len() + 256);
-    let mappings = &answer.core.snapshot.mappings;
     let index = answer.request.route;
     write_response(&mut out, &response.head, bytes, facts, |kind, value| {
-        let replaced = match kind {
-            Kind::Location | Kind::ContentLocation => mappings.location(value, index),
-            Kind::Link => mappings.link(value, index),
-            Kind::SetCookie => Some(mappings.set_cookie(value, index)),
-            _ => None,
-        };
-        replaced.map_or(ResponseField::Keep, ResponseField::Replace)
+        behind_prefix(answer.core, index, kind, value)
     });
     out
 }
 
+/// Keeps what a field refers to behind the route's prefix.
+fn behind_prefix(core: &Core, route: usize, kind: Kind, value: &[u8]) -> ResponseField {
+    let mappings = &core.snapshot.mappings;
+    let replaced = match kind {
+        Kind::Location | Kind::ContentLocation => mappings.location(value, route),
+        Kind::Link => mappings.link(value, route),
+        Kind::SetCookie => Some(mappings.set_cookie(value, route)),
+        _ => None,
+    };
+    replaced.map_or(ResponseField::Keep, ResponseField::Replace)
+}
+
 /// The head of an interim response (1xx) for the caller.
-pub(super) fn interim(head: &ResponseHead, bytes: &[u8], request_id: &str) -> Vec<u8> {
+pub(super) fn interim(core: &Core, request: &Request<'_>, head: &ResponseHead, bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let facts = ResponseFacts {
         framing: Framing::None,
         told_length: false,
-        request_id: request_id.as_bytes(),
+        request_id: request.id.as_bytes(),
         connection: b"",
         proxy_status: b"",
     };
-    write_response(&mut out, head, bytes, facts, |_, _| ResponseField::Keep);
+    write_response(&mut out, head, bytes, facts, |kind, value| behind_prefix(core, request.route, kind, value));
     out
 }

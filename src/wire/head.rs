@@ -75,7 +75,7 @@ pub enum HeadError {
     /// A transfer coding other than `chunked`.
     #[error("the only transfer coding understood here is `chunked`")]
     UnknownEncoding,
-    /// An expectation other than `100-continue`.
+    /// An expectation other than `100-continue`, or several.
     #[error("the only expectation understood here is `100-continue`")]
     Expectation,
 }
@@ -108,6 +108,7 @@ struct Fields {
     length: Option<Span>,
     encodings: u8,
     encoding: Option<Span>,
+    expects: u8,
     expect: Option<Span>,
 }
 
@@ -147,7 +148,7 @@ impl Fields {
             Kind::TransferEncoding => {
                 (self.encodings, self.encoding) = (self.encodings.saturating_add(1), Some(field.value));
             }
-            Kind::Expect => self.expect = Some(field.value),
+            Kind::Expect => (self.expects, self.expect) = (self.expects.saturating_add(1), Some(field.value)),
             _ => {}
         }
     }
@@ -241,6 +242,7 @@ impl RequestHead {
         let framing = fields.framing(bytes, version)?.unwrap_or(Framing::None);
         let expects_continue = match fields.expect.map(|span| span.of(bytes)) {
             None => false,
+            Some(_) if fields.expects > 1 => return Err(HeadError::Expectation),
             Some(value) if value.eq_ignore_ascii_case(b"100-continue") => {
                 // An HTTP/1.0 caller does not know interim responses (RFC 9110 section 10.1.1).
                 version == Version::H11 && !framing.is_empty()
@@ -302,7 +304,9 @@ fn request_line_parts(bytes: &[u8], line: Span) -> Result<(Span, Span, Version),
         b"HTTP/1.1" => Version::H11,
         b"HTTP/1.0" => Version::H10,
         // `HTTP/` and digits is a version that we do not speak, anything else (a space in the target) no request line.
-        [b'H', b'T', b'T', b'P', b'/', d, ..] if d.is_ascii_digit() && !version.contains(&b' ') => {
+        [b'H', b'T', b'T', b'P', b'/', number @ ..]
+            if !number.is_empty() && number.iter().all(|b| b.is_ascii_digit() || *b == b'.') =>
+        {
             return Err(HeadError::Version);
         }
         _ => return Err(HeadError::RequestLine),
@@ -521,6 +525,7 @@ mod tests {
         assert!(parse(&with("Expect: 100-Continue\r\nContent-Length: 1\r\n")).unwrap().expects_continue);
         assert!(!parse(&with("Expect: 100-continue\r\n")).unwrap().expects_continue, "there is no body to wait for");
         assert_eq!(refusal(&with("Expect: a-miracle\r\n")), HeadError::Expectation);
+        assert_eq!(refusal(&with("Expect: a-miracle\r\nExpect: 100-continue\r\n")), HeadError::Expectation);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod flow;
 mod nginx;
 mod oidc;
+mod parsing;
 mod rejection;
 mod support;
 mod support_itself;

@@ -26,9 +26,16 @@ impl Ca {
 
     /// A server certificate for these names (DNS names or addresses) and its key, both PEM.
     pub(crate) fn issue(&self, names: &[&str]) -> (String, String) {
+        self.issue_until(names, 2200)
+    }
+
+    /// The same, valid until the beginning of `year` only.
+    pub(crate) fn issue_until(&self, names: &[&str], year: i32) -> (String, String) {
         let key = KeyPair::generate().expect("a key");
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let params = CertificateParams::new(names).expect("legal names");
+        let mut params = CertificateParams::new(names).expect("legal names");
+        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         (certificate.pem(), key.serialize_pem())
     }

@@ -101,6 +101,28 @@ impl Client {
         Ok(response)
     }
 
+    /// Waits for a whole answer and for the proxy to close after it.
+    pub(crate) fn last_response(&mut self) -> Response {
+        let response = self.response();
+        self.expect_close();
+        response
+    }
+
+    /// Panics if anything lies unread; looks only at what has been read from the socket.
+    pub(crate) fn expect_nothing_more(&self) {
+        assert!(self.buffer.is_empty(), "surplus bytes: {:?}", String::from_utf8_lossy(&self.buffer));
+    }
+
+    /// Closes with a reset instead of an orderly end.
+    pub(crate) fn reset(self) {
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    /// Says that nothing more will be sent.
+    pub(crate) fn end_of_sending(&self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+    }
+
     /// Waits for the proxy to close; panics if it says anything more first.
     pub(crate) fn expect_close(&mut self) {
         assert!(self.buffer.is_empty(), "surplus bytes: {:?}", String::from_utf8_lossy(&self.buffer));
@@ -219,14 +241,56 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("not JSON ({e}): {}", self.text()))
     }
 
-    /// Panics unless this is cupbearer's own error with that status and code.
+    /// Panics unless this is cupbearer's own error with that status and code, and all that such an error
+    /// has to say (RFC 9457, RFC 9209) is there and nothing else is.
     pub(crate) fn expect_problem(&self, status: u16, code: &str) -> serde_json::Value {
-        assert_eq!(self.status, status, "{}", self.text());
-        assert_eq!(self.header("content-type"), Some("application/problem+json"));
+        self.expect_problem_head(status, code);
         let problem = self.json();
         assert_eq!(problem["code"], code, "{problem}");
         assert_eq!(problem["status"], status, "{problem}");
+        assert_eq!(problem["type"], format!("urn:cupbearer:error:{code}"), "{problem}");
+        assert_eq!(problem["blame"], blame(code), "{problem}");
+        for member in ["title", "detail"] {
+            assert!(problem[member].as_str().is_some_and(|text| text.len() > 5), "no {member}: {problem}");
+        }
+        assert_eq!(problem["request_id"].as_str(), self.header("x-request-id"), "{problem}");
+        let retry_after = self.header("retry-after").map(|s| s.parse::<u64>().expect("whole seconds"));
+        assert_eq!(problem["retry_after"].as_u64(), retry_after, "{problem}");
+        let known =
+            ["type", "title", "status", "detail", "blame", "code", "route", "credential", "request_id", "retry_after"];
+        for member in problem.as_object().expect("an object").keys() {
+            assert!(known.contains(&member.as_str()), "{member} is no member of the contract: {problem}");
+        }
+        for secret in ["not-a-token", "not-a-secret"] {
+            assert!(!self.text().contains(secret), "{problem}");
+        }
         problem
+    }
+
+    /// The same for the answer to a HEAD request.
+    pub(crate) fn expect_problem_head(&self, status: u16, code: &str) {
+        assert_eq!(self.status, status, "{:?} {}", self.headers, self.text());
+        assert_eq!(self.header("content-type"), Some("application/problem+json"));
+        assert_eq!(self.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(self.header("cache-control"), Some("no-store"));
+        let proxy_status = self.header("proxy-status").expect("Proxy-Status");
+        assert!(proxy_status.starts_with("cupbearer; error="), "{proxy_status}");
+        assert!(proxy_status.ends_with(&format!("; details=\"{code}\"")), "{proxy_status}");
+        assert_eq!(status == 401, self.header("www-authenticate").is_some(), "{:?}", self.headers);
+    }
+}
+
+/// The contract's table of errors, and what was added to it.
+fn blame(code: &str) -> &'static str {
+    match code {
+        "no_route" | "bad_path" | "bad_request" | "misdirected" | "origin_refused" | "caller_unknown"
+        | "caller_denied" | "policy_denied" | "body_too_large" | "rate_limited" | "uri_too_long" | "head_too_large"
+        | "request_timeout" | "method_refused" | "unknown_coding" | "bad_version" | "bad_expectation" => "caller",
+        "overloaded" => "proxy",
+        "idp_refused" | "idp_unavailable" | "idp_timeout" => "idp",
+        "budget_exhausted" | "secret_unavailable" => "config",
+        "upstream_connect" | "upstream_tls" | "upstream_protocol" | "upstream_timeout" => "upstream",
+        other => panic!("unknown code {other}"),
     }
 }
 

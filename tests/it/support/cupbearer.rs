@@ -114,6 +114,24 @@ impl Cupbearer {
         if method == "HEAD" { client.head_response() } else { client.response() }
     }
 
+    /// How many file descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).expect("it runs").count()
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident size");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// The command line that every user of the host can read.
+    pub(crate) fn command_line(&self) -> String {
+        let raw = std::fs::read(format!("/proc/{}/cmdline", self.process.id())).expect("it runs");
+        String::from_utf8_lossy(&raw).into_owned()
+    }
+
     /// Panics if any of these stands in anything that was printed so far, at trace level.
     pub(crate) fn expect_never_printed(&self, secrets: &[&str]) {
         let output = self.process.output();

@@ -24,8 +24,10 @@ pub(crate) struct Upstream {
 #[derive(Default)]
 struct Shared {
     requests: Mutex<Vec<Request>>,
+    heads: Mutex<Vec<Request>>,
     changed: Condvar,
-    connections: Mutex<Vec<TcpStream>>,
+    /// `None` once its script has ended.
+    connections: Mutex<Vec<Option<TcpStream>>>,
     closing: AtomicBool,
 }
 
@@ -46,6 +48,7 @@ pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
     shared: Arc<Shared>,
+    resetting: bool,
 }
 
 impl Upstream {
@@ -74,12 +77,18 @@ impl Upstream {
 
     /// A token endpoint that issues `not-a-token-1`, `not-a-token-2`… for `lifetime` seconds each.
     pub(crate) fn tokens(lifetime: u32) -> Self {
+        Self::tokens_named("", lifetime)
+    }
+
+    /// The same with `not-a-token-NAME1`, `not-a-token-NAME2`…
+    pub(crate) fn tokens_named(name: &str, lifetime: u32) -> Self {
+        let name = name.to_owned();
         let issued = std::sync::atomic::AtomicUsize::new(0);
         Self::start(move |connection| {
             while connection.request().is_some() {
                 let number = issued.fetch_add(1, Ordering::Relaxed) + 1;
                 let body = format!(
-                    r#"{{"access_token":"not-a-token-{number}","token_type":"bearer","expires_in":{lifetime}}}"#
+                    r#"{{"access_token":"not-a-token-{name}{number}","token_type":"bearer","expires_in":{lifetime}}}"#
                 );
                 let length = body.len();
                 connection.send(format!(
@@ -104,6 +113,11 @@ impl Upstream {
         self.shared.requests.lock().expect("no script panics while holding it").clone()
     }
 
+    /// Every request head so far, also of requests whose body never came to its end.
+    pub(crate) fn heads(&self) -> Vec<Request> {
+        self.shared.heads.lock().expect("no script panics while holding it").clone()
+    }
+
     /// Waits until at least `count` requests are there.
     pub(crate) fn wait_for_requests(&self, count: usize) -> Vec<Request> {
         let deadline = Instant::now() + PATIENCE;
@@ -114,6 +128,11 @@ impl Upstream {
             requests = self.shared.changed.wait_timeout(requests, left).expect("not poisoned").0;
         }
         requests.clone()
+    }
+
+    /// How many connections are open.
+    pub(crate) fn open_connections(&self) -> usize {
+        self.shared.connections.lock().expect("not poisoned").iter().flatten().count()
     }
 
     /// How many connections were made.
@@ -129,7 +148,7 @@ impl Drop for Upstream {
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
         }
-        for connection in self.shared.connections.lock().expect("not poisoned").iter() {
+        for connection in self.shared.connections.lock().expect("not poisoned").iter().flatten() {
             let _ = connection.shutdown(std::net::Shutdown::Both);
         }
     }
@@ -139,6 +158,36 @@ impl Request {
     /// The request line.
     pub(crate) fn line(&self) -> &str {
         self.head.lines().next().unwrap_or_default()
+    }
+
+    /// The request target.
+    pub(crate) fn target(&self) -> &str {
+        self.line().split(' ').nth(1).unwrap_or_default()
+    }
+
+    /// The only value of a field; panics if there are several.
+    pub(crate) fn header<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        let values: Vec<&str> = self.all(name).collect();
+        assert!(values.len() < 2, "several {name} fields: {}", self.head);
+        values.first().copied()
+    }
+
+    /// The body without its chunk framing, where it came in chunks.
+    pub(crate) fn decoded_body(&self) -> Vec<u8> {
+        if self.header("transfer-encoding").is_none() {
+            return self.body.clone();
+        }
+        let (mut decoded, mut rest) = (Vec::new(), self.body.as_slice());
+        while let Some(at) = memchr::memchr(b'\n', rest) {
+            let size = std::str::from_utf8(&rest[..at]).ok().and_then(|s| usize::from_str_radix(s.trim(), 16).ok());
+            let size = size.expect("the proxy sends bare chunk sizes");
+            if size == 0 {
+                break;
+            }
+            decoded.extend_from_slice(&rest[at + 1..=at + size]);
+            rest = &rest[at + 1 + size + 2..];
+        }
+        decoded
     }
 
     /// All values of a field, in order.
@@ -163,7 +212,8 @@ impl Connection {
         Some(request)
     }
 
-    /// Reads only the head, for scripts that answer before the body is there. Nothing is recorded.
+    /// Reads only the head, for scripts that answer before the body is there; it is found in
+    /// [`Upstream::heads`] only.
     pub(crate) fn request_head(&mut self) -> Option<String> {
         let end = loop {
             if let Some(at) = memchr::memmem::find(&self.buffer, b"\r\n\r\n") {
@@ -171,8 +221,10 @@ impl Connection {
             }
             self.fill().ok().filter(|&read| read > 0)?;
         };
-        let head = self.take(end);
-        Some(String::from_utf8(head).expect("the proxy sends a head of text"))
+        let head = String::from_utf8(self.take(end)).expect("the proxy sends a head of text");
+        let request = Request { connection: self.number, head: head.clone(), body: Vec::new() };
+        self.shared.heads.lock().expect("not poisoned").push(request);
+        Some(head)
     }
 
     /// Reads a chunked body without keeping it: its length and its SHA-256 in hex.
@@ -196,7 +248,20 @@ impl Connection {
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
-    /// The connection itself, to reset it or to stop reading.
+    /// Closes with a reset instead of an orderly end.
+    pub(crate) fn reset(&mut self) {
+        self.resetting = true;
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    /// Waits until the proxy closes; what it still sent until then is thrown away.
+    pub(crate) fn wait_for_close(&mut self) {
+        while self.fill().is_ok_and(|read| read > 0) {
+            self.buffer.clear();
+        }
+    }
+
+    /// The connection itself, to stop reading, say.
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream
     }
@@ -204,6 +269,11 @@ impl Connection {
     fn record(&self, request: Request) {
         self.shared.requests.lock().expect("not poisoned").push(request);
         self.shared.changed.notify_all();
+    }
+
+    /// Reads the body that belongs to a head from [`Self::request_head`]; nothing is recorded.
+    pub(crate) fn body_of(&mut self, head: &str) -> Option<Vec<u8>> {
+        self.request_body(head)
     }
 
     fn request_body(&mut self, head: &str) -> Option<Vec<u8>> {
@@ -288,13 +358,17 @@ where
         let _ = stream.set_nodelay(true);
         let mut connections = shared.connections.lock().expect("not poisoned");
         let number = connections.len();
-        connections.push(stream.try_clone().expect("a second handle"));
+        connections.push(Some(stream.try_clone().expect("a second handle")));
         drop(connections);
-        let mut connection = Connection { number, stream, buffer: Vec::new(), shared: Arc::clone(shared) };
+        let mut connection =
+            Connection { number, stream, buffer: Vec::new(), shared: Arc::clone(shared), resetting: false };
         let script = Arc::clone(script);
         thread::spawn(move || {
             script(&mut connection);
-            let _ = connection.stream.shutdown(std::net::Shutdown::Both);
+            connection.shared.connections.lock().expect("not poisoned")[number] = None;
+            if !connection.resetting {
+                let _ = connection.stream.shutdown(std::net::Shutdown::Both);
+            }
         });
     }
 }
