@@ -2,12 +2,13 @@
 
 use std::{
     collections::HashSet,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use cupbearer::{
     config::{
-        model::{ClientAuth, Param, Warm},
+        model::{ClientAuth, NetSpec, Param, Scheme, Warm},
         secret::SecretSource,
     },
     token::{
@@ -349,4 +350,32 @@ async fn neither_secret_nor_token_is_in_any_log_at_trace_level() {
 /// Whether the negative cache has ended, so that the next request would ask again.
 fn reader_asks(reader: &Reader) -> bool {
     matches!(reader.glance().decide(Now::read()), Decision::Wait)
+}
+
+#[tokio::test]
+async fn over_tls_the_provider_must_be_one_that_ca_file_vouches_for_and_no_log_shows_what_was_said() {
+    log();
+    let provider = Provider::start_tls([Reply::token("not-a-token-over-tls", 3600)]).await;
+    let mut spec = credential(provider.port());
+    spec.name = "sealed".to_owned();
+    spec.token_url.scheme = Scheme::Https;
+    spec.client_secret = Some(given("not-a-secret-over-tls"));
+    let engine = Engine::with_pace(quick());
+    let (kind, message) = failure(token(&engine.reader(&need(spec.clone())).unwrap()).await);
+    assert_eq!(kind, FailureKind::Unavailable);
+    assert!(message.contains("TLS with 127.0.0.1") && message.contains("UnknownIssuer"), "{message}");
+    assert_eq!(provider.count(), 0);
+    spec.net = Arc::new(NetSpec { ca_file: provider.ca_file.clone(), ..NetSpec::default() });
+    let minted = token(&engine.reader(&need(spec)).unwrap()).await.unwrap();
+    assert_eq!(minted, "not-a-token-over-tls");
+    assert!(log().contains("rustls::client"), "the log goes down to trace");
+    assert!(!log().contains("over-tls"));
+}
+
+#[tokio::test]
+async fn a_ca_file_that_is_missing_is_named_when_the_engine_is_asked() {
+    let mut spec = credential(1);
+    spec.net = Arc::new(NetSpec { ca_file: Some("no-such-ca.pem".into()), ..NetSpec::default() });
+    let error = Engine::new().reader(&need(spec)).unwrap_err().to_string();
+    assert!(error.contains("acme") && error.contains("no-such-ca.pem"), "{error}");
 }

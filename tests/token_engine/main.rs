@@ -1,8 +1,9 @@
-//! The life of a token, tested four ways.
+//! The life of a token, tested five ways.
 //!
 //! * `cases`: the state machine over a virtual clock, from the stories in `tests/token_engine/cases/`;
 //! * `requests`, `replies`, `keys`: what is sent, how an answer is read, what tells tokens apart;
 //! * `properties`: single-flight and its kin under arbitrary events;
+//! * `waiting`: what a reader of the cell waits for;
 //! * `live`: the engine against a small provider over real sockets.
 
 mod cases;
@@ -12,3 +13,4 @@ mod properties;
 mod replies;
 mod requests;
 mod support;
+mod waiting;

@@ -235,7 +235,7 @@ fn minted(issued: Now, life: Duration) -> Minted {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// The assertions are in [`World`]: they hold after every single event.
     #[test]

@@ -94,10 +94,14 @@ pub(crate) fn given(secret: &str) -> SecretSource {
 
 /// A new file with this secret in it.
 pub(crate) fn secret_file(secret: &str) -> PathBuf {
+    new_file("secret", &format!("{secret}\n"))
+}
+
+fn new_file(kind: &str, text: &str) -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let name = format!("secret-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let name = format!("{kind}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    std::fs::write(&path, format!("{secret}\n")).expect("a temporary file");
+    std::fs::write(&path, text).expect("a temporary file");
     path
 }
 
@@ -153,6 +157,8 @@ pub(crate) fn token_json(token: &str, life: u64) -> String {
 /// An identity provider on loopback: gives its replies in turn, the last one for ever.
 pub(crate) struct Provider {
     pub(crate) address: SocketAddr,
+    /// Of a provider that speaks TLS: who vouches for it.
+    pub(crate) ca_file: Option<PathBuf>,
     inner: Arc<Inner>,
     task: JoinHandle<()>,
 }
@@ -178,8 +184,29 @@ impl Provider {
             gate: Semaphore::new(0),
             open: AtomicUsize::new(0),
         });
-        let task = tokio::spawn(serve(listener, Arc::clone(&inner)));
-        Self { address, inner, task }
+        let task = tokio::spawn(serve(listener, Arc::clone(&inner), None));
+        Self { address, ca_file: None, inner, task }
+    }
+
+    /// With a certificate of its own for 127.0.0.1.
+    pub(crate) async fn start_tls(replies: impl IntoIterator<Item = Reply>) -> Self {
+        let mut plain = Self::start([Reply::Hang]).await;
+        plain.turn_to(replies);
+        let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a certificate");
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(certified.signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certified.cert.der().clone()], key)
+            .expect("a usable certificate");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
+        plain.task.abort();
+        plain.address = listener.local_addr().expect("an address");
+        plain.task = tokio::spawn(serve(listener, Arc::clone(&plain.inner), Some(Arc::new(config))));
+        plain.ca_file = Some(new_file("ca.pem", &certified.cert.pem()));
+        plain
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -222,17 +249,21 @@ impl Drop for Provider {
     }
 }
 
-async fn serve(listener: TcpListener, inner: Arc<Inner>) {
+async fn serve(listener: TcpListener, inner: Arc<Inner>, tls: Option<Arc<rustls::ServerConfig>>) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let Ok((tcp, _)) = listener.accept().await else { return };
-        let inner = Arc::clone(&inner);
+        let (inner, tls) = (Arc::clone(&inner), tls.clone());
         connections.spawn(async move {
             inner.open.fetch_add(1, Ordering::SeqCst);
-            let raw = answer_raw(&inner, tcp).await;
-            if let Some(tcp) = raw {
-                let service = service_fn(|request| answer(Arc::clone(&inner), request));
-                let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tcp), service).await;
+            let service = service_fn(|request| answer(Arc::clone(&inner), request));
+            let http = hyper::server::conn::http1::Builder::new();
+            if let Some(tls) = tls {
+                if let Ok(stream) = tokio_rustls::TlsAcceptor::from(tls).accept(tcp).await {
+                    let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                }
+            } else if let Some(tcp) = answer_raw(&inner, tcp).await {
+                let _ = http.serve_connection(TokioIo::new(tcp), service).await;
             }
             inner.open.fetch_sub(1, Ordering::SeqCst);
         });
