@@ -21,9 +21,9 @@ use cupbearer::{
 };
 
 /// Allocations of one request.
-const ALLOCATIONS: u64 = 12;
+const ALLOCATIONS: u64 = 5;
 /// Instructions of one request; up to 2 % more are let pass.
-const INSTRUCTIONS: u64 = 30_000;
+const INSTRUCTIONS: u64 = 26_320;
 
 const CONFIG: &str = r#"
 [server]

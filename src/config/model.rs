@@ -20,6 +20,8 @@ pub struct Config {
     pub server: Server,
     /// `[admin]`; `None` = no admin listener.
     pub admin: Option<SocketAddr>,
+    /// `[tokens]`
+    pub tokens: Tokens,
     /// `[credentials.*]`, in file order.
     pub credentials: Vec<Arc<CredentialSpec>>,
     /// `[callers.*]`, in file order. Empty = callers need not identify themselves.
@@ -51,6 +53,25 @@ pub struct Server {
     pub max_connections: usize,
     /// Size of a request head: request line and fields.
     pub max_header_bytes: usize,
+}
+
+/// `[tokens]`: where tokens outlive the process.
+#[derive(Debug, Clone, Default)]
+pub struct Tokens {
+    /// `store`
+    pub store: StoreSpec,
+    /// `seal_key`: 32 bytes in base64. Needed by every store but memory.
+    pub seal_key: Option<SecretSource>,
+}
+
+/// `tokens.store`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum StoreSpec {
+    /// In this process alone.
+    #[default]
+    Memory,
+    /// In sealed files of this directory.
+    File(PathBuf),
 }
 
 /// One `[credentials.NAME]`: what we hold and how we ask, profile defaults filled in.

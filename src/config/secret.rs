@@ -192,7 +192,7 @@ impl SecretSource {
     }
 
     /// [`SecretSource::read`] for code that is not async, inside a runtime or not: on a thread of its own.
-    pub(super) fn read_blocking(&self) -> Result<Secret, SecretError> {
+    pub fn read_blocking(&self) -> Result<Secret, SecretError> {
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
         let read = || match runtime() {
             Ok(runtime) => runtime.block_on(self.read()),

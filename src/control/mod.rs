@@ -15,7 +15,7 @@ use crate::{
         worker::{self, Order, Plan},
     },
     snapshot::{self, Publisher, Snapshot},
-    token::Engine,
+    token::{Engine, Store, store::Seal},
 };
 
 pub use shutdown::stop_signal;
@@ -70,7 +70,7 @@ impl Proxy {
                 Listener::bind(address, server.workers).map_err(|source| StartError::Listen { address, source })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let engine = Engine::new();
+        let engine = Engine::with_store(open_store(&config)?);
         let first = compile(config, 1, &engine)?;
         let (publisher, reader) = snapshot::seam(first);
         let (orders, _) = watch::channel(Order::Run);
@@ -108,6 +108,19 @@ impl Proxy {
         let _ = joined.await;
         drop(self.engine);
     }
+}
+
+/// Opens the store; its key is read here, once, before anything listens.
+fn open_store(config: &Config) -> Result<Store, StartError> {
+    let tokens = &config.tokens;
+    let seal = match &tokens.seal_key {
+        None => None,
+        Some(source) => {
+            let key = source.read_blocking().map_err(|e| StartError::Config(format!("tokens.seal_key: {e}")))?;
+            Some(Seal::new(&key).map_err(|e| StartError::Config(e.to_string()))?)
+        }
+    };
+    Store::open(&tokens.store, seal).map_err(StartError::Config)
 }
 
 fn compile(config: Config, generation: u64, engine: &Engine) -> Result<Snapshot, StartError> {

@@ -69,7 +69,7 @@ impl Material {
         Ok(Self { client_secret, params, headers, secrets, basic })
     }
 
-    /// Tells one version of the secrets from the next; lives in memory only.
+    /// Tells one version of the secrets from the next; leaves the process only sealed.
     pub fn version(&self) -> Version {
         let mut context = Context::new(&SHA256);
         for secret in &self.secrets {
@@ -97,6 +97,18 @@ pub(super) fn quotes(text: &str, secret: &str) -> bool {
 /// See [`Material::version`]. Its `Debug` shows nothing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Version([u8; 32]);
+
+impl Version {
+    #[cfg(test)]
+    pub(super) fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// For the sealed store.
+    pub(super) fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
+}
 
 impl std::fmt::Debug for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

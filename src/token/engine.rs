@@ -8,7 +8,7 @@ use std::{
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
-    Key, Reader, TokenStatus,
+    Key, Reader, Store, TokenStatus,
     bearer::{self, Now},
     pace::Pace,
     refresh::{Progress, Task},
@@ -36,6 +36,7 @@ pub enum EngineError {
 /// All tokens of the process. Lives on the control thread; its tasks end when it is dropped.
 pub struct Engine {
     pace: Pace,
+    store: Arc<Store>,
     inner: Mutex<Inner>,
 }
 
@@ -69,14 +70,19 @@ impl Drop for Engine {
 }
 
 impl Engine {
-    /// An engine without tokens.
+    /// An engine without tokens, which keeps them in this process alone.
     pub fn new() -> Self {
-        Self::with_pace(Pace::default())
+        Self::with_store(Store::Memory)
+    }
+
+    /// An engine that keeps its tokens in `store` too.
+    pub fn with_store(store: Store) -> Self {
+        Self { pace: Pace::default(), store: Arc::new(store), inner: Mutex::default() }
     }
 
     /// An engine with other numbers, for tests.
     pub fn with_pace(pace: Pace) -> Self {
-        Self { pace, inner: Mutex::default() }
+        Self { pace, store: Arc::new(Store::Memory), inner: Mutex::default() }
     }
 
     /// The cell of the token that `spec` needs. Equal keys share one task and one cell, also across reloads.
@@ -90,7 +96,7 @@ impl Engine {
             return Ok(entry.reader.clone());
         }
         let connector = inner.connector(spec)?;
-        let entry = self.start(spec, connector);
+        let entry = self.start(key, spec, connector);
         let reader = entry.reader.clone();
         inner.tokens.insert(key, entry);
         Ok(reader)
@@ -132,7 +138,7 @@ impl Engine {
         all
     }
 
-    fn start(&self, spec: &Arc<TokenSpec>, connector: Connector) -> Entry {
+    fn start(&self, key: Key, spec: &Arc<TokenSpec>, connector: Connector) -> Entry {
         let (writer, reader) = bearer::cell();
         let policy = Policy {
             pace: self.pace.clone(),
@@ -144,6 +150,8 @@ impl Engine {
         let progress = Arc::new(Mutex::new(Progress::default()));
         let (retire, retired) = watch::channel(false);
         let task = Task {
+            key,
+            store: Arc::clone(&self.store),
             spec: Arc::clone(spec),
             connector,
             policy: policy.clone(),

@@ -35,6 +35,23 @@ impl Key {
     }
 }
 
+impl Key {
+    /// All of it.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    #[cfg(test)]
+    pub(crate) fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// All of it as hexadecimal digits.
+    pub fn to_hex(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 impl fmt::Display for Key {
     /// The first 8 hex digits: a label for metrics and status.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -34,6 +34,8 @@ pub enum LifetimeSource {
     Jwt,
     /// The provider said nothing: `default_ttl`.
     DefaultTtl,
+    /// The token was minted before this process started.
+    Stored,
 }
 
 /// The lifetime as counted from the moment the request was sent, by a clock `server` that reads what the

@@ -6,7 +6,7 @@
 //! 3. **the asking** — [`endpoint`]: one HTTP call and its limits;
 //! 4. **where it stands** — [`state`]: the pure state machine; [`pace`]: its numbers;
 //! 5. **the one who does it** — [`refresh`]: one task a key, timers, single-flight;
-//! 6. **the store** — memory: the machine's own state is the store (file and redis will stand here);
+//! 6. **the store** — [`store`]: where tokens outlive the process, sealed;
 //! 7. **the result** — [`bearer`]: all that the data plane sees.
 //!
 //! [`Engine`] owns the tasks and hands out the [`Reader`]s.
@@ -24,8 +24,10 @@ pub mod refusal;
 pub mod reply;
 pub mod state;
 mod status;
+pub mod store;
 
 pub use bearer::Reader;
 pub use engine::{Engine, EngineError};
 pub use key::Key;
 pub use status::{LastError, TokenStatus};
+pub use store::Store;

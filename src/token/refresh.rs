@@ -1,8 +1,8 @@
 //! 5 the task that owns one key: it feeds the state machine and does what the machine says.
 //!
 //! It owns the one fetch of its key. Requests only watch its cell, so a caller that goes away cancels nothing,
-//! and all who wait get the same result. The store will stand here: read when the task starts, written before
-//! a new token is published.
+//! and all who wait get the same result. The store is read when the task starts and written before a new
+//! token is published.
 
 use std::{
     future::{Future, pending},
@@ -14,6 +14,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
+    Key,
     bearer::{Now, Writer},
     credential::{Material, Version, is_pollable},
     endpoint, grant,
@@ -21,6 +22,7 @@ use super::{
     refusal::{Refusal, Severity},
     reply::{self, Minted},
     state::{Event, Policy, State, Todo},
+    store::Store,
 };
 use crate::{
     config::model::{CredentialSpec, TokenSpec, Warm},
@@ -47,6 +49,8 @@ type Fetched = (Result<Minted, Refusal>, Option<Version>);
 
 /// One key's task.
 pub struct Task {
+    /// Its name in the store.
+    pub key: Key,
     /// What is asked for.
     pub spec: Arc<TokenSpec>,
     /// By which way.
@@ -55,6 +59,8 @@ pub struct Task {
     pub policy: Policy,
     /// The cell.
     pub writer: Writer,
+    /// Where tokens outlive the process.
+    pub store: Arc<Store>,
     /// For status.
     pub progress: Arc<Mutex<Progress>>,
     /// Set when no configuration names the key any more.
@@ -65,7 +71,7 @@ impl Task {
     /// Runs until the key is retired and nobody reads its cell any more.
     pub async fn run(mut self) {
         let mut run = Run { fetch: None, wake: None, tried: None, poll: None, warned: false };
-        let mut event = Event::Look;
+        let mut event = self.restored().await;
         loop {
             self.step(&mut run, event);
             event = self.next(&mut run).await;
@@ -76,6 +82,24 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// The token that an earlier process left in the store, if it can still be used.
+    async fn restored(&self) -> Event {
+        if !self.store.holds(self.key) {
+            return Event::Look;
+        }
+        let credential = &self.spec.credential;
+        let Ok(material) = Material::read(credential).await else { return Event::Look };
+        let Some(minted) = self.store.load(self.key, material.version(), Now::read().wall) else { return Event::Look };
+        let left = minted.life.saturating_sub(minted.issued.mono.elapsed());
+        tracing::info!(
+            credential = credential.name,
+            fingerprint = minted.fingerprint,
+            ?left,
+            "token found in the store"
+        );
+        Event::Fetched(Box::new(Ok(minted)))
     }
 
     fn step(&self, run: &mut Run, event: Event) {
@@ -90,6 +114,7 @@ impl Task {
             if let Some(old) = before.bearer.filter(|_| view.rejected > before.rejected) {
                 let credential = &self.spec.credential.name;
                 tracing::info!(credential, fingerprint = old.fingerprint, "an upstream rejected the token");
+                self.store.forget(self.key);
             }
             self.writer.publish(view);
         }
@@ -130,6 +155,9 @@ impl Task {
     /// Counts and logs a fetch, once.
     fn fetched(&self, run: &mut Run, (result, version): Fetched) -> Event {
         run.tried = version;
+        if let (Ok(minted), Some(version)) = (&result, version) {
+            self.store.save(self.key, version, minted);
+        }
         let credential = &self.spec.credential;
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         match &result {

@@ -8,5 +8,6 @@ mod nginx;
 mod oidc;
 mod parsing;
 mod rejection;
+mod store;
 mod support;
 mod support_itself;

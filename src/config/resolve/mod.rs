@@ -28,7 +28,7 @@ use super::{
 pub(super) fn resolve(context: &Context<'_>, root: &Table<'_>) -> Option<Config> {
     let server = server::server(root);
     let admin = server::admin(root);
-    server::tokens(root);
+    let tokens = server::tokens(root);
     let log = server::log(root);
     server::telemetry(root);
     let credentials = credential::credentials(root);
@@ -40,6 +40,7 @@ pub(super) fn resolve(context: &Context<'_>, root: &Table<'_>) -> Option<Config>
     let config = Config {
         server: server.spec?,
         admin,
+        tokens: tokens?,
         credentials: credentials.into_iter().filter_map(|c| c.spec).collect(),
         callers: callers.into_iter().filter_map(|c| c.spec).collect(),
         routes: routes.into_iter().filter_map(|r| r.spec).collect(),

@@ -7,10 +7,10 @@ use toml::de::DeValue;
 use super::{Note, Table, not_built, refused};
 use crate::config::{
     diagnostic::Span,
-    model::{AccessLog, Log, Server},
+    model::{AccessLog, Log, Server, StoreSpec, Tokens},
     raw::{self, RawServer},
     reader::{At, Limit},
-    url,
+    source, url,
 };
 
 const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
@@ -172,25 +172,41 @@ pub(super) fn admin(root: &Table<'_>) -> Option<SocketAddr> {
     address
 }
 
-/// `[tokens]`: only the memory store so far.
-pub(super) fn tokens(root: &Table<'_>) {
-    let Some(t) = root.table("tokens", "tokens") else { return };
-    let store = t.entry("store").and_then(|e| Some((e.value.as_table()?, e.span.clone())));
-    match store {
-        Some((store, span)) => {
-            let kinds = store.iter().map(|(k, _)| k.get_ref().to_string());
-            let future = kinds.into_iter().find(|k| not_built::value("tokens.store", &format!("{{{k}}}")));
-            t.context.hide(&span);
-            match future {
-                Some(kind) => t.not_built(&span, &format!("`store = {{ {kind} = … }}`")),
-                None => t.context.error(&span, "`store` in [tokens] must be \"memory\""),
-            }
-        }
-        None => {
-            t.choice("store", &[("memory", ())]);
-        }
+/// `[tokens]`: `store = "memory"` or `{ file = "DIRECTORY" }`, and the key that seals it.
+pub(super) fn tokens(root: &Table<'_>) -> Option<Tokens> {
+    let Some(t) = root.table("tokens", "tokens") else { return Some(Tokens::default()) };
+    let seal_key = source::read(&t, "seal_key").map(|at| at.value);
+    let store = store(&t);
+    if let Some(entry) = t.entry("store").filter(|_| matches!(store, Some(StoreSpec::File(_))) && !t.has("seal_key")) {
+        let note = Note::error(&entry.span, "this `store` in [tokens] needs a `seal_key`: no token is stored readable");
+        let hint = "make one with `openssl rand -base64 32`, then seal_key = { env = \"CUPBEARER_SEAL_KEY\" }";
+        t.context.report(note.hint(hint));
     }
     t.finish();
+    Some(Tokens { store: store?, seal_key })
+}
+
+fn store(t: &Table<'_>) -> Option<StoreSpec> {
+    let Some(entry) = t.entry("store") else { return Some(StoreSpec::default()) };
+    let Some(table) = entry.value.as_table() else {
+        return t.choice("store", &[("memory", ())]).map(|()| StoreSpec::Memory);
+    };
+    let future = table
+        .iter()
+        .map(|(kind, _)| kind.get_ref().to_string())
+        .find(|kind| not_built::value("tokens.store", &format!("{{{kind}}}")));
+    if let Some(kind) = future {
+        t.context.hide(&entry.span);
+        t.not_built(&entry.span, &format!("`store = {{ {kind} = … }}`"));
+        return None;
+    }
+    let inner = t.below(table, "`store`".to_owned(), "store", entry.key_span.clone());
+    let directory = inner.word("file");
+    if directory.is_none() && !inner.has("file") {
+        t.context.error(&entry.span, "`store` in [tokens] must be \"memory\" or { file = \"DIRECTORY\" }");
+    }
+    inner.finish();
+    directory.map(|at| StoreSpec::File(t.context.dir.join(at.value)))
 }
 
 /// `[log]`

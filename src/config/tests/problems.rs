@@ -121,13 +121,23 @@ callers = ["*"]
 }
 
 #[test]
+fn a_store_outside_of_memory_needs_its_key_and_a_directory() {
+    let found = bad_with("[tokens]\nstore = { file = \"x\" }\n");
+    let expected = "2:9 this `store` in [tokens] needs a `seal_key`: no token is stored readable (make one with ";
+    assert!(found.len() == 1 && found[0].starts_with(expected), "{found:?}");
+    let found = bad_with("[tokens]\nstore = { flie = \"x\" }\n");
+    assert_eq!(found.len(), 2, "{found:?}");
+    let found = bad_with("[tokens]\nstore = \"disk\"\n");
+    assert_eq!(found.len(), 1, "{found:?}");
+}
+
+#[test]
 fn what_is_still_to_come_is_refused_by_name() {
     let found = bad_with(
         r#"[admin]
 listen = "127.0.0.1:8081"
 [tokens]
-store = { file = "x" }
-seal_key = { env = "SECRET" }
+store = { redis = "redis://127.0.0.1" }
 [log]
 format = "xml"
 access = "stdout"
@@ -138,12 +148,11 @@ otlp = "http://127.0.0.1:4317"
     );
     let expected = [
         "2:10 an admin address in [admin] is not built yet in this version",
-        "4:9 `store = { file = … }` in [tokens] is not built yet in this version",
-        "5:1 `seal_key` in [tokens] is not built yet in this version",
-        r#"7:10 `format` in [log] can't be `xml` (use one of "text", "json")"#,
-        r#"8:10 `access` (other than "off") in [log] is not built yet in this version"#,
-        r#"9:9 `audit` (other than "off") in [log] is not built yet in this version"#,
-        "11:1 `otlp` in [telemetry] is not built yet in this version",
+        "4:9 `store = { redis = … }` in [tokens] is not built yet in this version",
+        r#"6:10 `format` in [log] can't be `xml` (use one of "text", "json")"#,
+        r#"7:10 `access` (other than "off") in [log] is not built yet in this version"#,
+        r#"8:9 `audit` (other than "off") in [log] is not built yet in this version"#,
+        "10:1 `otlp` in [telemetry] is not built yet in this version",
     ];
     assert_eq!(found, expected);
 }
