@@ -142,10 +142,8 @@ async fn request(
         }
     };
     // An HTTP/1.0 caller would have to be told that the connection goes on; after an error it just ends.
-    let keep = head.version == Version::H11
-        && head.keeps_alive(bytes)
-        && !worker.is_draining()
-        && body_is_here(caller, &head);
+    let keep =
+        head.version == Version::H11 && head.keeps_alive(bytes) && !worker.is_draining() && body_is_here(caller, &head);
     let route = route.map(|at| &core.snapshot.routes[at].spec);
     let facts = ErrorFacts {
         request_id: id,

@@ -77,8 +77,9 @@ pub(super) async fn forward(
         let sent = Instant::now();
         let mut exchange = Exchange::new(caller, &mut up, pump, &mut replay, &worker.buffers, route, sent);
         let response = match final_head(&mut exchange, core, request).await {
-            // Not one byte of the request left this host: a new connection is no second execution.
-            Err(Broken::Stale) if lent.reused && !fresh => {
+            // Not one byte of the request left this host: a new connection is no second execution. What was
+            // taken from the caller must still be there.
+            Err(Broken::Stale) if lent.reused && !fresh && exchange.replay.is_possible() => {
                 fresh = true;
                 continue;
             }
@@ -167,12 +168,10 @@ impl Response {
 }
 
 /// Sends the request and reads heads until the final one; interim ones (1xx) are passed on.
-async fn final_head(
-    exchange: &mut Exchange<'_>,
-    core: &Core,
-    request: &Request<'_>,
-) -> Result<Response, Broken> {
-    loop {
+async fn final_head(exchange: &mut Exchange<'_>, core: &Core, request: &Request<'_>) -> Result<Response, Broken> {
+    /// How many interim responses one request may have; an upstream that reports progress sends some.
+    const INTERIM: usize = 1000;
+    for _ in 0..=INTERIM {
         let length = exchange.head().await?;
         let head = exchange.parse(length)?;
         if head.status == 101 {
@@ -188,7 +187,9 @@ async fn final_head(
             exchange.interim(&interim).await?;
         }
         exchange.up.buf.consume(length);
+        exchange.wait_again();
     }
+    Err(exchange.protocol("it sent interim responses without end"))
 }
 
 /// Whether the answer means that the token is no good.

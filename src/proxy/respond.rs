@@ -71,7 +71,9 @@ fn head(answer: &Answer<'_>, response: &Response, bytes: &[u8], from: Framing, t
     };
     let mut out = Vec::with_capacity(bytes.len() + 256);
     let index = answer.request.route;
-    write_response(&mut out, &response.head, bytes, facts, |kind, value| behind_prefix(answer.core, index, kind, value));
+    write_response(&mut out, &response.head, bytes, facts, |kind, value| {
+        behind_prefix(answer.core, index, kind, value)
+    });
     out
 }
 
