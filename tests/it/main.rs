@@ -10,3 +10,4 @@ mod parsing;
 mod rejection;
 mod support;
 mod support_itself;
+mod upstream_faults;
