@@ -156,6 +156,11 @@ impl Pump {
         matches!(self.source, Source::Done)
     }
 
+    /// Whether the reading side has given more than the writing side took.
+    pub(super) fn is_held_up(&self, buf: &Buffer) -> bool {
+        self.written < self.staged.len() || !buf.is_empty()
+    }
+
     /// The memory of the staged head, for the next one.
     pub(super) fn into_staged(mut self) -> Vec<u8> {
         self.staged.clear();

@@ -188,7 +188,8 @@ impl<'a> Exchange<'a> {
             }
             match self.up.poll_fill(cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.no_answer(None))),
-                Poll::Ready(Ok(_)) => self.moved = Instant::now(),
+                // A head that drips in does not earn more time.
+                Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(self.no_answer(Some(&e)))),
                 Poll::Pending => break,
             }
@@ -205,6 +206,10 @@ impl<'a> Exchange<'a> {
 
     fn silent(&self, limit: Duration) -> ProxyError {
         let host = &self.route.spec.upstream.authority;
+        if self.uploading && self.upload.is_held_up(&self.caller.side.buf) {
+            let text = format!("{host} did not take the request's body for {limit:?} (body_idle_timeout)");
+            return ProxyError::new(Code::UpstreamTimeout, text);
+        }
         if self.uploading {
             let text = format!("the request's body did not move for {limit:?} (body_idle_timeout)");
             return ProxyError::new(Code::RequestTimeout, text);
@@ -213,6 +218,11 @@ impl<'a> Exchange<'a> {
             "{host} sent no response head within {limit:?} (response_timeout); it may have acted on the request"
         );
         ProxyError::new(Code::UpstreamTimeout, text)
+    }
+
+    /// An interim response is a sign of life: the final one has its whole time again.
+    pub(super) fn wait_again(&mut self) {
+        self.moved = Instant::now();
     }
 
     pub(super) fn protocol(&self, what: &str) -> Broken {

@@ -41,8 +41,8 @@ pub(super) enum Next {
     Close,
 }
 
-/// Interim responses to one request; no real upstream comes near.
-const MOST_INTERIM: usize = 64;
+/// How many interim responses one request may have; an upstream that reports progress sends some.
+const MOST_INTERIM: usize = 1000;
 
 /// Why a rejection by the upstream goes through to the caller.
 const STREAMED: &str = "not replayed: body already streamed";
@@ -85,8 +85,9 @@ pub(super) async fn forward(
         let sent = Instant::now();
         let mut exchange = Exchange::new(caller, &mut up, pump, &mut replay, &worker.buffers, route, sent);
         let response = match final_head(&mut exchange, core, request).await {
-            // Not one byte of the request left this host: a new connection is no second execution.
-            Err(Broken::Stale) if lent.reused && !fresh => {
+            // Not one byte of the request left this host: a new connection is no second execution. What was
+            // taken from the caller must still be there.
+            Err(Broken::Stale) if lent.reused && !fresh && exchange.replay.is_possible() => {
                 fresh = true;
                 continue;
             }
@@ -190,8 +191,9 @@ async fn final_head(exchange: &mut Exchange<'_>, core: &Core, request: &Request<
             exchange.interim(&interim).await?;
         }
         exchange.up.buf.consume(length);
+        exchange.wait_again();
     }
-    Err(exchange.protocol("it sends interim responses without end"))
+    Err(exchange.protocol("it sent interim responses without end"))
 }
 
 /// Whether the answer means that the token is no good.

@@ -11,3 +11,4 @@ mod rejection;
 mod store;
 mod support;
 mod support_itself;
+mod upstream_faults;

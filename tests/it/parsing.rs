@@ -190,7 +190,7 @@ fn a_target_in_a_form_that_is_not_for_us_is_refused() {
         ("TRACE /api/refused HTTP/1.1", 405, "method_refused"),
     ];
     for (line, status, code) in plain {
-        let mut client = scene.send(&format!("{line}\r\nHost: HOST\r\nConnection: close\r\n\r\n"));
+        let client = scene.send(&format!("{line}\r\nHost: HOST\r\nConnection: close\r\n\r\n"));
         client.last_response().expect_problem(status, code);
     }
     for host in [
@@ -210,11 +210,10 @@ fn a_target_in_a_form_that_is_not_for_us_is_refused() {
         "127.1:80",
         "[::ffff:127.0.0.1]:80",
     ] {
-        let mut client = scene.send(&format!("GET /api/refused HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
+        let client = scene.send(&format!("GET /api/refused HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
         client.last_response().expect_problem(421, "misdirected");
     }
-    let mut client =
-        scene.send("CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\nConnection: close\r\n\r\n");
+    let client = scene.send("CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\nConnection: close\r\n\r\n");
     client.last_response().expect_problem(421, "misdirected");
     assert!(scene.heads_with("refused").is_empty());
 
@@ -487,12 +486,12 @@ fn a_caller_that_expects_100_continue_sends_its_body_when_the_upstream_asks_for_
         assert!(response.text().contains("hello"));
     }
     // A final answer instead: the body is never sent, and the connection cannot go on.
-    let mut client =
+    let client =
         scene.send("POST /api/refuses HTTP/1.1\r\nHost: HOST\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
     let response = client.last_response();
     assert_eq!((response.status, response.text().as_str()), (413, "no"));
     // Our own refusal likewise.
-    let mut client =
+    let client =
         scene.send("POST /nowhere HTTP/1.1\r\nHost: HOST\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
     client.last_response().expect_problem(404, "no_route");
     scene.end();
@@ -517,7 +516,7 @@ fn interim_responses_reach_http_1_1_callers_only() {
     assert_eq!(hints.header("link"), Some("</api/style.css>; rel=preload"), "behind the prefix");
     assert_eq!((hints.header("x-hop"), hints.header("connection")), (None, None));
     assert_eq!(client.response().text(), "ok");
-    let mut old = scene.send("GET /api/x HTTP/1.0\r\nHost: HOST\r\n\r\n");
+    let old = scene.send("GET /api/x HTTP/1.0\r\nHost: HOST\r\n\r\n");
     assert_eq!(old.last_response().text(), "ok");
     scene.end();
 }
@@ -570,7 +569,7 @@ fn a_connection_goes_on_after_an_error_where_the_next_request_is_certain() {
     }
     // A body that has not come, or whose end is not known, makes the next request uncertain.
     for framing in ["Content-Length: 50\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"] {
-        let mut client = scene.send(&format!("POST /nowhere HTTP/1.1\r\nHost: HOST\r\n{framing}"));
+        let client = scene.send(&format!("POST /nowhere HTTP/1.1\r\nHost: HOST\r\n{framing}"));
         let response = client.last_response();
         response.expect_problem(404, "no_route");
         assert_eq!(response.header("connection"), Some("close"));
@@ -599,6 +598,7 @@ fn an_error_after_a_forwarded_body_does_not_eat_the_next_request() {
         next.expect_problem(400, "bad_request");
     }
     assert!(scene.heads_with("smuggled").is_empty(), "the next request was read from its middle");
+    drop(client);
     scene.end();
 }
 
@@ -616,7 +616,7 @@ fn an_http_1_0_caller_is_served_with_and_without_keep_alive() {
         }
     });
     let scene = Scene::new(api);
-    let mut client = scene.send("GET /api/a HTTP/1.0\r\nHost: HOST\r\n\r\n");
+    let client = scene.send("GET /api/a HTTP/1.0\r\nHost: HOST\r\n\r\n");
     let response = client.last_response();
     assert_eq!((response.text().as_str(), response.header("connection")), ("hello", Some("close")));
 
@@ -641,7 +641,8 @@ fn an_http_1_0_caller_is_served_with_and_without_keep_alive() {
         Some("close") => client.expect_close(),
         other => panic!("an HTTP/1.0 caller cannot know whether the connection goes on: {other:?}"),
     }
-    let mut client = scene.send("GET /nowhere HTTP/1.0\r\nHost: HOST\r\n\r\n");
+    drop(client);
+    let client = scene.send("GET /nowhere HTTP/1.0\r\nHost: HOST\r\n\r\n");
     client.last_response().expect_problem(404, "no_route");
     scene.end();
 }

@@ -102,10 +102,27 @@ impl Client {
     }
 
     /// Waits for a whole answer and for the proxy to close after it.
-    pub(crate) fn last_response(&mut self) -> Response {
+    pub(crate) fn last_response(mut self) -> Response {
         let response = self.response();
         self.expect_close();
         response
+    }
+
+    /// Reads until `text` has come; what was read stays for the response.
+    pub(crate) fn wait_for(&mut self, text: &[u8]) {
+        while memchr::memmem::find(&self.buffer, text).is_none() {
+            match self.fill() {
+                Ok(read) if read > 0 => {}
+                other => panic!("no {:?}: {other:?}", String::from_utf8_lossy(text)),
+            }
+        }
+    }
+
+    /// Sends these bytes on a thread of its own, as far as the proxy takes them.
+    pub(crate) fn sending_in_the_background(self, bytes: Vec<u8>) -> Self {
+        let mut stream = self.stream.try_clone().expect("a second handle");
+        std::thread::spawn(move || stream.write_all(&bytes));
+        self
     }
 
     /// Panics if anything lies unread; looks only at what has been read from the socket.

@@ -37,6 +37,22 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// How many of the bytes sent on a connection its peer's kernel has not taken yet.
+pub(crate) fn unsent(stream: &std::net::TcpStream) -> usize {
+    let inode = inode(stream);
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    let line = table.lines().find(|line| line.split_whitespace().nth(9) == Some(&inode));
+    let queue = line.and_then(|line| line.split_whitespace().nth(4)?.split(':').next());
+    queue.map_or(0, |queue| usize::from_str_radix(queue, 16).expect("hex"))
+}
+
+fn inode(stream: &std::net::TcpStream) -> String {
+    use std::os::fd::AsRawFd;
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", stream.as_raw_fd())).expect("an open socket");
+    let link = link.to_string_lossy().into_owned();
+    link.trim_start_matches("socket:[").trim_end_matches(']').to_owned()
+}
+
 /// SHA-256 in lower-case hex.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref())

@@ -150,6 +150,13 @@ impl Scene {
         found.remove(0)
     }
 
+    /// Lets the proxy's worker look at its sockets: whatever came in before has been noticed after this.
+    pub(crate) fn settle(&self) {
+        for _ in 0..2 {
+            assert_eq!(self.get("/good/settle").text(), "good");
+        }
+    }
+
     /// Waits until no more than `most` descriptors are open.
     pub(crate) fn wait_for_descriptors(&self, most: usize) {
         eventually(&format!("back to {most} descriptors"), || self.proxy.descriptors() <= most);

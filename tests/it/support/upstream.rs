@@ -248,6 +248,25 @@ impl Connection {
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
+    /// The same, and says when the proxy has gone away.
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.stream.write_all(bytes.as_ref())
+    }
+
+    /// One chunk's data, empty for the last one; its trailers are left unread but for the empty line.
+    pub(crate) fn chunk(&mut self) -> Option<Vec<u8>> {
+        let (_, size) = self.chunk_size()?;
+        self.need(size + 2)?;
+        let mut data = self.take(size + 2);
+        data.truncate(size);
+        Some(data)
+    }
+
+    /// Waits until the proxy's kernel has taken all that was sent.
+    pub(crate) fn wait_until_taken(&self) {
+        super::eventually("the sent bytes are acknowledged", || super::unsent(&self.stream) == 0);
+    }
+
     /// Closes with a reset instead of an orderly end.
     pub(crate) fn reset(&mut self) {
         self.resetting = true;
