@@ -9,6 +9,7 @@ mod cupbearer;
 mod dir;
 mod peer;
 mod process;
+mod sandbox;
 mod upstream;
 
 use std::{fmt::Write, time::Duration};
@@ -19,10 +20,20 @@ pub(crate) use cupbearer::Cupbearer;
 pub(crate) use dir::TestDir;
 pub(crate) use peer::{Nginx, OidcProvider};
 pub(crate) use process::Process;
+pub(crate) use sandbox::Playground;
 pub(crate) use upstream::Upstream;
 
 /// How long anything may take before the test fails; far more than a loaded machine needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` holds; panics with `what` if it never does.
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
 
 /// SHA-256 in lower-case hex.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
