@@ -3,12 +3,15 @@
 //! Tests that need something from outside (npm `oidc-provider`, nginx) are `#[ignore]`d with the reason;
 //! `tests/run` installs what they need and runs them too.
 
+mod demo;
 mod flow;
 mod nginx;
 mod oidc;
 mod parsing;
+mod providers;
 mod rejection;
 mod store;
 mod support;
 mod support_itself;
+mod token_life;
 mod upstream_faults;

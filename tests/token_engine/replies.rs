@@ -122,6 +122,7 @@ fn is_minted(then: &Then, minted: &Minted) -> Result<(), String> {
         LifetimeSource::ExpiresAt => "expires_at",
         LifetimeSource::Jwt => "jwt",
         LifetimeSource::DefaultTtl => "default_ttl",
+        LifetimeSource::Stored => "stored",
     };
     let life = then.life.as_deref().ok_or("there is a token")?;
     let right = then.token.as_ref().is_none_or(|token| token == minted.token.expose())
