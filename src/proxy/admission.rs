@@ -29,8 +29,10 @@ pub(super) enum NoHead {
     Refused(ProxyError),
 }
 
-/// How long a caller may go on sending after its answer.
-const LINGER: Duration = Duration::from_secs(30);
+/// How long a caller may go on sending its body after its answer.
+pub(super) const AFTER_BODY: Duration = Duration::from_secs(30);
+/// How long one may go on that has broken the grammar: it has earned no patience.
+pub(super) const AFTER_REFUSAL: Duration = Duration::from_secs(1);
 /// ... and how long it may pause meanwhile.
 const SILENCE: Duration = Duration::from_secs(2);
 
@@ -167,9 +169,9 @@ impl Drop for Permit {
 /// Reads and throws away what a caller still sends after its answer, so that closing does not reset the
 /// connection under the answer (RFC 9112 section 9.6): many clients read only once they have sent all.
 /// Ends when the caller is done, is silent, or after a while.
-pub(super) async fn linger(caller: &mut Caller) {
+pub(super) async fn linger(caller: &mut Caller, longest: Duration) {
     let _: io::Result<()> = caller.side.io.shutdown().await;
-    let end = Instant::now() + LINGER;
+    let end = Instant::now() + longest;
     // An empty buffer without memory would take every read for the end.
     caller.side.buf.grow(SMALL);
     loop {

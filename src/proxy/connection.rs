@@ -61,7 +61,7 @@ async fn serve(
             Err(NoHead::Refused(refused)) => {
                 let id = worker.request_id();
                 answer(&mut caller, &refused, facts(&id, true)).await;
-                admission::linger(&mut caller).await;
+                admission::linger(&mut caller, admission::AFTER_REFUSAL).await;
                 return;
             }
         };
@@ -77,7 +77,7 @@ async fn serve(
         match next {
             Some(Next::KeepAlive) if !worker.is_draining() => {}
             Some(_) => {
-                admission::linger(&mut caller).await;
+                admission::linger(&mut caller, admission::AFTER_BODY).await;
                 return;
             }
             None => return,
