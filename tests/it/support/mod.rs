@@ -21,7 +21,7 @@ pub(crate) use cupbearer::Cupbearer;
 pub(crate) use dir::TestDir;
 pub(crate) use peer::{Nginx, OidcProvider};
 pub(crate) use process::Process;
-pub(crate) use scene::{Scene, Stage};
+pub(crate) use scene::{KEY, Scene, Stage};
 pub(crate) use tls::TlsUpstream;
 pub(crate) use upstream::{Connection, Request, Upstream};
 
