@@ -4,11 +4,13 @@
 //! `tests/run` installs what they need and runs them too.
 
 mod flow;
+mod leaks;
 mod nginx;
 mod oidc;
 mod parsing;
 mod provider_faults;
 mod rejection;
+mod responses;
 mod routing;
 mod support;
 mod support_itself;
