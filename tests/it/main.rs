@@ -5,11 +5,15 @@
 
 mod demo;
 mod flow;
+mod leaks;
 mod nginx;
 mod oidc;
 mod parsing;
+mod provider_faults;
 mod providers;
 mod rejection;
+mod responses;
+mod routing;
 mod store;
 mod support;
 mod support_itself;

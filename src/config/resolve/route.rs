@@ -1,6 +1,10 @@
 //! `[[routes]]`: where requests go, and with which token.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{Context, Note, Table, bare, caller, credential, refused, rules};
 use crate::config::{
@@ -35,16 +39,20 @@ pub(super) fn routes(
 ) -> Vec<Resolved> {
     let context = root.context;
     let mut out: Vec<Resolved> = Vec::new();
+    let mut first: HashMap<String, Span> = HashMap::new();
     for t in root.array_of_tables("routes") {
         let raw = RawRoute::read(t);
         let resolved = Resolver { context, credentials, callers }.route(&raw);
         raw.table.finish();
         if let Some(prefix) = &resolved.prefix {
-            let decoded = url::decoded(&prefix.value);
-            let same = |r: &&Resolved| r.prefix.as_ref().is_some_and(|p| url::decoded(&p.value) == decoded);
-            if let Some(first) = out.iter().find(same).and_then(|r| r.prefix.as_ref()) {
-                let message = format!("two routes have the prefix `{}`", shown_prefix(&prefix.value));
-                context.report(Note::error(&prefix.span, message).also(&first.span, "the first"));
+            match first.entry(url::decoded(&prefix.value)) {
+                Entry::Occupied(first) => {
+                    let message = format!("two routes have the prefix `{}`", shown_prefix(&prefix.value));
+                    context.report(Note::error(&prefix.span, message).also(first.get(), "the first"));
+                }
+                Entry::Vacant(place) => {
+                    place.insert(prefix.span.clone());
+                }
             }
         }
         out.push(resolved);

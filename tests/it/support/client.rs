@@ -42,7 +42,11 @@ pub(crate) enum ReadError {
 impl Client {
     /// Connects.
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("the proxy accepts a connection");
+        Self::over(TcpStream::connect_timeout(&address, PATIENCE).expect("the proxy accepts a connection"))
+    }
+
+    /// Over a connection that is there already.
+    pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");

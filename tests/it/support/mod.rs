@@ -23,8 +23,8 @@ pub(crate) use dir::TestDir;
 pub(crate) use peer::{Nginx, OidcProvider};
 pub(crate) use process::Process;
 pub(crate) use sandbox::Playground;
-pub(crate) use scene::{Scene, Stage};
-pub(crate) use tls::TlsUpstream;
+pub(crate) use scene::{KEY, Scene, Stage};
+pub(crate) use tls::{Ending, TlsUpstream};
 pub(crate) use upstream::{Connection, Request, Upstream};
 
 /// How long anything may take before the test fails; far more than a loaded machine needs.

@@ -33,8 +33,7 @@ struct Seen {
 }
 
 impl TlsUpstream {
-    /// With this certificate chain and key (PEM). With `close_notify` off, the connection ends after the
-    /// answer without TLS's own end.
+    /// With this certificate chain and key (PEM).
     pub(crate) fn start(certificate: &str, key: &str, answer: &'static str, ends: Ending) -> Self {
         let chain: Vec<_> =
             CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>().expect("PEM");
