@@ -182,3 +182,143 @@ fn usage_errors_exit_with_2_and_help_with_0() {
     }
     assert_eq!(dir.run(&["--version"], &[]).out(), format!("cupbearer {}\n", env!("CARGO_PKG_VERSION")));
 }
+
+/// Two callers and one route with rules, in front of nothing.
+const GUARDED: &str = r#"
+[callers.erp]
+api_key = { env = "ERP_KEY" }
+routes = ["/api"]
+allow = ["GET,POST /**"]
+
+[callers.lan]
+cidr = ["10.1.0.0/16"]
+
+[credentials.acme]
+client_id = "my-id"
+client_secret = { env = "SECRET" }
+token_url = "http://127.0.0.1:9/token"
+
+[[routes]]
+prefix = "/api"
+upstream = "http://127.0.0.1:9/v1"
+credential = "acme"
+scopes = ["read"]
+allow = ["GET /**", "POST /*/search"]
+deny = ["GET /secret/**"]
+set_headers = { x-client = "{client_id}" }
+remove_headers = ["cookie"]
+replay_buffer = "1KiB"
+max_body = "1MiB"
+
+[[routes]]
+prefix = "/trial"
+upstream = "http://127.0.0.1:9/v1"
+credential = "acme"
+scopes = ["read"]
+deny = ["* /**"]
+mode = "report"
+"#;
+
+const GUARDED_ENV: [(&str, &str); 2] = [("ERP_KEY", "not-a-secret-but-long"), ("SECRET", "not-a-secret")];
+
+#[test]
+fn explain_tells_the_whole_story_of_a_request_that_would_be_forwarded() {
+    let dir = Dir::new("explain");
+    dir.write("proxy.toml", GUARDED);
+    let ran = dir.run(&["explain", "POST", "/api/orders/search?q=a%2Fb&x", "--caller", "erp"], &GUARDED_ENV);
+    assert_eq!((ran.code(), ran.err().as_str()), (Some(0), ""));
+    assert_eq!(
+        ran.out(),
+        r"POST /api/orders/search?q=a%2Fb&x
+allowed by the route's allow rule `POST /*/search`, and by caller `erp`'s own rules
+
+  route       /api ([[routes]] 1 of 2)
+  caller      erp (api key)
+  upstream    http://127.0.0.1:9/v1/orders/search?q=a%2Fb&x
+  credential  acme (post form)
+  token       scopes read; from http://127.0.0.1:9/token; shared with /trial
+  timeouts    connect 5s, response head 60s, idle body 60s
+  replay      once, with a new token, after a 401 that blames the token, if its body has at most 1 KiB
+  body        at most 1 MiB (max_body)
+
+sent to the upstream, beside the caller's other headers
+  POST /v1/orders/search?q=a%2Fb&x HTTP/1.1
+  Host: 127.0.0.1:9
+  X-Forwarded-For: 127.0.0.1
+  X-Forwarded-Proto: http
+  X-Forwarded-Host: 127.0.0.1:8080
+  Via: 1.1 cupbearer
+  X-Request-Id: <request id>
+  x-client: my-id
+  Authorization: Bearer <token of acme>
+
+left out wherever a caller sends it
+  Authorization, X-Api-Key, Cookie, Proxy-Authorization, Forwarded, X-Forwarded-For, X-Real-Ip, X-Original-Url, X-Rewrite-Url, X-Http-Method-Override, Connection, Keep-Alive, Te, Upgrade, x-client
+"
+    );
+}
+
+#[test]
+fn explain_names_the_rule_that_denies_and_whose_fault_it_is() {
+    let dir = Dir::new("explain-no");
+    dir.write("proxy.toml", GUARDED);
+    let of = |arguments: &[&str]| {
+        let ran = dir.run(&[&["explain"], arguments].concat(), &GUARDED_ENV);
+        assert_eq!((ran.code(), ran.err().as_str()), (Some(4), ""), "{arguments:?}: {}", ran.out());
+        ran.out()
+    };
+    assert_eq!(
+        of(&["GET", "/api/%73ecret/1", "--caller", "erp"]),
+        "GET /api/%73ecret/1\nanswered by cupbearer: 403 policy_denied (blame: caller)\n\
+         the route's deny rule `GET /secret/**` covers this request\n\n  \
+         route   /api ([[routes]] 1 of 2)\n  caller  erp (api key)\n"
+    );
+    assert_eq!(
+        of(&["GET", "/api/x"]),
+        "GET /api/x\nanswered by cupbearer: 401 caller_unknown (blame: caller)\n\
+         the request does not identify itself as a known caller\n\n  \
+         route   /api ([[routes]] 1 of 2)\n  caller  not identified\n\n\
+         hint: --caller NAME asks for one of erp, lan\n"
+    );
+    assert!(of(&["DELETE", "/api/x", "--caller", "lan"]).contains("no allow rule of the route covers this method"));
+    assert!(of(&["GET", "/apis", "--caller", "erp"]).ends_with("\nhint: did you mean `/api`?\n"));
+    assert!(of(&["get", "/api/x"]).contains("400 bad_request"));
+    assert!(of(&["GET", "/api/../token"]).contains("400 bad_path"));
+    assert!(of(&["GET", "http://evil.example/api/x"]).contains("421 misdirected"));
+    assert!(of(&["TRACE", "/api/x"]).contains("405 method_refused"));
+}
+
+#[test]
+fn explain_tells_what_report_mode_lets_through_and_speaks_json() {
+    let dir = Dir::new("explain-json");
+    dir.write("proxy.toml", GUARDED);
+    let ran = dir.run(&["explain", "GET", "/trial/x", "--caller", "lan"], &GUARDED_ENV);
+    assert_eq!(ran.code(), Some(0));
+    let line = "allowed, but only as mode = \"report\": else policy_denied, the route's deny rule `* /**` covers";
+    assert!(ran.out().contains(line), "{}", ran.out());
+    assert!(ran.out().contains("X-Forwarded-For: 10.1.0.0\n"), "{}", ran.out());
+    let json = dir.run(&["explain", "GET", "/api/x", "--caller", "erp", "--format", "json"], &GUARDED_ENV).json();
+    assert_eq!((&json["allowed"], &json["rule"]), (&true.into(), &"GET /**".into()));
+    assert_eq!(json["upstream"]["url"], "http://127.0.0.1:9/v1/x");
+    assert_eq!(json["token"]["shared_with"][0], "/trial");
+    let json =
+        dir.run(&["explain", "GET", "/api/secret/x", "--caller", "erp", "--format", "json"], &GUARDED_ENV).json();
+    assert_eq!((&json["allowed"], &json["rule"]), (&false.into(), &"GET /secret/**".into()));
+    assert_eq!((&json["answer"]["status"], &json["answer"]["code"]), (&403.into(), &"policy_denied".into()));
+}
+
+#[test]
+fn explain_helps_with_a_caller_that_does_not_exist_and_reads_bad_files_like_check() {
+    let dir = Dir::new("explain-usage");
+    dir.write("proxy.toml", GUARDED);
+    let typo = dir.run(&["explain", "GET", "/api/x", "--caller", "epr"], &GUARDED_ENV);
+    assert_eq!((typo.code(), typo.out().as_str()), (Some(2), ""));
+    assert_eq!(typo.err(), "error: no caller is called `epr`\n  hint: did you mean `erp`?\n");
+    let odd = dir.run(&["explain", "GET", "/api/x", "--caller", "somebody"], &GUARDED_ENV);
+    assert_eq!(odd.err(), "error: no caller is called `somebody`\n  hint: there is erp, lan\n");
+    let control = dir.run(&["explain", "GET", "/api/x\r\nHost: y"], &GUARDED_ENV);
+    assert_eq!((control.code(), control.out().as_str()), (Some(2), ""));
+    let bad = dir.run(&["explain", "GET", "/api/x"], &[]);
+    assert_eq!(bad.code(), Some(2));
+    assert!(bad.err().contains("environment variable SECRET is not set"), "{}", bad.err());
+}

@@ -96,7 +96,8 @@ fn summary(config: &Config) -> String {
         + &section("callers", &callers)
 }
 
-fn route_row(route: &RouteSpec) -> Vec<String> {
+/// What a route's token is asked for: `scopes billing, audience …`; empty = nothing in particular.
+pub(super) fn wants(route: &RouteSpec) -> String {
     let mut wants = Vec::new();
     if !route.token.scopes.is_empty() {
         wants.push(format!("scopes {}", route.token.scopes.join(" ")));
@@ -105,6 +106,10 @@ fn route_row(route: &RouteSpec) -> Vec<String> {
     if !route.token.resource.is_empty() {
         wants.push(format!("resource {}", route.token.resource.join(" ")));
     }
+    wants.join(", ")
+}
+
+fn route_row(route: &RouteSpec) -> Vec<String> {
     let callers = match &route.callers {
         RouteCallers::Known => String::new(),
         RouteCallers::Anyone => "anyone".to_owned(),
@@ -114,12 +119,12 @@ fn route_row(route: &RouteSpec) -> Vec<String> {
         shown_prefix(route).to_owned(),
         format!("→ {}", route.upstream),
         format!("credential {}", route.token.credential.name),
-        wants.join(", "),
+        wants(route),
         callers,
     ]
 }
 
-fn shown_prefix(route: &RouteSpec) -> &str {
+pub(super) fn shown_prefix(route: &RouteSpec) -> &str {
     if route.prefix.is_empty() { "/" } else { &route.prefix }
 }
 
@@ -132,7 +137,7 @@ fn credential_row(credential: &CredentialSpec) -> Vec<String> {
     ]
 }
 
-fn auth(auth: ClientAuth) -> &'static str {
+pub(super) fn auth(auth: ClientAuth) -> &'static str {
     match auth {
         ClientAuth::Basic => "basic",
         ClientAuth::BasicRaw => "basic_raw",
@@ -141,14 +146,14 @@ fn auth(auth: ClientAuth) -> &'static str {
     }
 }
 
-fn body(body: TokenBody) -> &'static str {
+pub(super) fn body(body: TokenBody) -> &'static str {
     match body {
         TokenBody::Form => "form",
         TokenBody::Json => "json",
     }
 }
 
-fn identity(identity: &CallerIdentity) -> &'static str {
+pub(super) fn identity(identity: &CallerIdentity) -> &'static str {
     match identity {
         CallerIdentity::ApiKey(_) => "api key",
         CallerIdentity::Cidr(_) => "address",

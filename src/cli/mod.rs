@@ -21,6 +21,8 @@ use crate::config::model::LogFormat;
 
 /// Bad usage or bad configuration.
 const BAD_CONFIG: u8 = 2;
+/// `explain`: denied, or no route.
+const DENIED: u8 = 4;
 
 #[allow(clippy::doc_markdown)] // this comment is the help text
 /// An authenticating reverse proxy: plain requests in, OAuth2 bearer tokens injected.

@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 pub use self::diagnostic::{Diagnostic, Place, Problems, Severity, Warning};
+pub(crate) use self::nearest::did_you_mean;
 use self::{
     diagnostic::{Note, Renderer, Span},
     mask::Mask,

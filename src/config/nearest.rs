@@ -1,7 +1,7 @@
 //! "did you mean": the nearest known word.
 
 /// The candidate nearest to `word`, if it is near enough to be meant; and its hint.
-pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(word, candidates).map(|near| format!("did you mean `{near}`?"))
 }
 

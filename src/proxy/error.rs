@@ -8,32 +8,36 @@ macro_rules! codes {
     ($($name:ident = $code:literal, $status:literal, $blame:literal, $proxy_status:literal, $title:literal;)*) => {
         /// What went wrong. The names are a contract (`docs/errors.md`).
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(super) enum Code {
+        pub enum Code {
             $(#[doc = $title] $name,)*
         }
 
         impl Code {
+            /// All of them, in the order of the documentation.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
             /// The code as callers see it.
-            pub(super) fn as_str(self) -> &'static str {
+            pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $code,)* }
             }
 
             /// HTTP status.
-            pub(super) fn status(self) -> u16 {
+            pub fn status(self) -> u16 {
                 match self { $(Self::$name => $status,)* }
             }
 
             /// `caller`, `config`, `idp`, `proxy` or `upstream`.
-            pub(super) fn blame(self) -> &'static str {
+            pub fn blame(self) -> &'static str {
                 match self { $(Self::$name => $blame,)* }
             }
 
             /// The error type of RFC 9209 section 2.3.
-            fn proxy_status(self) -> &'static str {
+            pub fn proxy_status(self) -> &'static str {
                 match self { $(Self::$name => $proxy_status,)* }
             }
 
-            fn title(self) -> &'static str {
+            /// What happened, in a few words.
+            pub fn title(self) -> &'static str {
                 match self { $(Self::$name => $title,)* }
             }
         }

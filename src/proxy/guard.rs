@@ -7,11 +7,12 @@ use aws_lc_rs::digest;
 
 use super::error::{Code, ProxyError};
 use crate::{
+    config::model::CallerSpec,
     rules::{
         caller::{self, Identified},
         origin::{Hosts, is_preflight},
         path::CanonicalPath,
-        policy::{self, Asked, Denial, DenialCode},
+        policy::{self, Asked, Denial, DenialCode, Verdict},
     },
     snapshot::Snapshot,
     wire::{Kind, RequestHead},
@@ -19,34 +20,61 @@ use crate::{
 
 /// What a request may do.
 #[derive(Debug)]
-pub(super) struct Approved {
+pub(super) struct Approved<'s> {
     /// Position of its route.
     pub(super) route: usize,
     /// Where the bytes to forward (path and query below the prefix) lie in the request target.
     pub(super) rest: Range<usize>,
+    /// Who asked, if known.
+    pub(super) caller: Option<&'s CallerSpec>,
+    /// What was said to it.
+    pub(super) verdict: Verdict<'s>,
 }
 
-/// A refusal, and the route that it concerns once that is known.
+/// A refusal, and the route and caller that it concerns once they are known.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct Refused<'s> {
     pub(super) error: ProxyError,
     pub(super) route: Option<usize>,
+    pub(super) caller: Option<&'s CallerSpec>,
+    /// The denial, where it was one of callers and policy.
+    pub(super) denial: Option<Denial<'s>>,
 }
 
-impl From<ProxyError> for Refused {
+impl From<ProxyError> for Refused<'_> {
     fn from(error: ProxyError) -> Self {
-        Self { error, route: None }
+        Self { error, route: None, caller: None, denial: None }
     }
 }
 
+/// What a request identifies itself with.
+#[derive(Debug)]
+pub(super) struct Marks {
+    /// Its peer's address.
+    pub(super) peer: IpAddr,
+    /// SHA-256 of every API key that it presents.
+    pub(super) keys: Vec<[u8; 32]>,
+}
+
 /// Judges a request head.
-pub(super) fn judge(
-    snapshot: &Snapshot,
+pub(super) fn judge<'s>(
+    snapshot: &'s Snapshot,
     hosts: &Hosts,
     peer: IpAddr,
     head: &RequestHead,
     bytes: &[u8],
-) -> Result<Approved, Refused> {
+) -> Result<Approved<'s>, Refused<'s>> {
+    judge_marked(snapshot, hosts, || Marks { peer, keys: keys(snapshot, head, bytes) }, head, bytes)
+}
+
+/// The same with other marks than the head's own: so `explain` can ask for a caller whose key it does not know.
+pub(super) fn judge_marked<'s>(
+    snapshot: &'s Snapshot,
+    hosts: &Hosts,
+    marks: impl FnOnce() -> Marks,
+    head: &RequestHead,
+    bytes: &[u8],
+) -> Result<Approved<'s>, Refused<'s>> {
     let method = head.method(bytes);
     hosts.check(head.host(bytes)).map_err(|e| ProxyError::new(Code::Misdirected, e.to_string()))?;
     check_browser(snapshot, method, head, bytes)?;
@@ -59,16 +87,18 @@ pub(super) fn judge(
         return Err(no_route(snapshot).into());
     };
     let index = found.index;
-    let blame = |error| Refused { error, route: Some(index) };
+    let blame = |error, denial, caller| Refused { error, route: Some(index), caller, denial };
     let route = &snapshot.routes[index].spec;
     if path.has_empty_segments() && !route.allow_empty_segments {
         let text = "the path has an empty segment (//); a route may allow it with allow_empty_segments";
-        return Err(blame(ProxyError::new(Code::BadPath, text)));
+        return Err(blame(ProxyError::new(Code::BadPath, text), None, None));
     }
-    let caller = match identify(snapshot, peer, head, bytes) {
+    let no = |denial: Denial<'s>, caller| Err(blame(denied(&denial), Some(denial), caller));
+    let marks = marks();
+    let caller = match caller::identify(&snapshot.config.callers, &marks.keys, Some(marks.peer)) {
         Identified::None => None,
         Identified::One(at) => snapshot.config.callers.get(at),
-        Identified::Conflict => return Err(blame(denied(&Denial::two_identities()))),
+        Identified::Conflict => return no(Denial::two_identities(), None),
     };
     let asked = Asked {
         method,
@@ -76,17 +106,18 @@ pub(super) fn judge(
         rest_at: found.rest_decoded_offset,
         caller,
         callers_defined: !snapshot.config.callers.is_empty(),
-        peer_is_local: caller::is_local(peer),
+        peer_is_local: caller::is_local(marks.peer),
     };
     let verdict = policy::decide(route, &asked);
     if let Some(denial) = verdict.denied() {
-        return Err(blame(denied(&denial)));
+        return no(denial, caller);
     }
-    if let policy::Verdict::Allowed { reported: Some(denial), .. } = verdict {
+    if let Verdict::Allowed { reported: Some(denial), .. } = verdict {
         tracing::warn!(route = route.prefix, method, "policy would deny: {denial}");
     }
     let start = head.target(bytes).len() - target.len();
-    Ok(Approved { route: index, rest: start + found.rest_raw_offset..head.target(bytes).len() })
+    let rest = start + found.rest_raw_offset..head.target(bytes).len();
+    Ok(Approved { route: index, rest, caller, verdict })
 }
 
 fn check_browser(snapshot: &Snapshot, method: &str, head: &RequestHead, bytes: &[u8]) -> Result<(), ProxyError> {
@@ -121,23 +152,21 @@ fn origin_form<'a>(target: &'a [u8], host: &[u8]) -> Result<&'a [u8], ProxyError
     }
 }
 
-fn identify(snapshot: &Snapshot, peer: IpAddr, head: &RequestHead, bytes: &[u8]) -> Identified {
-    if snapshot.config.callers.is_empty() {
-        return Identified::None;
+/// Hashes of the API keys that a head presents: `X-Api-Key`, `Authorization: Bearer`.
+fn keys(snapshot: &Snapshot, head: &RequestHead, bytes: &[u8]) -> Vec<[u8; 32]> {
+    if !snapshot.has_api_keys {
+        return Vec::new();
     }
-    let mut presented = Vec::new();
-    if snapshot.has_api_keys {
-        let bearer = head.values(bytes, Kind::Authorization).filter_map(|value| {
-            let (scheme, key) = value.split_at_checked(7)?;
-            scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
-        });
-        for key in head.values(bytes, Kind::XApiKey).chain(bearer) {
-            let mut hash = [0; 32];
-            hash.copy_from_slice(digest::digest(&digest::SHA256, key).as_ref());
-            presented.push(hash);
-        }
-    }
-    caller::identify(&snapshot.config.callers, &presented, Some(peer))
+    let bearer = head.values(bytes, Kind::Authorization).filter_map(|value| {
+        let (scheme, key) = value.split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
+    });
+    let hashed = |key| {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest::digest(&digest::SHA256, key).as_ref());
+        hash
+    };
+    head.values(bytes, Kind::XApiKey).chain(bearer).map(hashed).collect()
 }
 
 fn denied(denial: &Denial<'_>) -> ProxyError {

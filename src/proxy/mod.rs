@@ -11,6 +11,7 @@
 //!
 //! Whatever fails ends in [`error`], the only place that makes answers of cupbearer's own.
 //! [`worker`] is one core: everything above runs on it alone, without locks.
+//! [`rehearsal`] asks steps 2 to 4 what they would do with a request, without sending it.
 
 mod admission;
 mod authorize;
@@ -27,5 +28,8 @@ mod timer;
 mod upstream;
 
 pub mod listener;
+pub mod rehearsal;
 pub mod rig;
 pub mod worker;
+
+pub use error::Code;

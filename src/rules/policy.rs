@@ -11,11 +11,11 @@ use super::{
 
 /// What is asked of a route.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct Asked<'r, 'a> {
     /// The method, as sent.
-    pub method: &'a str,
+    pub method: &'r str,
     /// The whole decoded canonical path.
-    pub path: &'a [u8],
+    pub path: &'r [u8],
     /// Where the rest below the route's prefix begins in `path` ([`super::table::Match::rest_decoded_offset`]).
     pub rest_at: usize,
     /// Who asks, if known.
@@ -157,7 +157,7 @@ impl fmt::Display for Denial<'_> {
 
 /// Judges one request: who (a stranger learns nothing about rules), then the token endpoint, then deny,
 /// then allow, then what the caller itself may. Allocates only for unusual paths.
-pub fn decide<'a>(route: &'a RouteSpec, asked: &Asked<'a>) -> Verdict<'a> {
+pub fn decide<'a>(route: &'a RouteSpec, asked: &Asked<'_, 'a>) -> Verdict<'a> {
     let rest = asked.path.get(asked.rest_at..).unwrap_or_default();
     let nothing_denied = route.deny.is_empty() && route.forbidden_paths.is_empty();
     let loose = if nothing_denied { Loose::unneeded() } else { Loose::of(rest) };
@@ -181,11 +181,11 @@ pub fn decide<'a>(route: &'a RouteSpec, asked: &Asked<'a>) -> Verdict<'a> {
 }
 
 /// Report mode tries rules out; it never makes a caller of a stranger from another host.
-fn reportable(reason: Reason<'_>, asked: &Asked<'_>) -> bool {
+fn reportable(reason: Reason<'_>, asked: &Asked<'_, '_>) -> bool {
     asked.peer_is_local || !matches!(reason, Reason::Unidentified | Reason::NotLocal)
 }
 
-fn judge_caller<'a>(route: &'a RouteSpec, asked: &Asked<'a>) -> Option<Reason<'a>> {
+fn judge_caller<'a>(route: &'a RouteSpec, asked: &Asked<'_, 'a>) -> Option<Reason<'a>> {
     match (&route.callers, asked.caller) {
         // An identified caller is not let in from afar either: the operator said "this host".
         (RouteCallers::Anyone, _) if !asked.peer_is_local => return Some(Reason::NotLocal),
@@ -205,7 +205,7 @@ fn judge_caller<'a>(route: &'a RouteSpec, asked: &Asked<'a>) -> Option<Reason<'a
 /// `Ok` with the allow-rule of the route, if it lists any.
 fn judge_path<'a>(
     route: &'a RouteSpec,
-    asked: &Asked<'a>,
+    asked: &Asked<'_, 'a>,
     rest: &[u8],
     loose: &Loose,
 ) -> Result<Option<&'a str>, Reason<'a>> {
@@ -222,7 +222,7 @@ fn judge_path<'a>(
 /// The first rule that fits; `None` where nothing is listed, so that everything is allowed.
 fn first_allowing<'a>(
     rules: &'a [Rule],
-    asked: &Asked<'_>,
+    asked: &Asked<'_, '_>,
     rest: &[u8],
     otherwise: Reason<'a>,
 ) -> Result<Option<&'a str>, Reason<'a>> {

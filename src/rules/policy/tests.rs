@@ -26,7 +26,7 @@ fn judge<'a>(route: &'a RouteSpec, caller: Option<&'a CallerSpec>, method: &'a s
     decide(route, &asked(caller, method, path))
 }
 
-fn asked<'a>(caller: Option<&'a CallerSpec>, method: &'a str, path: &'a str) -> Asked<'a> {
+fn asked<'a>(caller: Option<&'a CallerSpec>, method: &'a str, path: &'a str) -> Asked<'a, 'a> {
     Asked {
         method,
         path: path.as_bytes(),
