@@ -54,7 +54,7 @@ const FAULTS: &[Fault] = &[
                 c,
                 "401 Unauthorized",
                 r#"{"error":"invalid_client","error_description":"the secret not-a-secret is wrong"}"#,
-            )
+            );
         },
         502,
         "idp_refused",
@@ -67,7 +67,7 @@ const FAULTS: &[Fault] = &[
                 c,
                 "400 Bad Request",
                 r#"{"error":"access_denied","access_token":"not-a-token-x","message":"not-a-token-x"}"#,
-            )
+            );
         },
         502,
         "idp_refused",
@@ -157,7 +157,7 @@ const FAULTS: &[Fault] = &[
         |c| {
             c.send(
                 "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"access_token\":\"not-a-token-x\",\"expires_in\":60}",
-            )
+            );
         },
         503,
         "idp_unavailable",
@@ -165,7 +165,7 @@ const FAULTS: &[Fault] = &[
     ),
     fault(
         |c| {
-            c.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n30\r\n{\"access_token\":\"not-a-token-x\",\"expires_in\":60}\r\n")
+            c.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n30\r\n{\"access_token\":\"not-a-token-x\",\"expires_in\":60}\r\n");
         },
         503,
         "idp_unavailable",
@@ -184,7 +184,7 @@ const FAULTS: &[Fault] = &[
                 "200 OK",
                 "",
                 &format!(r#"{{"x":"{}","access_token":"not-a-token-x","expires_in":60}}"#, "y".repeat(10 << 20)),
-            )
+            );
         },
         503,
         "idp_unavailable",
@@ -195,7 +195,7 @@ const FAULTS: &[Fault] = &[
             c.send(format!(
                 "HTTP/1.1 200 OK\r\n{}\r\n",
                 "X: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n".repeat(20_000)
-            ))
+            ));
         },
         503,
         "idp_unavailable",
