@@ -4,7 +4,11 @@
 //! whole; a request keeps the one it started with. The bearers inside are cells of their own: a refresh
 //! never republishes a snapshot, and a reload hands an unchanged credential its old cell.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use arc_swap::ArcSwap;
 
@@ -42,6 +46,8 @@ pub struct Route {
     pub bearer: bearer::Reader,
     /// Which of [`Snapshot::origins`] it leads to.
     pub origin: usize,
+    /// Its running requests on all cores; counted only where `max_in_flight` is small.
+    pub running: AtomicUsize,
 }
 
 /// All that the cores read.
@@ -94,7 +100,7 @@ impl Snapshot {
                 origins.len() - 1
             };
             let (headers, bearer) = (RequestRules::new(spec), reader(&spec.token)?);
-            routes.push(Route { spec: spec.clone(), headers, bearer, origin });
+            routes.push(Route { spec: spec.clone(), headers, bearer, origin, running: AtomicUsize::new(0) });
         }
         let prefixes: Vec<&str> = config.routes.iter().map(|r| r.prefix.as_str()).collect();
         Ok(Self {

@@ -82,9 +82,11 @@ impl Proxy {
             }
         }
         let mut workers = Vec::with_capacity(server.workers);
+        let connections = Arc::default();
         for (index, sockets) in sockets.into_iter().enumerate() {
-            let (snapshots, orders) = (reader.clone(), orders.subscribe());
-            workers.push(worker::start(Plan { index, workers: server.workers, sockets, snapshots, orders })?);
+            let (snapshots, connections, orders) = (reader.clone(), Arc::clone(&connections), orders.subscribe());
+            let plan = Plan { index, workers: server.workers, sockets, snapshots, connections, orders };
+            workers.push(worker::start(plan)?);
         }
         Ok(Self { addresses, workers, orders, engine, _publisher: publisher })
     }

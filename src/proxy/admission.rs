@@ -4,7 +4,6 @@ use std::{
     cell::Cell,
     future::poll_fn,
     io,
-    rc::Rc,
     task::Poll,
     time::{Duration, Instant},
 };
@@ -141,29 +140,6 @@ pub(super) fn refusal(error: HeadError) -> ProxyError {
         _ => Code::BadRequest,
     };
     ProxyError::new(code, error.to_string())
-}
-
-/// A place among the running requests of a route, given back on drop.
-pub(super) struct Permit {
-    running: Rc<Cell<usize>>,
-}
-
-impl Permit {
-    /// Takes a place; `limit` is this core's share.
-    pub(super) fn take(running: &Rc<Cell<usize>>, limit: usize) -> Result<Self, ProxyError> {
-        if running.get() >= limit {
-            let text = "too many requests of this route are running (max_in_flight)";
-            return Err(ProxyError::new(Code::Overloaded, text).retry_after(1));
-        }
-        running.set(running.get() + 1);
-        Ok(Self { running: Rc::clone(running) })
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.running.set(self.running.get() - 1);
-    }
 }
 
 /// Reads and throws away what a caller still sends after its answer, so that closing does not reset the

@@ -5,13 +5,14 @@ use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Instant};
 use tokio::io::AsyncWriteExt as _;
 
 use super::{
-    admission::{self, NoHead, Permit},
+    admission::{self, NoHead},
     body::Side,
     buffer::Buffer,
     error::{self, Code, ErrorFacts, ProxyError},
     exchange::{Broken, Caller},
     forward::{self, Next, Request},
     guard,
+    seats::Seat,
     socket::Socket,
     timer::Timer,
     worker::{Core, Worker},
@@ -24,13 +25,24 @@ use crate::{
 /// Serves a connection in a task of its own on this core.
 pub(super) fn spawn(worker: &Rc<Worker>, stream: Socket, peer: SocketAddr, hosts: Rc<Hosts>) {
     let Some(seat) = worker.seat() else {
-        // Over the limit: closing at once is the cheapest answer there is.
-        drop(stream);
+        if let Some(seat) = worker.refusal_seat() {
+            tokio::task::spawn_local(turn_away(Rc::clone(worker), stream, seat));
+        }
         return;
     };
     let idle = seat.idle();
     let task = tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, hosts, idle, seat.clone()));
     seat.occupy(task.abort_handle());
+}
+
+/// Over `max_connections`: a quick answer instead of silence.
+async fn turn_away(worker: Rc<Worker>, stream: Socket, _seat: Seat) {
+    let timer = Timer::new(Instant::now() + admission::AFTER_REFUSAL);
+    let mut caller = Caller { side: Side { io: stream, buf: Buffer::default() }, timer, body_begun: false };
+    let text = "as many callers are connected as may be (max_connections)";
+    let id = worker.request_id();
+    answer(&mut caller, &ProxyError::new(Code::Overloaded, text).retry_after(1), facts(&id, true)).await;
+    admission::linger(&mut caller, admission::AFTER_REFUSAL).await;
 }
 
 /// What stays the same from request to request.
@@ -46,7 +58,7 @@ async fn serve(
     address: SocketAddr,
     hosts: Rc<Hosts>,
     idle: Rc<Cell<bool>>,
-    _seat: super::worker::Seat,
+    _seat: Seat,
 ) {
     let core = worker.core();
     let timer = Timer::new(Instant::now() + core.snapshot.server().idle_timeout);
@@ -169,8 +181,7 @@ async fn judge_and_forward(
     let approved = guard::judge(&core.snapshot, &peer.hosts, peer.address.ip(), head, bytes)
         .map_err(|refused| (refused.error.into(), refused.route))?;
     let at = |broken| (broken, Some(approved.route));
-    let limit = core.share(core.snapshot.routes[approved.route].spec.max_in_flight);
-    let _permit = Permit::take(core.running(approved.route), limit).map_err(|e| at(e.into()))?;
+    let _permit = core.permit(approved.route).map_err(|e| at(e.into()))?;
     let rest = &head.target(bytes)[approved.rest];
     let request = Request { head, bytes, rest, route: approved.route, id, peer: &peer.text };
     forward::forward(worker, core, &request, caller).await.map_err(|broken| (broken, Some(approved.route)))

@@ -1,7 +1,8 @@
 //! THE DATA PLANE: the path of a request, one copy of it per core.
 //!
 //! 1. [`listener`] **accepts** a connection; [`connection`] serves request after request on it.
-//! 2. [`admission`] **admits**: a strict head, within its limits and its time, and a place for it.
+//! 2. [`admission`] **admits**: a strict head, within its limits and its time; [`limit`] and [`seats`] give
+//!    it its place.
 //! 3. [`guard`] **routes**: the one canonical path, the longest prefix,
 //! 4. and **guards**: host, origin, caller, policy.
 //! 5. [`authorize`] reads the route's bearer, or waits for it with a deadline.
@@ -22,7 +23,9 @@ mod error;
 mod exchange;
 mod forward;
 mod guard;
+mod limit;
 mod respond;
+mod seats;
 mod socket;
 mod timer;
 mod upstream;

@@ -1,7 +1,7 @@
 //! One core between two pipes in memory: the whole path of a request without a socket, so that its
 //! allocations and instructions can be counted (`benches/hot_path.rs`). Nothing else uses it.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
@@ -39,7 +39,14 @@ impl Rig {
         let listen = snapshots.snapshot().server().listen.first().copied();
         let listen = listen.unwrap_or_else(|| ([127, 0, 0, 1], 80).into());
         local.block_on(&runtime, async {
-            let worker = Rc::new(Worker::new(&Plan { index: 0, workers: 1, sockets: Vec::new(), snapshots, orders }));
+            let worker = Rc::new(Worker::new(&Plan {
+                index: 0,
+                workers: 1,
+                sockets: Vec::new(),
+                snapshots,
+                connections: Arc::default(),
+                orders,
+            }));
             let core = worker.core();
             core.pool(&core.snapshot.routes[0]).give(Stream::Memory(upstream), None);
             let hosts = Rc::new(core.snapshot.hosts(listen));

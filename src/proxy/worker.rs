@@ -5,19 +5,19 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
     thread,
     time::Duration,
 };
 
-use tokio::{
-    sync::watch,
-    task::{AbortHandle, LocalSet},
-};
+use tokio::{sync::watch, task::LocalSet};
 
 use super::{
     buffer::Buffers,
+    error::ProxyError,
+    limit::Permit,
     listener,
+    seats::{Seat, Seats},
     upstream::{Pool, Pools},
 };
 use crate::snapshot::{Reader, Route, Snapshot};
@@ -26,6 +26,8 @@ use crate::snapshot::{Reader, Route, Snapshot};
 const SWEEP: Duration = Duration::from_secs(5);
 /// How often a draining core looks whether its connections are done.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
+/// Connections that one core turns away with an answer at the same time.
+const REFUSALS: usize = 128;
 /// Bytes that one core holds for replays, over all requests.
 const REPLAY_BUDGET: usize = 32 * 1024 * 1024;
 
@@ -48,6 +50,8 @@ pub struct Plan {
     pub sockets: Vec<(SocketAddr, TcpListener)>,
     /// The seam.
     pub snapshots: Reader,
+    /// Connections of all cores together, for `max_connections`.
+    pub connections: Arc<AtomicUsize>,
     /// Orders of control.
     pub orders: watch::Receiver<Order>,
 }
@@ -97,6 +101,8 @@ pub(super) struct Worker {
     workers: usize,
     draining: Cell<bool>,
     seats: Rc<RefCell<Seats>>,
+    connections: Arc<AtomicUsize>,
+    refusals: Arc<AtomicUsize>,
     scratch: RefCell<Vec<Vec<u8>>>,
     id_prefix: u64,
     ids: Cell<u64>,
@@ -106,7 +112,7 @@ pub(super) struct Worker {
 pub(super) struct Core {
     pub(super) snapshot: Arc<Snapshot>,
     pools: Vec<Rc<Pool>>,
-    running: Vec<Rc<Cell<usize>>>,
+    running: Vec<Cell<usize>>,
     workers: usize,
 }
 
@@ -115,14 +121,10 @@ impl Core {
         Rc::clone(&self.pools[route.origin])
     }
 
-    /// How many requests of a route run on this core.
-    pub(super) fn running(&self, route: usize) -> &Rc<Cell<usize>> {
-        &self.running[route]
-    }
-
-    /// This core's share of a limit that holds for all cores together.
-    pub(super) fn share(&self, limit: usize) -> usize {
-        limit.div_ceil(self.workers)
+    /// A place among the running requests of a route, or `overloaded`.
+    pub(super) fn permit(&self, route: usize) -> Result<Permit<'_>, ProxyError> {
+        let of = &self.snapshot.routes[route];
+        Permit::take(of.spec.max_in_flight, self.workers, &self.running[route], &of.running)
     }
 }
 
@@ -142,6 +144,8 @@ impl Worker {
             workers: plan.workers,
             draining: Cell::new(false),
             seats: Rc::default(),
+            connections: Arc::clone(&plan.connections),
+            refusals: Arc::default(),
             scratch: RefCell::default(),
             id_prefix: u64::from_ne_bytes(random) ^ plan.index as u64,
             ids: Cell::new(0),
@@ -150,7 +154,7 @@ impl Worker {
 
     fn core_of(snapshot: Arc<Snapshot>, pools: &Pools, workers: usize) -> Core {
         let pools = snapshot.origins.iter().map(|origin| pools.of(origin)).collect();
-        let running = snapshot.routes.iter().map(|_| Rc::default()).collect();
+        let running = snapshot.routes.iter().map(|_| Cell::default()).collect();
         Core { snapshot, pools, running, workers }
     }
 
@@ -187,13 +191,14 @@ impl Worker {
         }
     }
 
-    /// A seat for one more connection, unless this core's share of `max_connections` is taken.
+    /// A seat for one more connection, unless `max_connections` are taken on all cores together.
     pub(super) fn seat(&self) -> Option<Seat> {
-        let limit = self.core().share(self.current.borrow().snapshot.server().max_connections);
-        if self.seats.borrow().taken >= limit {
-            return None;
-        }
-        Some(Seat::take(&self.seats))
+        Seat::take(&self.seats, &self.connections, self.core().snapshot.server().max_connections)
+    }
+
+    /// A place to turn one more connection away with an answer; beyond those it is just closed.
+    pub(super) fn refusal_seat(&self) -> Option<Seat> {
+        Seat::take(&self.seats, &self.refusals, REFUSALS)
     }
 
     /// Closes idle connections, lets the others finish, and gives up after `drain_timeout`.
@@ -203,85 +208,15 @@ impl Worker {
         let finished = async {
             loop {
                 self.seats.borrow().close_idle();
-                if self.seats.borrow().taken == 0 {
+                if self.seats.borrow().is_empty() {
                     return;
                 }
                 tokio::time::sleep(DRAIN_TICK).await;
             }
         };
         if tokio::time::timeout(patience, finished).await.is_err() {
-            let left = self.seats.borrow().taken;
+            let left = self.seats.borrow().len();
             tracing::warn!(connections = left, "drain_timeout has passed; the rest is cut off");
         }
-    }
-}
-
-/// Whether a connection is idle, and the task that serves it.
-type Place = (Rc<Cell<bool>>, Option<AbortHandle>);
-
-/// The connections of one core.
-#[derive(Default)]
-struct Seats {
-    taken: usize,
-    free: Vec<usize>,
-    places: Vec<Option<Place>>,
-}
-
-impl Seats {
-    fn close_idle(&self) {
-        for (idle, task) in self.places.iter().flatten() {
-            if let (true, Some(task)) = (idle.get(), task) {
-                task.abort();
-            }
-        }
-    }
-}
-
-/// One connection's place; free again once all its clones are gone.
-#[derive(Clone)]
-pub(super) struct Seat(Rc<Taken>);
-
-struct Taken {
-    seats: Rc<RefCell<Seats>>,
-    at: usize,
-    idle: Rc<Cell<bool>>,
-}
-
-impl Seat {
-    fn take(seats: &Rc<RefCell<Seats>>) -> Self {
-        let idle = Rc::new(Cell::new(true));
-        let mut inner = seats.borrow_mut();
-        inner.taken += 1;
-        let entry = Some((Rc::clone(&idle), None));
-        let at = if let Some(at) = inner.free.pop() {
-            inner.places[at] = entry;
-            at
-        } else {
-            inner.places.push(entry);
-            inner.places.len() - 1
-        };
-        drop(inner);
-        Self(Rc::new(Taken { seats: Rc::clone(seats), at, idle }))
-    }
-
-    /// Whether the connection could be closed without losing anything; the connection keeps it true.
-    pub(super) fn idle(&self) -> Rc<Cell<bool>> {
-        Rc::clone(&self.0.idle)
-    }
-
-    /// Says which task has the seat, so that it can be closed while idle.
-    pub(super) fn occupy(self, task: AbortHandle) {
-        if let Some((_, slot)) = &mut self.0.seats.borrow_mut().places[self.0.at] {
-            *slot = Some(task);
-        }
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        let mut seats = self.seats.borrow_mut();
-        seats.places[self.at] = None;
-        seats.free.push(self.at);
-        seats.taken -= 1;
     }
 }
