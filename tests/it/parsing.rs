@@ -334,7 +334,7 @@ fn an_unfinished_request_is_never_a_whole_one_upstream() {
     }
     // Heads that end too early are answered, as nothing is lost by saying so.
     for text in ["GET /api/cut HTTP/1.1\r\nHost: HOST\r\n", "GET /api/cut", "G"] {
-        let mut client = scene.send(text);
+        let client = scene.send(text);
         client.end_of_sending();
         client.last_response().expect_problem(400, "bad_request");
     }
