@@ -150,7 +150,7 @@ async fn request(
         Broken::Stale => ProxyError::new(Code::UpstreamProtocol, "the upstream closed the connection at once"),
         Broken::Abort(why) => {
             tracing::debug!(request_id = id, "connection dropped: {why}");
-            caller.side.io.reset_on_close();
+            caller.side.io.reset_on_close(true);
             return None;
         }
     };

@@ -34,7 +34,13 @@ pub(super) async fn respond(
         && exchange.upload.source_is_done();
     let head = head(answer, response, &exchange.up.buf.filled()[..response.length], from, to, keep);
     exchange.up.buf.consume(response.length);
+    if to == Framing::UntilClose {
+        exchange.caller.side.io.reset_on_close(true);
+    }
     exchange.respond(head, from, to).await?;
+    if to == Framing::UntilClose {
+        exchange.caller.side.io.reset_on_close(false);
+    }
     Ok(if keep { Next::KeepAlive } else { Next::Close })
 }
 

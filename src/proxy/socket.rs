@@ -30,12 +30,13 @@ impl Socket {
         }
     }
 
-    /// Makes the connection end with a reset, so that an unfinished answer cannot be taken for a whole
-    /// one: a body that ends with the connection (HTTP/1.0) has no other mark of its end.
-    pub(super) fn reset_on_close(&self) {
+    /// Makes the connection end with a reset whatever ends it, be it this process, or takes that back: an
+    /// unfinished answer cannot be taken for a whole one then. A body that ends with the connection
+    /// (HTTP/1.0) has no other mark of its end.
+    pub(super) fn reset_on_close(&self, reset: bool) {
         if let Self::Tcp(tcp) = self {
             // Fails only where the connection is gone already.
-            let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+            let _ = socket2::SockRef::from(tcp).set_linger(reset.then_some(Duration::ZERO));
         }
     }
 }

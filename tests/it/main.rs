@@ -6,8 +6,11 @@
 mod demo;
 mod flow;
 mod leaks;
+mod lifecycle;
+mod mixing;
 mod nginx;
 mod oidc;
+mod overload;
 mod parsing;
 mod provider_faults;
 mod providers;

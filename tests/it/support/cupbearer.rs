@@ -13,6 +13,8 @@ pub(crate) struct Builder {
     dir: TestDir,
     env: Vec<(String, String)>,
     server: String,
+    listen: String,
+    descriptors: Option<usize>,
 }
 
 /// A running proxy on a loopback port of its own.
@@ -40,6 +42,16 @@ impl Builder {
         self
     }
 
+    /// Listens here instead of on a free loopback port.
+    pub(crate) fn listen(self, address: &str) -> Self {
+        Self { listen: address.to_owned(), ..self }
+    }
+
+    /// Limits its file descriptors.
+    pub(crate) fn descriptors(self, most: usize) -> Self {
+        Self { descriptors: Some(most), ..self }
+    }
+
     /// Starts the proxy with this configuration (`[server]` and `[admin]` are written already) and waits
     /// until it listens.
     pub(crate) fn start(self, config: &str) -> Cupbearer {
@@ -60,9 +72,17 @@ impl Builder {
     }
 
     fn command(&self, config: &str) -> Command {
-        let text = format!("[server]\nlisten = \"127.0.0.1:0\"\n{}[admin]\nlisten = false\n{config}", self.server);
+        let text = format!("[server]\nlisten = \"{}\"\n{}[admin]\nlisten = false\n{config}", self.listen, self.server);
         self.dir.write("proxy.toml", text);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cupbearer"));
+        let binary = env!("CARGO_BIN_EXE_cupbearer");
+        let mut command = match self.descriptors {
+            None => Command::new(binary),
+            Some(most) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\""), binary]);
+                shell
+            }
+        };
         command.current_dir(self.dir.path()).env_clear();
         // Everything is logged in every test, so that every test can tell whether something leaks.
         command.env("CUPBEARER_LOG", "trace");
@@ -74,7 +94,8 @@ impl Builder {
 impl Cupbearer {
     /// A new one, to be described.
     pub(crate) fn builder() -> Builder {
-        Builder { dir: TestDir::new(), env: Vec::new(), server: String::new() }
+        let listen = "127.0.0.1:0".to_owned();
+        Builder { dir: TestDir::new(), env: Vec::new(), server: String::new(), listen, descriptors: None }
     }
 
     /// Where it listens.
@@ -144,6 +165,11 @@ impl Cupbearer {
     /// Ends it with SIGTERM; panics unless it drains and exits with 0. Gives back all that it printed.
     pub(crate) fn stop(self) -> String {
         self.process.signal("TERM");
+        self.wait_for_end()
+    }
+
+    /// Waits for its end after a signal; panics unless it exits with 0. Gives back all that it printed.
+    pub(crate) fn wait_for_end(self) -> String {
         let (status, output) = self.process.finish();
         assert!(status.success(), "SIGTERM should end in 0, but {status}:\n{output}");
         output

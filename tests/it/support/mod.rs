@@ -23,7 +23,7 @@ pub(crate) use dir::TestDir;
 pub(crate) use peer::{Nginx, OidcProvider};
 pub(crate) use process::Process;
 pub(crate) use sandbox::Playground;
-pub(crate) use scene::{KEY, Scene, Stage};
+pub(crate) use scene::{KEY, Scene, Stage, expect_own_token};
 pub(crate) use tls::{Ending, TlsUpstream};
 pub(crate) use upstream::{Connection, Request, Upstream};
 

@@ -28,6 +28,7 @@ pub(crate) struct Stage {
     credential: String,
     more: String,
     alone: bool,
+    descriptors: Option<usize>,
 }
 
 /// A proxy with `/api` in front of the test's API and, for the neighbour, `/good` in front of another one
@@ -46,7 +47,12 @@ impl Stage {
     pub(crate) fn new(api: Upstream) -> Self {
         let server = "workers = 1\n".to_owned();
         let (route, credential, more) = (String::new(), String::new(), String::new());
-        Self { api, tokens: Upstream::tokens(3600), server, route, credential, more, alone: false }
+        Self { api, tokens: Upstream::tokens(3600), server, route, credential, more, alone: false, descriptors: None }
+    }
+
+    /// Another number of workers.
+    pub(crate) fn workers(self, workers: usize) -> Self {
+        Self { server: self.server.replace("workers = 1\n", &format!("workers = {workers}\n")), ..self }
     }
 
     /// Another token endpoint than one that always works.
@@ -79,9 +85,14 @@ impl Stage {
         Self { alone: true, ..self }
     }
 
+    /// Limits the proxy's file descriptors.
+    pub(crate) fn descriptors(self, most: usize) -> Self {
+        Self { descriptors: Some(most), ..self }
+    }
+
     /// Starts it all.
     pub(crate) fn start(self) -> Scene {
-        let Self { api, tokens, server, route, credential, more, alone } = self;
+        let Self { api, tokens, server, route, credential, more, alone, descriptors } = self;
         let good = Upstream::always("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood");
         let good_tokens = Upstream::tokens_named("good", 3600);
         let credentials = |name: &str, at: &Upstream, lines: &str| {
@@ -106,6 +117,9 @@ impl Stage {
         ]
         .concat();
         let mut builder = Cupbearer::builder().env("SECRET", "not-a-secret").env("KEY", KEY);
+        if let Some(most) = descriptors {
+            builder = builder.descriptors(most);
+        }
         for line in server.lines() {
             builder = builder.server(line);
         }
@@ -188,7 +202,7 @@ impl Scene {
 }
 
 /// Every request carried exactly one `Authorization`, the right one, and an id that no other had.
-fn expect_own_token(api: &Upstream, start: &str, foreign: &str) {
+pub(crate) fn expect_own_token(api: &Upstream, start: &str, foreign: &str) {
     let mut ids = HashSet::new();
     for request in api.heads() {
         let tokens: Vec<&str> = request.all("authorization").collect();
