@@ -292,6 +292,8 @@ fn down_past_expiry_is_an_honest_error_at_once_and_heals_by_itself() {
         promptly_refused(&proxy, "/a/echo", 503, "idp_unavailable");
         promptly(&proxy, "/b/echo");
     }
+    let problem = proxy.get("/a/echo").expect_problem(503, "idp_unavailable");
+    assert!(problem["detail"].as_str().is_some_and(|d| d.contains("reset")), "what happened is told: {problem}");
     sandbox.clear_faults();
     eventually("it heals by itself", || proxy.get("/a/echo").status == 200);
     sandbox.expect_clean();
