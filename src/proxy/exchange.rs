@@ -42,20 +42,24 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Notices a caller that closes while it waits; what it sends meanwhile is kept. Costs no system call
-    /// while it is silent.
+    /// Notices a caller that closes while it waits; what it sends meanwhile is kept, up to a buffer of it.
+    /// Costs no system call while it is silent.
     fn poll_gone(&mut self, cx: &mut Context<'_>, buffers: &Buffers) -> Result<(), Broken> {
         let side = &mut self.side;
-        if !side.buf.is_empty() || side.io.poll_readable(cx).is_pending() {
-            return Ok(());
+        while side.io.poll_readable(cx).is_ready() {
+            if side.buf.size() == 0 {
+                side.buf = buffers.small();
+            }
+            if side.buf.space().is_empty() {
+                break;
+            }
+            match side.poll_fill(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Err(GONE),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => break,
+            }
         }
-        if side.buf.size() == 0 {
-            side.buf = buffers.small();
-        }
-        match side.poll_fill(cx) {
-            Poll::Ready(Ok(0) | Err(_)) => Err(Broken::Abort("the caller went away before the answer")),
-            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
-        }
+        Ok(())
     }
 
     /// Waits for something on behalf of the caller, but not longer than the caller itself does: nothing
@@ -66,16 +70,23 @@ impl Caller {
         what: impl Future<Output = Result<T, ProxyError>>,
     ) -> Result<T, Broken> {
         let mut what = pin!(what);
+        let mut waited = false;
         poll_fn(|cx| {
             if let Poll::Ready(result) = what.as_mut().poll(cx) {
-                return Poll::Ready(result.map_err(Broken::Answer));
+                // The end of one that has sent more than the buffer takes lies behind what is unread.
+                let gone = waited && self.side.io.has_ended();
+                return Poll::Ready(if gone { Err(GONE) } else { result.map_err(Broken::Answer) });
             }
+            waited = true;
             self.poll_gone(cx, buffers)?;
             Poll::Pending
         })
         .await
     }
 }
+
+/// Nobody is left to hear the answer.
+const GONE: Broken = Broken::Abort("the caller went away before the answer");
 
 /// Why an exchange did not come to its end.
 #[derive(Debug)]

@@ -1,14 +1,15 @@
 //! The caller's end of a connection.
 
 use std::{
+    future::Future,
     io,
-    pin::Pin,
-    task::{Context, Poll},
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf},
     net::TcpStream,
 };
 
@@ -27,6 +28,19 @@ impl Socket {
         match self {
             Self::Tcp(tcp) => tcp.poll_read_ready(cx),
             Self::Memory(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Whether the other side is known to have ended its sending, even where what it sent before is still
+    /// unread. Costs no system call.
+    pub(super) fn has_ended(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => {
+                let ready = pin!(tcp.ready(Interest::READABLE));
+                let known = ready.poll(&mut Context::from_waker(Waker::noop()));
+                matches!(known, Poll::Ready(Ok(ready)) if ready.is_read_closed())
+            }
+            Self::Memory(_) => false,
         }
     }
 

@@ -32,7 +32,7 @@ pub enum CallError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The connection broke, or what came was no HTTP.
-    #[error("the connection failed: {0}")]
+    #[error("{}", told(.0))]
     Http(#[from] hyper::Error),
     /// The body broke off.
     #[error("the answer broke off: {0}")]
@@ -95,5 +95,11 @@ async fn exchange(stream: Stream, target: &str, request: TokenRequest) -> Result
 }
 
 fn body_error(error: &(dyn std::error::Error + 'static)) -> CallError {
-    if error.is::<LengthLimitError>() { CallError::TooLarge } else { CallError::Body(error.to_string()) }
+    if error.is::<LengthLimitError>() { CallError::TooLarge } else { CallError::Body(told(error)) }
+}
+
+/// The error and its causes, the first of which alone says next to nothing ("connection error").
+fn told(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -6,7 +6,10 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, TcpListener},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -124,22 +127,23 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
+/// A token endpoint that answers when it is released.
+fn slow_tokens(released: &Arc<AtomicBool>) -> Upstream {
+    let released = Arc::clone(released);
+    Upstream::start(move |connection| {
+        while connection.request().is_some() {
+            eventually("the test goes on", || released.load(Ordering::SeqCst));
+            let body = r#"{"access_token":"not-a-token","expires_in":3600}"#;
+            connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        }
+    })
+}
+
 #[test]
 fn six_hundred_cold_callers_cost_one_token_request_although_a_third_goes_away() {
     const CALLERS: usize = 600;
-    let released = std::sync::Arc::new(AtomicBool::new(false));
-    let tokens = {
-        let released = std::sync::Arc::clone(&released);
-        Upstream::start(move |connection| {
-            while connection.request().is_some() {
-                while !released.load(Ordering::SeqCst) {
-                    thread::sleep(Duration::from_millis(2));
-                }
-                let body = r#"{"access_token":"not-a-token","expires_in":3600}"#;
-                connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
-            }
-        })
-    };
+    let released = Arc::new(AtomicBool::new(false));
+    let tokens = slow_tokens(&released);
     let api = Playground::new();
     let config = format!(
         "[credentials.c]\nclient_id = \"id\"\nclient_secret = {{ env = \"IPXO\" }}\nclient_auth = \"post\"\n\
@@ -168,6 +172,43 @@ fn six_hundred_cold_callers_cost_one_token_request_although_a_third_goes_away() 
     assert_eq!(tokens.requests().len(), 1);
     proxy.expect_never_printed(&["not-a-token", IPXO_CLIENT_SECRET]);
     proxy.stop();
+}
+
+/// A caller that gives up will often ask again, and nobody is there to hear of the first one's success.
+#[test]
+fn what_a_caller_asked_for_that_went_away_before_the_token_came_is_not_done() {
+    let released = Arc::new(AtomicBool::new(false));
+    let tokens = slow_tokens(&released);
+    let api = Upstream::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let config = format!(
+        "[credentials.c]\nclient_id = \"id\"\nclient_secret = {{ env = \"IPXO\" }}\nclient_auth = \"post\"\n\
+         token_url = \"{}/token\"\n\n[[routes]]\nprefix = \"/cold\"\nupstream = \"{}\"\ncredential = \"c\"\n",
+        tokens.url(),
+        api.url()
+    );
+    let proxy = start(&config);
+    let host = proxy.address();
+    for (line, rest) in [
+        ("GET /cold/gone", String::new()),
+        ("POST /cold/gone", "Content-Length: 5\r\n\r\nhello".to_owned()),
+        ("POST /cold/gone", format!("Content-Length: 40000\r\n\r\n{}", "x".repeat(40_000))),
+    ] {
+        let mut gone = proxy.connect();
+        let rest = if rest.is_empty() { "\r\n" } else { &rest };
+        gone.send(format!("{line} HTTP/1.1\r\nHost: {host}\r\n{rest}"));
+        tokens.wait_for_requests(1);
+        // Ended without a word while the other side may still be listening, as a program that exits does it.
+        drop(gone);
+    }
+    let mut stays = proxy.connect();
+    stays.send(format!("POST /cold/stays HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5\r\n\r\nhello"));
+    let noticed = proxy.process().wait_for(|text| (text.matches("the caller went away").count() >= 2).then_some(()));
+    noticed.unwrap_or_else(|text| panic!("nobody noticed: {text}"));
+    released.store(true, Ordering::SeqCst);
+    assert_eq!(stays.response().status, 200);
+    let asked: Vec<String> = api.requests().iter().map(|r| r.line().to_owned()).collect();
+    assert!(!asked.iter().any(|line| line.starts_with("GET /gone")), "{asked:?}");
+    assert_eq!(asked, ["POST /stays HTTP/1.1"]);
 }
 
 #[test]
@@ -251,6 +292,8 @@ fn down_past_expiry_is_an_honest_error_at_once_and_heals_by_itself() {
         promptly_refused(&proxy, "/a/echo", 503, "idp_unavailable");
         promptly(&proxy, "/b/echo");
     }
+    let problem = proxy.get("/a/echo").expect_problem(503, "idp_unavailable");
+    assert!(problem["detail"].as_str().is_some_and(|d| d.contains("reset")), "what happened is told: {problem}");
     sandbox.clear_faults();
     eventually("it heals by itself", || proxy.get("/a/echo").status == 200);
     sandbox.expect_clean();
