@@ -50,7 +50,7 @@ fn blocks(page: &str) -> Vec<Block<'_>> {
                 inside = true;
             }
             (Some(_), true) => inside = false,
-            (None, true) => found.last_mut().expect("an open block").text += &format!("{line}\n"),
+            (None, true) => found.last_mut().expect("an open block").text.extend([line, "\n"]),
             (None, false) => {}
         }
         before = line;
@@ -102,14 +102,14 @@ fn told(output: &Output) -> String {
 
 /// The variables that a configuration names, each with a value that is obviously no secret.
 fn variables(config: &str) -> Vec<(String, String)> {
-    let named = |mark: &str, end: char| {
+    let between = |mark: &str, end: char| {
         config
             .split(mark)
             .skip(1)
             .map(|rest| rest.split([end, ':']).next().unwrap_or_default().to_owned())
             .collect::<Vec<_>>()
     };
-    let names = [named("env = \"", '"'), named("${", '}')].concat();
+    let names = [between("env = \"", '"'), between("${", '}')].concat();
     names.into_iter().map(|name| (name, "not-a-secret-but-long".to_owned())).collect()
 }
 
