@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tokio::io::AsyncReadExt;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -28,6 +29,12 @@ impl Secret {
     /// Takes the text over.
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
+    }
+
+    /// The 32 bytes of a `tokens.seal_key`, if the text is that many in base64.
+    pub fn seal_bytes(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let bytes = Zeroizing::new(STANDARD.decode(self.0.trim()).ok()?);
+        (bytes.len() == 32).then_some(bytes)
     }
 
     /// The text itself. Every call is a place to look at in a review.

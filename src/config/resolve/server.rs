@@ -10,6 +10,7 @@ use crate::config::{
     model::{AccessLog, Log, Server, StoreSpec, Tokens},
     raw::{self, RawServer},
     reader::{At, Limit},
+    secret::SecretSource,
     source, url,
 };
 
@@ -175,7 +176,7 @@ pub(super) fn admin(root: &Table<'_>) -> Option<SocketAddr> {
 /// `[tokens]`: `store = "memory"` or `{ file = "DIRECTORY" }`, and the key that seals it.
 pub(super) fn tokens(root: &Table<'_>) -> Option<Tokens> {
     let Some(t) = root.table("tokens", "tokens") else { return Some(Tokens::default()) };
-    let seal_key = source::read(&t, "seal_key").map(|at| at.value);
+    let seal_key = source::read(&t, "seal_key").and_then(|at| seal_key(&t, at));
     let store = store(&t);
     if let Some(entry) = t.entry("store").filter(|_| matches!(store, Some(StoreSpec::File(_))) && !t.has("seal_key")) {
         let note = Note::error(&entry.span, "this `store` in [tokens] needs a `seal_key`: no token is stored readable");
@@ -184,6 +185,20 @@ pub(super) fn tokens(root: &Table<'_>) -> Option<Tokens> {
     }
     t.finish();
     Some(Tokens { store: store?, seal_key })
+}
+
+/// A key that is there already is looked at; a command is run only when the store is opened.
+fn seal_key(t: &Table<'_>, at: At<SecretSource>) -> Option<SecretSource> {
+    let known = match &at.value {
+        SecretSource::Command(_) => None,
+        source => source.read_blocking().ok(),
+    };
+    if known.is_some_and(|key| key.seal_bytes().is_none()) {
+        let note = Note::error(&at.span, "`seal_key` in [tokens] is not 32 bytes in base64");
+        t.context.report(note.hint("make one with: openssl rand -base64 32"));
+        return None;
+    }
+    Some(at.value)
 }
 
 fn store(t: &Table<'_>) -> Option<StoreSpec> {

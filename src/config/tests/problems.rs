@@ -125,6 +125,8 @@ fn a_store_outside_of_memory_needs_its_key_and_a_directory() {
     let found = bad_with("[tokens]\nstore = { file = \"x\" }\n");
     let expected = "2:9 this `store` in [tokens] needs a `seal_key`: no token is stored readable (make one with ";
     assert!(found.len() == 1 && found[0].starts_with(expected), "{found:?}");
+    let found = bad_with("[tokens]\nstore = { file = \"x\" }\nseal_key = { env = \"SECRET\" }\n");
+    assert!(found.len() == 1 && found[0].contains("`seal_key` in [tokens] is not 32 bytes in base64"), "{found:?}");
     let found = bad_with("[tokens]\nstore = { flie = \"x\" }\n");
     assert_eq!(found.len(), 2, "{found:?}");
     let found = bad_with("[tokens]\nstore = \"disk\"\n");

@@ -4,7 +4,6 @@
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
 use crate::config::secret::Secret;
@@ -35,7 +34,7 @@ impl fmt::Debug for Seal {
 impl Seal {
     /// From 32 bytes in base64.
     pub fn new(key: &Secret) -> Result<Self, SealError> {
-        let bytes = STANDARD.decode(key.expose().trim()).map(Zeroizing::new).map_err(|_| SealError::Key)?;
+        let bytes = key.seal_bytes().ok_or(SealError::Key)?;
         RandomizedNonceKey::new(&AES_256_GCM, &bytes).map(Self).map_err(|_| SealError::Key)
     }
 
