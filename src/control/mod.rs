@@ -2,6 +2,7 @@
 //!
 //! One thread of ordinary async Rust. It owns the [`Publisher`]; the cores only read.
 
+mod limits;
 mod shutdown;
 
 use std::{collections::HashSet, io, net::SocketAddr, sync::Arc, thread::JoinHandle};
@@ -62,6 +63,7 @@ impl Proxy {
     /// Binds, compiles and starts. Must be called within the control thread's tokio runtime, which goes on
     /// to run the token tasks.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        limits::raise_open_files(config.server.max_connections);
         let server = config.server.clone();
         let listeners = server
             .listen
