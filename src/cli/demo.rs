@@ -60,7 +60,7 @@ fn introduction(sandbox: &Sandbox, proxy: &Proxy) -> String {
     let _ = write!(
         text,
         "\nHow many tokens that took:\ncurl -s {0}/_sandbox/log\n\
-         A provider that is down, and well again:\ncurl -s -d ipxo.idp=down {0}/_sandbox/fault\ncurl -s -X DELETE {0}/_sandbox/fault\n\n\
+         A provider that is down (what has a token goes on), and well again:\ncurl -s -d ipxo.idp=down {0}/_sandbox/fault\ncurl -s -X DELETE {0}/_sandbox/fault\n\n\
          Ctrl-C ends it.",
         sandbox.base_url()
     );

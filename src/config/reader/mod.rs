@@ -41,12 +41,24 @@ pub(super) struct Context<'e> {
     hidden: RefCell<Vec<Span>>,
     /// Where values hold expanded variables, which messages must not quote.
     expanded: RefCell<HashSet<usize>>,
+    /// Every key that was asked for, with its section: what the documentation has to name.
+    #[cfg(test)]
+    pub(super) asked: RefCell<std::collections::BTreeSet<(&'static str, &'static str)>>,
 }
 
 impl<'e> Context<'e> {
     pub(super) fn new(env: &'e dyn Fn(&str) -> Option<String>, dir: PathBuf, capture: bool) -> Self {
         let (notes, hidden, expanded) = <_>::default();
-        Self { env, dir, capture, notes, hidden, expanded }
+        Self {
+            env,
+            dir,
+            capture,
+            notes,
+            hidden,
+            expanded,
+            #[cfg(test)]
+            asked: RefCell::default(),
+        }
     }
 
     /// Nobody may see what stands here.

@@ -171,6 +171,8 @@ impl<'t> Table<'t> {
     /// Reports every key that was not asked for.
     pub(in crate::config) fn finish(&self) {
         let asked = self.asked.borrow();
+        #[cfg(test)]
+        self.context.asked.borrow_mut().extend(asked.iter().map(|key| (self.section, *key)));
         for entry in self.entries.iter().filter(|e| !asked.contains(e.key)) {
             self.context.hide(&entry.span);
             if not_built::key(self.section, entry.key) {

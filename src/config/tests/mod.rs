@@ -1,5 +1,6 @@
 //! Whole files in, configurations or exact diagnostics out.
 
+mod documented;
 mod good;
 mod masking;
 mod problems;
