@@ -47,8 +47,8 @@ pub(super) async fn head(
     if caller.side.buf.is_empty() {
         buffers.give(std::mem::take(&mut caller.side.buf));
         idle.set(true);
-        readable(caller, Instant::now() + limits.idle_timeout).await?;
-        caller.side.buf = buffers.small();
+        first_bytes(caller, buffers, Instant::now() + limits.idle_timeout).await?;
+        idle.set(false);
     }
     let deadline = Instant::now() + limits.header_timeout;
     let mut scanned = 0;
@@ -82,12 +82,21 @@ fn skip_empty_line(caller: &mut Caller) {
     }
 }
 
-async fn readable(caller: &mut Caller, deadline: Instant) -> Result<(), NoHead> {
+/// Waits idly, without a buffer, until bytes are there and reads them.
+///
+/// A socket may say that it is readable and then have nothing, a new one always does: it goes on being idle.
+async fn first_bytes(caller: &mut Caller, buffers: &Buffers, deadline: Instant) -> Result<(), NoHead> {
     caller.timer.set(deadline);
-    poll_fn(|cx| match caller.side.io.poll_readable(cx) {
-        Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-        Poll::Ready(Err(_)) => Poll::Ready(Err(NoHead::Ended)),
-        Poll::Pending => caller.timer.poll(cx).map(|()| Err(NoHead::Ended)),
+    poll_fn(|cx| {
+        if caller.side.io.poll_readable(cx).is_ready() {
+            caller.side.buf = buffers.small();
+            match caller.side.poll_fill(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(NoHead::Ended)),
+                Poll::Ready(Ok(_)) => return Poll::Ready(Ok(())),
+                Poll::Pending => buffers.give(std::mem::take(&mut caller.side.buf)),
+            }
+        }
+        caller.timer.poll(cx).map(|()| Err(NoHead::Ended))
     })
     .await
 }
