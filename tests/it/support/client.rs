@@ -139,6 +139,11 @@ impl Client {
         let _ = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
     }
 
+    /// Ends both directions, also for whoever still sends in the background.
+    pub(crate) fn end(self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+
     /// Says that nothing more will be sent.
     pub(crate) fn end_of_sending(&self) {
         let _ = self.stream.shutdown(std::net::Shutdown::Write);
