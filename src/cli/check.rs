@@ -150,6 +150,7 @@ pub(super) fn body(body: TokenBody) -> &'static str {
     match body {
         TokenBody::Form => "form",
         TokenBody::Json => "json",
+        TokenBody::Query => "query",
     }
 }
 

@@ -95,6 +95,8 @@ pub struct CredentialSpec {
     pub token_target: String,
     /// How we prove who we are; exactly one method, never probed.
     pub client_auth: ClientAuth,
+    /// `GET` only with [`TokenBody::Query`].
+    pub method: TokenMethod,
     /// How parameters are encoded.
     pub body: TokenBody,
     /// `scopes`, in file order.
@@ -138,6 +140,8 @@ pub struct CredentialSpec {
 pub enum Param {
     /// Written in the file.
     Plain(String),
+    /// The value of a header, holding `{client_id}`, `{client_secret}` or `{basic}` (base64 of `id:secret`).
+    Template(String),
     /// Read from a secret source at each token request.
     Secret(SecretSource),
 }
@@ -167,8 +171,19 @@ pub enum ClientAuth {
 pub enum TokenBody {
     /// `application/x-www-form-urlencoded`
     Form,
-    /// `application/json`, one flat object.
+    /// `application/json`, one object; names that are JSON pointers make it a deep one.
     Json,
+    /// In the query of the request target, without a body.
+    Query,
+}
+
+/// `method`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenMethod {
+    /// POST
+    Post,
+    /// GET
+    Get,
 }
 
 /// `expires_unit`.

@@ -20,8 +20,6 @@ const NOT_BUILT: &[&str] = &[
     "credentials.client_auth=private_key_jwt",
     "credentials.client_auth=client_secret_jwt",
     "credentials.client_auth=mtls",
-    "credentials.body=query",
-    "credentials.method=GET",
     "credentials.budget",
     "credentials.egress_proxy",
     "credentials.client_cert",

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::{
-    model::{ClientAuth, ExpiresUnit, Expiry, Grant, HostPolicy, IpFamily, LogFormat, PolicyMode, TokenBody, Warm},
+    model::{
+        ClientAuth, ExpiresUnit, Expiry, Grant, HostPolicy, IpFamily, LogFormat, PolicyMode, TokenBody, TokenMethod,
+        Warm,
+    },
     reader::{At, Entry, Limit, Table},
     secret::SecretSource,
     source,
@@ -36,6 +39,7 @@ pub(super) struct RawCredential {
     /// There is a `token_url`, perhaps a wrong one.
     pub(super) has_token_url: bool,
     pub(super) client_auth: Option<ClientAuth>,
+    pub(super) method: Option<TokenMethod>,
     pub(super) body: Option<TokenBody>,
     pub(super) scopes: Option<At<Vec<At<String>>>>,
     pub(super) scope_separator: Option<At<String>>,
@@ -61,8 +65,6 @@ pub(super) struct RawCredential {
 impl RawCredential {
     /// Reads the keys that a profile may also give. `provider` and `environment` are read by the caller.
     pub(super) fn read(t: &Table<'_>) -> Self {
-        // Always POST until there is something else.
-        let _ = t.choice("method", &[("POST", ())]);
         Self {
             client_id: t.word("client_id"),
             client_secret: source::read(t, "client_secret"),
@@ -80,7 +82,9 @@ impl RawCredential {
                     ("none", ClientAuth::None),
                 ],
             ),
-            body: t.choice("body", &[("form", TokenBody::Form), ("json", TokenBody::Json)]),
+            method: t.choice("method", &[("POST", TokenMethod::Post), ("GET", TokenMethod::Get)]),
+            body: t
+                .choice("body", &[("form", TokenBody::Form), ("json", TokenBody::Json), ("query", TokenBody::Query)]),
             scopes: t.strings("scopes"),
             scope_separator: t.string("scope_separator"),
             audience: t.word("audience"),
@@ -116,7 +120,7 @@ impl RawCredential {
                 }
             };
         }
-        first!(client_id client_secret grant grant_type token_url client_auth body scopes scope_separator audience
+        first!(client_id client_secret grant grant_type token_url client_auth method body scopes scope_separator audience
             resource id_param secret_param token_field expires_field expires_unit default_ttl expiry warm share
             local_address ip_family ca_file timeout)
     }

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use crate::config::model::{
     CallerIdentity, CallerSpec, ClientAuth, CredentialSpec, ExpiresUnit, Expiry, GlobSegment, Grant, HostPolicy,
-    Inject, NetSpec, PolicyMode, RouteCallers, RouteSpec, Rule, Scheme, TokenBody, TokenSpec, Upstream, Warm,
+    Inject, NetSpec, PolicyMode, RouteCallers, RouteSpec, Rule, Scheme, TokenBody, TokenMethod, TokenSpec, Upstream,
+    Warm,
 };
 
 /// `https://host[:port][/base]`
@@ -37,6 +38,7 @@ fn credential(name: &str) -> CredentialSpec {
         token_url: upstream("https://login.example"),
         token_target: "/token".to_owned(),
         client_auth: ClientAuth::None,
+        method: TokenMethod::Post,
         body: TokenBody::Form,
         scopes: Vec::new(),
         scope_separator: " ".to_owned(),

@@ -42,6 +42,8 @@ pub struct Material {
     pub params: Vec<(String, Secret)>,
     /// `headers`, values read.
     pub headers: Vec<(String, Secret)>,
+    /// A template among `headers` names the client.
+    pub(super) is_named_by_a_header: bool,
     /// Which of all these came from secret sources.
     secrets: Vec<Secret>,
     /// Id and secret as `Authorization: Basic` carries them, for [`Self::is_quoted_in`].
@@ -61,12 +63,24 @@ impl Material {
             None => None,
         };
         let params = read_all(&credential.params, "params", &mut secrets).await?;
-        let headers = read_all(&credential.headers, "headers", &mut secrets).await?;
+        let mut headers = read_all(&credential.headers, "headers", &mut secrets).await?;
         let basic = client_secret.as_ref().map(|secret| {
             let pair = Zeroizing::new(format!("{}:{}", credential.client_id, secret.expose()));
             Secret::new(STANDARD.encode(pair.as_bytes()))
         });
-        Ok(Self { client_secret, params, headers, secrets, basic })
+        let templates = || credential.headers.iter().enumerate().filter(|(_, (_, p))| matches!(p, Param::Template(_)));
+        for (index, _) in templates() {
+            let template = &headers[index].1;
+            let secret = client_secret.as_ref().map_or("", Secret::expose);
+            let words = [
+                ("{client_id}", credential.client_id.as_str()),
+                ("{client_secret}", secret),
+                ("{basic}", basic.as_ref().map_or("", Secret::expose)),
+            ];
+            headers[index].1 = filled(template, &words);
+        }
+        let is_named_by_a_header = templates().next().is_some();
+        Ok(Self { client_secret, params, headers, is_named_by_a_header, secrets, basic })
     }
 
     /// Tells one version of the secrets from the next; leaves the process only sealed.
@@ -121,7 +135,7 @@ impl std::fmt::Debug for Version {
 pub(super) fn is_pollable(credential: &CredentialSpec) -> bool {
     let of_params = credential.params.iter().chain(&credential.headers).filter_map(|(_, param)| match param {
         Param::Secret(source) => Some(source),
-        Param::Plain(_) => None,
+        Param::Plain(_) | Param::Template(_) => None,
     });
     let mut any_file = false;
     for source in credential.client_secret.iter().chain(of_params) {
@@ -132,6 +146,25 @@ pub(super) fn is_pollable(credential: &CredentialSpec) -> bool {
         }
     }
     any_file
+}
+
+/// The template with each word replaced; what is filled in is not looked at again.
+fn filled(template: &Secret, words: &[(&str, &str)]) -> Secret {
+    let mut rest = template.expose();
+    let mut text = Zeroizing::new(String::with_capacity(rest.len() + words.iter().map(|w| w.1.len()).sum::<usize>()));
+    while let Some(next) = rest.chars().next() {
+        match words.iter().find(|(word, _)| rest.starts_with(word)) {
+            Some((word, value)) => {
+                text.push_str(value);
+                rest = &rest[word.len()..];
+            }
+            None => {
+                text.push(next);
+                rest = &rest[next.len_utf8()..];
+            }
+        }
+    }
+    Secret::new(std::mem::take(&mut *text))
 }
 
 async fn read(source: &SecretSource, what: &str, secrets: &mut Vec<Secret>) -> Result<Secret, MaterialError> {
@@ -148,7 +181,7 @@ async fn read_all(
     let mut all = Vec::with_capacity(params.len());
     for (name, param) in params {
         let value = match param {
-            Param::Plain(text) => Secret::new(text.clone()),
+            Param::Plain(text) | Param::Template(text) => Secret::new(text.clone()),
             Param::Secret(source) => read(source, &format!("{table}.{name}"), secrets).await?,
         };
         all.push((name.clone(), value));

@@ -9,8 +9,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::config::{
     model::{
-        ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme, TokenBody, TokenSpec,
-        Warm,
+        ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme, TokenBody,
+        TokenMethod, TokenSpec, Warm,
     },
     secret::SecretSource,
 };
@@ -140,6 +140,10 @@ impl Inputs {
                     self.text("plain");
                     self.text(text);
                 }
+                Param::Template(text) => {
+                    self.text("template");
+                    self.text(text);
+                }
                 Param::Secret(source) => self.secret(Some(source)),
             }
         }
@@ -171,6 +175,11 @@ impl Inputs {
         self.text(match credential.body {
             TokenBody::Form => "form",
             TokenBody::Json => "json",
+            TokenBody::Query => "query",
+        });
+        self.text(match credential.method {
+            TokenMethod::Post => "post",
+            TokenMethod::Get => "get",
         });
         self.text(&credential.id_param);
         self.text(&credential.secret_param);

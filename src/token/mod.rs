@@ -1,7 +1,7 @@
 //! The life of a token, on the control thread.
 //!
 //! 1. **which and who** — [`key`]: what makes two tokens the same; [`credential`]: the secrets, read for each request;
-//! 2. **how we ask, what comes back** — [`grant`] builds the request; [`reply`], with [`lifetime`] and
+//! 2. **how we ask, what comes back** — [`grant`] builds the request (its parameters: `params`); [`reply`], with [`lifetime`] and
 //!    [`refusal`], judges the answer: a token, or a refusal, transient or permanent;
 //! 3. **the asking** — [`endpoint`]: one HTTP call and its limits;
 //! 4. **where it stands** — [`state`]: the pure state machine; [`pace`]: its numbers;
@@ -19,6 +19,7 @@ pub mod grant;
 pub mod key;
 pub mod lifetime;
 pub mod pace;
+mod params;
 pub mod refresh;
 pub mod refusal;
 pub mod reply;

@@ -5,8 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use cupbearer::{
     config::{
         model::{
-            ClientAuth, CredentialSpec, ExpiresUnit, Expiry, IpFamily, NetSpec, Param, Scheme, TokenBody, TokenSpec,
-            Warm,
+            ClientAuth, CredentialSpec, ExpiresUnit, Expiry, IpFamily, NetSpec, Param, Scheme, TokenBody, TokenMethod,
+            TokenSpec, Warm,
         },
         secret::{Secret, SecretSource},
     },
@@ -48,6 +48,11 @@ const CHANGES: &[Change] = &[
     ("no grant_type", |s| credential_of(s).grant_type = None),
     ("empty grant_type", |s| credential_of(s).grant_type = Some(String::new())),
     ("body", |s| credential_of(s).body = TokenBody::Json),
+    ("body in the query", |s| credential_of(s).body = TokenBody::Query),
+    ("method", |s| credential_of(s).method = TokenMethod::Get),
+    ("header template", |s| {
+        credential_of(s).headers = vec![("a".to_owned(), Param::Template("b".to_owned()))];
+    }),
     ("id_param", |s| credential_of(s).id_param = other()),
     ("secret_param", |s| credential_of(s).secret_param = other()),
     ("scopes", |s| s.scopes = vec!["a b".to_owned()]),

@@ -17,8 +17,8 @@ use bytes::Bytes;
 use cupbearer::{
     config::{
         model::{
-            ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, NetSpec, Scheme, TokenBody, TokenSpec, Upstream,
-            Warm,
+            ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, NetSpec, Scheme, TokenBody, TokenMethod, TokenSpec,
+            Upstream, Warm,
         },
         secret::{Secret, SecretSource},
     },
@@ -48,6 +48,7 @@ pub(crate) fn credential(port: u16) -> CredentialSpec {
         token_url: upstream(port),
         token_target: "/oauth2/token".to_owned(),
         client_auth: ClientAuth::Post,
+        method: TokenMethod::Post,
         body: TokenBody::Form,
         scopes: Vec::new(),
         scope_separator: " ".to_owned(),

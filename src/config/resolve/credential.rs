@@ -9,8 +9,8 @@ use crate::config::{
     diagnostic::Span,
     header, mask,
     model::{
-        ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme, TokenBody, Upstream,
-        Warm,
+        ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme, TokenBody,
+        TokenMethod, Upstream, Warm,
     },
     nearest::did_you_mean,
     profile::{self, Profile},
@@ -112,6 +112,7 @@ impl Builder<'_, '_> {
             let note = Note::error(&id.span, "`client_id` holds a colon, which client_auth = \"basic_raw\" can't send");
             self.t.context.report(note.hint("\"basic\" encodes it"));
         }
+        let (method, body) = self.method_and_body(&raw);
         let token_url = self.token_url(&raw);
         let net = self.net(&raw);
         let header_names = self.header_names(client_auth, raw.headers.as_ref());
@@ -133,7 +134,8 @@ impl Builder<'_, '_> {
             token_url,
             token_target,
             client_auth,
-            body: raw.body.unwrap_or(TokenBody::Form),
+            method,
+            body,
             scopes: raw.scopes.map(bare).unwrap_or_default(),
             scope_separator: raw.scope_separator.map_or_else(|| " ".to_owned(), |at| at.value),
             audience: raw.audience.map(|at| at.value),
@@ -142,7 +144,7 @@ impl Builder<'_, '_> {
             headers: header_names
                 .into_iter()
                 .zip(raw.headers.unwrap_or_default())
-                .map(|(n, (_, v))| (n, param(v)))
+                .map(|(n, (_, v))| (n, header_param(v)))
                 .collect(),
             id_param: raw.id_param.map_or_else(|| "client_id".to_owned(), |at| at.value),
             secret_param: raw.secret_param.map_or_else(|| "client_secret".to_owned(), |at| at.value),
@@ -160,6 +162,13 @@ impl Builder<'_, '_> {
 
     fn check_secret(&self, raw: &RawCredential, client_auth: ClientAuth) {
         let context = self.t.context;
+        if sends_secret_in_header(raw) {
+            if !raw.has_secret {
+                let note = Note::error(&self.t.place, format!("{} has no `client_secret`", self.t.name)).follows();
+                context.report(note.hint("a header of the token request holds `{client_secret}` or `{basic}`"));
+            }
+            return;
+        }
         if client_auth == ClientAuth::None && raw.has_secret {
             let place = self.t.key_place("client_secret");
             context
@@ -169,6 +178,19 @@ impl Builder<'_, '_> {
             let note = Note::error(&self.t.place, format!("{} has no `client_secret`", self.t.name)).follows();
             context.report(note.hint("client_secret = { env = \"NAME\" }, { file = \"…\" } or { command = [\"…\"] }"));
         }
+    }
+
+    /// A GET has no body, so its parameters can only go into the query.
+    fn method_and_body(&self, raw: &RawCredential) -> (TokenMethod, TokenBody) {
+        let method = raw.method.unwrap_or(TokenMethod::Post);
+        let usual = if method == TokenMethod::Get { TokenBody::Query } else { TokenBody::Form };
+        let body = raw.body.unwrap_or(usual);
+        if method == TokenMethod::Get && body != TokenBody::Query {
+            let place = self.t.key_place(if self.t.has("body") { "body" } else { "method" });
+            let note = Note::error(&place, "a token request with method = \"GET\" has no body");
+            self.t.context.report(note.hint("body = \"query\" puts the parameters into the query"));
+        }
+        (method, body)
     }
 
     /// The endpoint, and its request target.
@@ -252,7 +274,11 @@ impl Builder<'_, '_> {
                 if let Err(reason) = header::value(&text.value) {
                     refused(context, text, &format!("the value of header `{name}`"), reason);
                 }
-                self.warn_of_plain_secret(&at.value, text);
+                match header::template(&text.value) {
+                    Ok(None) => self.warn_of_plain_secret(&at.value, text),
+                    Ok(Some(_)) => {}
+                    Err(reason) => refused(context, text, &format!("the value of header `{name}`"), reason),
+                }
             }
             names.push(name);
         }
@@ -301,6 +327,21 @@ impl Builder<'_, '_> {
             self.t.context.report(note.maybe_hint(self.t.context.hint_about(&at, Some(hint))));
         }
         at.value
+    }
+}
+
+/// Whether the secret goes out by a header of the user's own making.
+fn sends_secret_in_header(raw: &RawCredential) -> bool {
+    raw.headers.iter().flatten().any(|(_, value)| match value {
+        RawParam::Plain(text) => header::template(&text.value) == Ok(Some(header::Holds::Secret)),
+        RawParam::Secret(_) => false,
+    })
+}
+
+fn header_param(raw: RawParam) -> Param {
+    match raw {
+        RawParam::Plain(at) if header::template(&at.value).is_ok_and(|t| t.is_some()) => Param::Template(at.value),
+        raw => param(raw),
     }
 }
 

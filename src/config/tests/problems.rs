@@ -208,9 +208,10 @@ client_id = "${NOPE}"
 client_secret = "hunter2"
 token_url = "http://example.com/token"
 client_auth = "bsic"
-body = "query"
+body = "json"
 method = "GET"
-grant = "password"
+headers = { authorization = "ID {basics}" }
+grant = "device_code"
 issuer = "https://x"
 "#);
     let expected = [
@@ -218,10 +219,10 @@ issuer = "https://x"
         r#"3:17 `client_secret` in [credentials.acme] is a plain value: secrets don't belong in this file (say where the secret is: client_secret = { env = "ACME_CLIENT_SECRET" }, { file = "…" } or { command = ["…"] })"#,
         "4:13 `token_url` would send the client secret over plain http (use https://; http:// is only possible to this machine itself)",
         r#"5:15 `client_auth` in [credentials.acme] can't be `bsic` (did you mean "basic"?)"#,
-        r#"6:8 `body = "query"` in [credentials.acme] is not built yet in this version"#,
-        r#"7:10 `method = "GET"` in [credentials.acme] is not built yet in this version"#,
-        r#"8:9 `grant = "password"` in [credentials.acme] is not built yet in this version"#,
-        "9:1 `issuer` in [credentials.acme] is not built yet in this version",
+        r#"6:1 a token request with method = "GET" has no body (body = "query" puts the parameters into the query)"#,
+        "8:29 the value of header `authorization` has the unknown placeholder `{basics}` (`{client_id}`, `{client_secret}` and `{basic}` (base64 of id:secret) are known)",
+        r#"9:9 `grant = "device_code"` in [credentials.acme] is not built yet in this version"#,
+        "10:1 `issuer` in [credentials.acme] is not built yet in this version",
     ];
     assert_eq!(found, expected);
 }
