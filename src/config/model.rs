@@ -81,7 +81,7 @@ pub struct CredentialSpec {
     pub name: String,
     /// The profile it came from.
     pub provider: Option<String>,
-    /// The client's id at the provider; no secret.
+    /// The client's id at the provider; no secret. Empty where there is none to send.
     pub client_id: String,
     /// Where the client secret comes from; `None` only with [`ClientAuth::None`].
     pub client_secret: Option<SecretSource>,
@@ -89,10 +89,13 @@ pub struct CredentialSpec {
     pub grant: Grant,
     /// The `grant_type` parameter as sent; `None` = not sent (some providers want none).
     pub grant_type: Option<String>,
-    /// The token endpoint.
+    /// The token endpoint; [`Upstream::nowhere`] for [`Grant::Static`], which asks nobody.
     pub token_url: Upstream,
     /// Path and query of the token endpoint as sent in the request line (origin-form).
     pub token_target: String,
+    /// `refresh_url`: path and query, at the host of `token_url`, where the refresh token of a login is turned into
+    /// the next token; what is refused there is followed by a new login.
+    pub refresh_target: Option<String>,
     /// How we prove who we are; exactly one method, never probed.
     pub client_auth: ClientAuth,
     /// `GET` only with [`TokenBody::Query`].
@@ -135,6 +138,13 @@ pub struct CredentialSpec {
     pub timeout: Duration,
 }
 
+impl CredentialSpec {
+    /// Whether refresh tokens that come with an answer are kept and used.
+    pub fn keeps_refresh_token(&self) -> bool {
+        matches!(self.grant, Grant::RefreshToken { .. }) || self.refresh_target.is_some()
+    }
+}
+
 /// A parameter or header of the token request: plain text, or a secret.
 #[derive(Debug, Clone)]
 pub enum Param {
@@ -146,11 +156,50 @@ pub enum Param {
     Secret(SecretSource),
 }
 
-/// `grant`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `grant`, with what it alone needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grant {
     /// RFC 6749 section 4.4.
     ClientCredentials,
+    /// No token request: the token itself comes from a secret source.
+    Static {
+        /// `token`
+        token: SecretSource,
+    },
+    /// RFC 6749 section 4.3.
+    Password {
+        /// `username`
+        username: String,
+        /// `password`
+        password: SecretSource,
+    },
+    /// RFC 6749 section 6, with rotation.
+    RefreshToken {
+        /// `refresh_token`: the first one; the rotated ones live in the store.
+        first: Option<SecretSource>,
+    },
+}
+
+impl Grant {
+    /// As the file names it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::ClientCredentials => "client_credentials",
+            Self::Static { .. } => "static",
+            Self::Password { .. } => "password",
+            Self::RefreshToken { .. } => "refresh_token",
+        }
+    }
+
+    /// The secret that the grant itself brings.
+    pub fn source(&self) -> Option<&SecretSource> {
+        match self {
+            Self::ClientCredentials => None,
+            Self::Static { token } => Some(token),
+            Self::Password { password, .. } => Some(password),
+            Self::RefreshToken { first } => first.as_ref(),
+        }
+    }
 }
 
 /// `client_auth`.
@@ -291,6 +340,15 @@ pub struct Upstream {
     pub insecure: bool,
     /// Base path: empty, or `/…` without a trailing slash; canonical (no dot segments, no query).
     pub base_path: String,
+}
+
+impl Upstream {
+    /// A place that does not exist (RFC 2606 section 2), for what never connects.
+    pub fn nowhere() -> Self {
+        let host = "nowhere.invalid".to_owned();
+        let (scheme, authority) = (Scheme::Https, host.clone());
+        Self { scheme, host, port: 443, authority, insecure: false, base_path: String::new() }
+    }
 }
 
 impl fmt::Display for Upstream {

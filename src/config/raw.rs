@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::{
     model::{
-        ClientAuth, ExpiresUnit, Expiry, Grant, HostPolicy, IpFamily, LogFormat, PolicyMode, TokenBody, TokenMethod,
-        Warm,
+        ClientAuth, ExpiresUnit, Expiry, HostPolicy, IpFamily, LogFormat, PolicyMode, TokenBody, TokenMethod, Warm,
     },
     reader::{At, Entry, Limit, Table},
     secret::SecretSource,
@@ -23,6 +22,15 @@ pub(super) enum RawParam {
     Secret(At<SecretSource>),
 }
 
+/// `grant`, without what belongs to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GrantName {
+    ClientCredentials,
+    Static,
+    Password,
+    RefreshToken,
+}
+
 /// NAME = text or secret source.
 pub(super) type RawParams = Vec<(At<String>, RawParam)>;
 
@@ -33,8 +41,13 @@ pub(super) struct RawCredential {
     pub(super) client_secret: Option<At<SecretSource>>,
     /// There is a `client_secret`, perhaps a wrong one.
     pub(super) has_secret: bool,
-    pub(super) grant: Option<Grant>,
+    pub(super) grant: Option<GrantName>,
     pub(super) grant_type: Option<At<String>>,
+    pub(super) token: Option<At<SecretSource>>,
+    pub(super) username: Option<At<String>>,
+    pub(super) password: Option<At<SecretSource>>,
+    pub(super) refresh_token: Option<At<SecretSource>>,
+    pub(super) refresh_url: Option<At<String>>,
     pub(super) token_url: Option<At<String>>,
     /// There is a `token_url`, perhaps a wrong one.
     pub(super) has_token_url: bool,
@@ -69,7 +82,20 @@ impl RawCredential {
             client_id: t.word("client_id"),
             client_secret: source::read(t, "client_secret"),
             has_secret: t.has("client_secret"),
-            grant: t.choice("grant", &[("client_credentials", Grant::ClientCredentials)]),
+            grant: t.choice(
+                "grant",
+                &[
+                    ("client_credentials", GrantName::ClientCredentials),
+                    ("static", GrantName::Static),
+                    ("password", GrantName::Password),
+                    ("refresh_token", GrantName::RefreshToken),
+                ],
+            ),
+            token: source::read(t, "token"),
+            username: t.word("username"),
+            password: source::read(t, "password"),
+            refresh_token: source::read(t, "refresh_token"),
+            refresh_url: t.word("refresh_url"),
             grant_type: t.string("grant_type"),
             token_url: t.word("token_url"),
             has_token_url: t.has("token_url"),
@@ -120,7 +146,7 @@ impl RawCredential {
                 }
             };
         }
-        first!(client_id client_secret grant grant_type token_url client_auth method body scopes scope_separator audience
+        first!(client_id client_secret grant grant_type token username password refresh_token refresh_url token_url client_auth method body scopes scope_separator audience
             resource id_param secret_param token_field expires_field expires_unit default_ttl expiry warm share
             local_address ip_family ca_file timeout)
     }

@@ -37,6 +37,7 @@ fn credential(name: &str) -> CredentialSpec {
         grant_type: None,
         token_url: upstream("https://login.example"),
         token_target: "/token".to_owned(),
+        refresh_target: None,
         client_auth: ClientAuth::None,
         method: TokenMethod::Post,
         body: TokenBody::Form,

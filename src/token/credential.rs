@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
 use crate::config::{
-    model::{CredentialSpec, Param},
+    model::{CredentialSpec, Grant, Param},
     secret::{Secret, SecretError, SecretSource},
 };
 
@@ -38,6 +38,10 @@ pub enum MaterialError {
 pub struct Material {
     /// `client_secret`.
     pub client_secret: Option<Secret>,
+    /// What the grant itself brings: token, password, first refresh token.
+    pub of_grant: Option<Secret>,
+    /// The refresh token to use, which is in no version: it changes with every use.
+    pub(super) refresh: Option<Secret>,
     /// `params`, values read.
     pub params: Vec<(String, Secret)>,
     /// `headers`, values read.
@@ -62,6 +66,10 @@ impl Material {
             Some(source) => Some(read(source, "client_secret", &mut secrets).await?),
             None => None,
         };
+        let of_grant = match credential.grant.source() {
+            Some(source) => Some(read(source, grant_key(&credential.grant), &mut secrets).await?),
+            None => None,
+        };
         let params = read_all(&credential.params, "params", &mut secrets).await?;
         let mut headers = read_all(&credential.headers, "headers", &mut secrets).await?;
         let basic = client_secret.as_ref().map(|secret| {
@@ -80,7 +88,13 @@ impl Material {
             headers[index].1 = filled(template, &words);
         }
         let is_named_by_a_header = templates().next().is_some();
-        Ok(Self { client_secret, params, headers, is_named_by_a_header, secrets, basic })
+        Ok(Self { client_secret, of_grant, refresh: None, params, headers, is_named_by_a_header, secrets, basic })
+    }
+
+    /// The same, to ask with this refresh token.
+    #[must_use]
+    pub fn with_refresh(&self, token: Secret) -> Self {
+        Self { refresh: Some(token), ..self.clone() }
     }
 
     /// Tells one version of the secrets from the next; leaves the process only sealed.
@@ -95,9 +109,27 @@ impl Material {
         Version(bytes)
     }
 
+    /// What a chain of refresh tokens hangs on: the configured first one. Another client secret ends no chain.
+    pub(super) fn root_of_refresh(&self) -> [u8; 32] {
+        let mut root = [0; 32];
+        if let Some(first) = &self.of_grant {
+            root.copy_from_slice(digest(&SHA256, first.expose().as_bytes()).as_ref());
+        }
+        root
+    }
+
     /// Whether `text` quotes a secret of ours, or a good part of one: then it must not be shown.
     pub fn is_quoted_in(&self, text: &str) -> bool {
-        self.secrets.iter().chain(&self.basic).any(|secret| quotes(text, secret.expose()))
+        self.secrets.iter().chain(&self.basic).chain(&self.refresh).any(|secret| quotes(text, secret.expose()))
+    }
+}
+
+fn grant_key(grant: &Grant) -> &'static str {
+    match grant {
+        Grant::ClientCredentials => "grant",
+        Grant::Static { .. } => "token",
+        Grant::Password { .. } => "password",
+        Grant::RefreshToken { .. } => "refresh_token",
     }
 }
 
@@ -138,7 +170,7 @@ pub(super) fn is_pollable(credential: &CredentialSpec) -> bool {
         Param::Plain(_) | Param::Template(_) => None,
     });
     let mut any_file = false;
-    for source in credential.client_secret.iter().chain(of_params) {
+    for source in credential.client_secret.iter().chain(credential.grant.source()).chain(of_params) {
         match source {
             SecretSource::File(_) => any_file = true,
             SecretSource::Env(_) | SecretSource::Given { .. } => {}

@@ -8,7 +8,7 @@ use super::{
     credential::Material,
     params::{Params, ROOM, form_encode},
 };
-use crate::config::model::{ClientAuth, CredentialSpec, TokenBody, TokenMethod, TokenSpec};
+use crate::config::model::{ClientAuth, CredentialSpec, Grant, TokenBody, TokenMethod, TokenSpec};
 
 /// Always sent.
 pub const USER_AGENT: &str = concat!("cupbearer/", env!("CARGO_PKG_VERSION"));
@@ -44,7 +44,9 @@ pub enum BuildError {
 pub fn build(spec: &TokenSpec, material: &Material) -> Result<TokenRequest, BuildError> {
     let credential = &*spec.credential;
     let params = params(spec, material);
-    let mut target = Zeroizing::new(credential.token_target.clone());
+    let refreshes_login = material.refresh.is_some() && !matches!(credential.grant, Grant::RefreshToken { .. });
+    let target = credential.refresh_target.as_ref().filter(|_| refreshes_login).unwrap_or(&credential.token_target);
+    let mut target = Zeroizing::new(target.clone());
     let (content_type, body) = match credential.body {
         TokenBody::Form => (Some("application/x-www-form-urlencoded"), bytes(params.to_form())),
         TokenBody::Json => (Some("application/json"), params.to_json().map_err(BuildError::Place)?),
@@ -60,7 +62,7 @@ pub fn build(spec: &TokenSpec, material: &Material) -> Result<TokenRequest, Buil
     if let Some(content_type) = content_type {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     }
-    if let Some(basic) = basic(credential, material) {
+    if let Some(basic) = basic(credential, material).filter(|_| !is_bare_refresh(credential, material)) {
         headers.insert(header::AUTHORIZATION, sensitive("client_secret", &basic)?);
     }
     for (name, value) in &material.headers {
@@ -94,8 +96,21 @@ fn with_query(target: &str, query: &str) -> Zeroizing<String> {
 fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Params<'a> {
     let credential = &*spec.credential;
     let mut params = Params::default();
+    if let Some(refresh) = material.refresh.as_ref().filter(|_| is_bare_refresh(credential, material)) {
+        params.set("refresh_token", refresh.expose().into());
+        return params;
+    }
     if let Some(grant_type) = &credential.grant_type {
         params.set("grant_type", grant_type.as_str().into());
+    }
+    if let Some(refresh) = &material.refresh {
+        if credential.grant_type.is_some() && !matches!(credential.grant, Grant::RefreshToken { .. }) {
+            params.set("grant_type", "refresh_token".into());
+        }
+        params.set("refresh_token", refresh.expose().into());
+    } else if let (Grant::Password { username, .. }, Some(password)) = (&credential.grant, &material.of_grant) {
+        params.set("username", username.as_str().into());
+        params.set("password", password.expose().into());
     }
     match credential.client_auth {
         ClientAuth::Post => {
@@ -105,7 +120,7 @@ fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Params<'a> {
             }
         }
         // A header of the user's own that says who asks says it alone.
-        ClientAuth::None if material.is_named_by_a_header => {}
+        ClientAuth::None if material.is_named_by_a_header || credential.client_id.is_empty() => {}
         ClientAuth::None => params.set(&credential.id_param, credential.client_id.as_str().into()),
         ClientAuth::Basic | ClientAuth::BasicRaw => {}
     }
@@ -122,6 +137,13 @@ fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Params<'a> {
         params.set(name, value.expose().into());
     }
     params
+}
+
+/// A login that is none of `OAuth`'s (it has no `grant_type`) is refreshed by the refresh token alone (IX-API).
+fn is_bare_refresh(credential: &CredentialSpec, material: &Material) -> bool {
+    material.refresh.is_some()
+        && credential.grant_type.is_none()
+        && !matches!(credential.grant, Grant::RefreshToken { .. })
 }
 
 /// `Authorization: Basic …`, if that is the method.

@@ -36,6 +36,19 @@ impl Key {
 }
 
 impl Key {
+    /// The place of a credential's refresh token: it belongs to a user's consent, not to one scope, and the
+    /// credential's *name* is what tells two users of one client apart.
+    pub fn of_refresh(credential: &CredentialSpec) -> Self {
+        let mut inputs = Inputs(Context::new(&SHA256));
+        inputs.text("cupbearer refresh key 1");
+        inputs.text(&credential.name);
+        inputs.text(&credential.token_url.to_string());
+        inputs.text(&credential.client_id);
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(inputs.0.finish().as_ref());
+        Self(bytes)
+    }
+
     /// All of it.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -168,9 +181,7 @@ impl Inputs {
             ClientAuth::Post => "post",
             ClientAuth::None => "none",
         });
-        self.text(match credential.grant {
-            Grant::ClientCredentials => "client_credentials",
-        });
+        self.grant(credential);
         self.optional(credential.grant_type.as_deref());
         self.text(match credential.body {
             TokenBody::Form => "form",
@@ -185,6 +196,18 @@ impl Inputs {
         self.text(&credential.secret_param);
         self.params(&credential.params);
         self.params(&credential.headers);
+    }
+
+    fn grant(&mut self, credential: &CredentialSpec) {
+        self.text(credential.grant.as_str());
+        self.secret(credential.grant.source());
+        match &credential.grant {
+            Grant::Password { username, .. } => self.text(username),
+            // Two names may stand for two users whose refresh tokens both live in the store.
+            Grant::RefreshToken { .. } => self.text(&credential.name),
+            Grant::ClientCredentials | Grant::Static { .. } => {}
+        }
+        self.optional(credential.refresh_target.as_deref());
     }
 
     fn what(&mut self, spec: &TokenSpec) {

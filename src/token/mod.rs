@@ -2,7 +2,7 @@
 //!
 //! 1. **which and who** — [`key`]: what makes two tokens the same; [`credential`]: the secrets, read for each request;
 //! 2. **how we ask, what comes back** — [`grant`] builds the request (its parameters: `params`); [`reply`], with [`lifetime`] and
-//!    [`refusal`], judges the answer: a token, or a refusal, transient or permanent;
+//!    [`refusal`], judges the answer: a token, or a refusal, transient or permanent; [`rotation`]: the refresh token;
 //! 3. **the asking** — [`endpoint`]: one HTTP call and its limits;
 //! 4. **where it stands** — [`state`]: the pure state machine; [`pace`]: its numbers;
 //! 5. **the one who does it** — [`refresh`]: one task a key, timers, single-flight;
@@ -23,6 +23,7 @@ mod params;
 pub mod refresh;
 pub mod refusal;
 pub mod reply;
+pub mod rotation;
 pub mod state;
 mod status;
 pub mod store;

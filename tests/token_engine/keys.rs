@@ -5,8 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use cupbearer::{
     config::{
         model::{
-            ClientAuth, CredentialSpec, ExpiresUnit, Expiry, IpFamily, NetSpec, Param, Scheme, TokenBody, TokenMethod,
-            TokenSpec, Warm,
+            ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme, TokenBody,
+            TokenMethod, TokenSpec, Warm,
         },
         secret::{Secret, SecretSource},
     },
@@ -27,6 +27,10 @@ fn net(spec: &mut TokenSpec) -> &mut NetSpec {
 
 fn other() -> String {
     "other".to_owned()
+}
+
+fn password(username: &str, variable: &str) -> Grant {
+    Grant::Password { username: username.to_owned(), password: SecretSource::Env(variable.to_owned()) }
 }
 
 const CHANGES: &[Change] = &[
@@ -53,6 +57,20 @@ const CHANGES: &[Change] = &[
     ("header template", |s| {
         credential_of(s).headers = vec![("a".to_owned(), Param::Template("b".to_owned()))];
     }),
+    ("static", |s| credential_of(s).grant = Grant::Static { token: SecretSource::Env("a".to_owned()) }),
+    ("another static", |s| credential_of(s).grant = Grant::Static { token: SecretSource::Env("b".to_owned()) }),
+    ("password", |s| credential_of(s).grant = password("a", "b")),
+    ("another user", |s| credential_of(s).grant = password("b", "b")),
+    ("another password", |s| credential_of(s).grant = password("a", "a")),
+    ("refresh_token", |s| credential_of(s).grant = Grant::RefreshToken { first: None }),
+    ("first refresh_token", |s| {
+        credential_of(s).grant = Grant::RefreshToken { first: Some(SecretSource::Env("a".to_owned())) };
+    }),
+    ("refresh_token of another login", |s| {
+        credential_of(s).grant = Grant::RefreshToken { first: None };
+        credential_of(s).name = other();
+    }),
+    ("refresh_url", |s| credential_of(s).refresh_target = Some(other())),
     ("id_param", |s| credential_of(s).id_param = other()),
     ("secret_param", |s| credential_of(s).secret_param = other()),
     ("scopes", |s| s.scopes = vec!["a b".to_owned()]),

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use cupbearer::{
-    config::model::{ClientAuth, CredentialSpec, Param, TokenBody, TokenMethod},
+    config::{
+        model::{ClientAuth, CredentialSpec, Grant, Param, TokenBody, TokenMethod},
+        secret::Secret,
+    },
     token::{
         credential::Material,
         grant::{self, USER_AGENT},
@@ -47,6 +50,9 @@ struct Given {
     method: Option<String>,
     target: Option<String>,
     templates: BTreeMap<String, String>,
+    grant: Option<String>,
+    refresh_target: Option<String>,
+    refresh: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -76,8 +82,12 @@ async fn every_request_is_built_as_the_table_says() {
 }
 
 async fn judge(case: Case) -> Result<(), String> {
+    let refresh = case.given.refresh.clone();
     let spec = need(given(case.given));
-    let material = Material::read(&spec.credential).await.map_err(|e| e.to_string())?;
+    let mut material = Material::read(&spec.credential).await.map_err(|e| e.to_string())?;
+    if let Some(refresh) = refresh {
+        material = material.with_refresh(Secret::new(refresh));
+    }
     let request = match grant::build(&spec, &material) {
         Ok(request) => request,
         Err(error) if case.then.error == Some(error.to_string()) => return Ok(()),
@@ -122,6 +132,15 @@ fn given(given: Given) -> CredentialSpec {
         Some("query") => TokenBody::Query,
         _ => TokenBody::Form,
     };
+    match given.grant.as_deref() {
+        Some("password") => {
+            let (username, password) = ("ann".to_owned(), secret_source("not-a-password"));
+            c.grant = Grant::Password { username, password };
+        }
+        Some("refresh_token") => c.grant = Grant::RefreshToken { first: None },
+        _ => {}
+    }
+    c.refresh_target = given.refresh_target;
     c.method = if given.method.as_deref() == Some("GET") { TokenMethod::Get } else { TokenMethod::Post };
     c.token_target = given.target.unwrap_or(c.token_target);
     (c.scopes, c.audience, c.resource) = (given.scopes, given.audience, given.resource);

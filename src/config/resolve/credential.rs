@@ -4,17 +4,17 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use super::{Context, Note, Table, bare, check_name, refused};
+use super::{Context, Note, Table, bare, check_name, grant, refused};
 use crate::config::{
     diagnostic::Span,
     header, mask,
     model::{
-        ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme, TokenBody,
-        TokenMethod, Upstream, Warm,
+        ClientAuth, CredentialSpec, ExpiresUnit, Expiry, IpFamily, NetSpec, Param, Scheme, TokenBody, TokenMethod,
+        Upstream, Warm,
     },
     nearest::did_you_mean,
     profile::{self, Profile},
-    raw::{RawCredential, RawParam, RawParams},
+    raw::{GrantName, RawCredential, RawParam, RawParams},
     reader::At,
     url,
 };
@@ -99,10 +99,14 @@ struct Builder<'a, 't> {
 impl Builder<'_, '_> {
     /// `None` where anything essential is missing; all checks are made in any case.
     fn build(&self, name: &At<String>, provider: Option<String>, raw: RawCredential) -> Option<CredentialSpec> {
-        let grant = raw.grant.unwrap_or(Grant::ClientCredentials);
-        let client_auth = raw.client_auth.unwrap_or(ClientAuth::Post);
+        let kind = raw.grant.unwrap_or(GrantName::ClientCredentials);
+        let usual = if kind == GrantName::Static { ClientAuth::None } else { ClientAuth::Post };
+        let client_auth = raw.client_auth.unwrap_or(usual);
         self.check_secret(&raw, client_auth);
-        if raw.client_id.is_none() && !self.t.has("client_id") {
+        let grant = grant::grant(self.t, kind, &raw);
+        let needs_id =
+            client_auth != ClientAuth::None || matches!(kind, GrantName::ClientCredentials | GrantName::RefreshToken);
+        if needs_id && raw.client_id.is_none() && !self.t.has("client_id") {
             let note = Note::error(&name.span, format!("{} has no `client_id`", self.t.name)).follows();
             self.t.context.report(note.hint("a plain string, or client_id = \"${NAME}\" from the environment"));
         }
@@ -113,26 +117,32 @@ impl Builder<'_, '_> {
             self.t.context.report(note.hint("\"basic\" encodes it"));
         }
         let (method, body) = self.method_and_body(&raw);
-        let token_url = self.token_url(&raw);
+        let token_url = match kind {
+            GrantName::Static => Some((Upstream::nowhere(), "/".to_owned())),
+            _ => self.token_url(&raw),
+        };
+        let refresh_target = token_url.as_ref().and_then(|url| grant::refresh_target(self.t, &raw, url));
         let net = self.net(&raw);
         let header_names = self.header_names(client_auth, raw.headers.as_ref());
         self.check_params(&raw);
         let token_field = self.pointer("token_field", raw.token_field, "/access_token");
         let expires_field = self.pointer("expires_field", raw.expires_field, "/expires_in");
-        let default_type = match grant {
-            Grant::ClientCredentials => "client_credentials",
-        };
-        let grant_type = raw.grant_type.map_or_else(|| default_type.to_owned(), |at| at.value);
-        let (token_url, token_target) = token_url?;
+        let (grant, (token_url, token_target)) = (grant?, token_url?);
+        let grant_type = raw.grant_type.map_or_else(|| grant.as_str().to_owned(), |at| at.value);
+        let default_ttl = grant::default_ttl(&grant);
         Some(CredentialSpec {
             name: name.value.clone(),
             provider,
-            client_id: raw.client_id?.value,
+            client_id: match raw.client_id {
+                None if !needs_id => String::new(),
+                id => id?.value,
+            },
             client_secret: raw.client_secret.map(|at| at.value),
             grant,
             grant_type: (!grant_type.is_empty()).then_some(grant_type),
             token_url,
             token_target,
+            refresh_target,
             client_auth,
             method,
             body,
@@ -151,7 +161,7 @@ impl Builder<'_, '_> {
             token_field,
             expires_field,
             expires_unit: raw.expires_unit.unwrap_or(ExpiresUnit::Seconds),
-            default_ttl: raw.default_ttl.unwrap_or(Duration::from_secs(300)),
+            default_ttl: raw.default_ttl.unwrap_or(default_ttl),
             expiry: raw.expiry.unwrap_or(Expiry::Fixed),
             warm: raw.warm.unwrap_or(Warm::OnUse),
             share: raw.share.unwrap_or(true),

@@ -679,3 +679,31 @@ fn a_long_or_odd_line_is_clipped_around_its_mark() {
     assert_eq!(marked, "\"a b\"");
     assert_eq!(place.line, 2);
 }
+
+#[test]
+fn what_belongs_to_another_grant_or_is_missing_is_told() {
+    let found = bad_with(
+        r#"[credentials.a]
+client_id = "a"
+client_secret = { env = "SECRET" }
+token_url = "https://a.example/t"
+username = "ann"
+refresh_url = "https://b.example/t"
+[credentials.b]
+grant = "password"
+token_url = "https://a.example/t"
+client_auth = "none"
+[credentials.c]
+grant = "static"
+token = "hunter2"
+"#,
+    );
+    let expected = [
+        "5:1 `username` in [credentials.a] is of no use to its grant (it belongs to grant = \"password\")",
+        "6:15 `refresh_url` must have the scheme, host and port of `token_url` (\"./refresh\" stands beside token_url's last path segment)",
+        "7:14 [credentials.b] has no `username` (a plain string)",
+        "7:14 [credentials.b] has no `password` (password = { env = \"NAME\" }, { file = \"…\" } or { command = [\"…\"] })",
+    ];
+    assert_eq!(found[..4], expected);
+    assert!(found.len() == 5 && found[4].starts_with("13:9 `token` in [credentials.c] is a plain value"), "{found:?}");
+}
