@@ -143,7 +143,8 @@ fn credential_row(credential: &CredentialSpec) -> Vec<String> {
 
 /// The one that matters most.
 fn secret(credential: &CredentialSpec) -> Option<&SecretSource> {
-    credential.client_secret.as_ref().or_else(|| credential.grant.source())
+    let of_key = || credential.key.as_ref().or(credential.assertion.ready.as_ref());
+    credential.client_secret.as_ref().or_else(|| credential.grant.source()).or_else(of_key)
 }
 
 pub(super) fn auth(auth: ClientAuth) -> &'static str {
@@ -151,6 +152,8 @@ pub(super) fn auth(auth: ClientAuth) -> &'static str {
         ClientAuth::Basic => "basic",
         ClientAuth::BasicRaw => "basic_raw",
         ClientAuth::Post => "post",
+        ClientAuth::PrivateKeyJwt => "private_key_jwt",
+        ClientAuth::ClientSecretJwt => "client_secret_jwt",
         ClientAuth::None => "none",
     }
 }

@@ -136,6 +136,14 @@ pub struct CredentialSpec {
     pub net: Arc<NetSpec>,
     /// The whole token call.
     pub timeout: Duration,
+    /// Private key, PEM or JWK, re-read for every request; there wherever something is signed with one.
+    pub key: Option<SecretSource>,
+    /// `kid` of what is signed.
+    pub key_id: Option<String>,
+    /// `None` = by the kind of key.
+    pub alg: Option<Alg>,
+    /// What is signed, or ready.
+    pub assertion: Assertion,
 }
 
 impl CredentialSpec {
@@ -178,6 +186,17 @@ pub enum Grant {
         /// `refresh_token`: the first one; the rotated ones live in the store.
         first: Option<SecretSource>,
     },
+    /// RFC 7523 section 2.1: with the credential's assertion.
+    JwtBearer,
+    /// RFC 8693.
+    TokenExchange {
+        /// `subject_token`
+        subject_token: SecretSource,
+        /// `subject_token_type`, a URI.
+        subject_token_type: String,
+        /// `requested_token_type`, a URI.
+        requested_token_type: Option<String>,
+    },
 }
 
 impl Grant {
@@ -188,13 +207,25 @@ impl Grant {
             Self::Static { .. } => "static",
             Self::Password { .. } => "password",
             Self::RefreshToken { .. } => "refresh_token",
+            Self::JwtBearer => "jwt_bearer",
+            Self::TokenExchange { .. } => "token_exchange",
+        }
+    }
+
+    /// Its `grant_type` where nothing else is configured.
+    pub fn grant_type(&self) -> &'static str {
+        match self {
+            Self::JwtBearer => "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            Self::TokenExchange { .. } => "urn:ietf:params:oauth:grant-type:token-exchange",
+            other => other.as_str(),
         }
     }
 
     /// The secret that the grant itself brings.
     pub fn source(&self) -> Option<&SecretSource> {
         match self {
-            Self::ClientCredentials => None,
+            Self::ClientCredentials | Self::JwtBearer => None,
+            Self::TokenExchange { subject_token, .. } => Some(subject_token),
             Self::Static { token } => Some(token),
             Self::Password { password, .. } => Some(password),
             Self::RefreshToken { first } => first.as_ref(),
@@ -211,8 +242,58 @@ pub enum ClientAuth {
     BasicRaw,
     /// Id and secret as parameters of the body (or of the query with `body = "query"`).
     Post,
+    /// A JWT signed with `key`, or a ready one (RFC 7523 section 2.2).
+    PrivateKeyJwt,
+    /// A JWT signed with the client secret (OpenID Connect Core section 9).
+    ClientSecretJwt,
     /// Only the id, as a parameter.
     None,
+}
+
+/// `alg` (RFC 7518 section 3.1, RFC 8037).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alg {
+    /// RSA, PKCS#1 v1.5
+    Rs256,
+    /// RSA, PSS
+    Ps256,
+    /// P-256
+    Es256,
+    /// P-384
+    Es384,
+    /// Ed25519
+    EdDsa,
+    /// The client secret
+    Hs256,
+    /// The client secret
+    Hs384,
+    /// The client secret
+    Hs512,
+}
+
+impl Alg {
+    /// As JOSE names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Ps256 => "PS256",
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::EdDsa => "EdDSA",
+            Self::Hs256 => "HS256",
+            Self::Hs384 => "HS384",
+            Self::Hs512 => "HS512",
+        }
+    }
+}
+
+/// `assertion`: of the grant with [`Grant::JwtBearer`], else of the client.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Assertion {
+    /// Claims that are not the usual ones; the value `{scopes}` stands for the scopes.
+    pub claims: Vec<(String, String)>,
+    /// `file`: a ready assertion, re-read for every request.
+    pub ready: Option<SecretSource>,
 }
 
 /// `body`.

@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::config::model::{
-    CallerIdentity, CallerSpec, ClientAuth, CredentialSpec, ExpiresUnit, Expiry, GlobSegment, Grant, HostPolicy,
-    Inject, NetSpec, PolicyMode, RouteCallers, RouteSpec, Rule, Scheme, TokenBody, TokenMethod, TokenSpec, Upstream,
-    Warm,
+    Assertion, CallerIdentity, CallerSpec, ClientAuth, CredentialSpec, ExpiresUnit, Expiry, GlobSegment, Grant,
+    HostPolicy, Inject, NetSpec, PolicyMode, RouteCallers, RouteSpec, Rule, Scheme, TokenBody, TokenMethod, TokenSpec,
+    Upstream, Warm,
 };
 
 /// `https://host[:port][/base]`
@@ -58,6 +58,10 @@ fn credential(name: &str) -> CredentialSpec {
         share: true,
         net: Arc::new(NetSpec::default()),
         timeout: Duration::from_secs(10),
+        key: None,
+        key_id: None,
+        alg: None,
+        assertion: Assertion::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! 1 who — the secrets of one token request, read from their sources just before it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{
     model::{CredentialSpec, Grant, Param},
-    secret::{Secret, SecretError, SecretSource},
+    secret::{Secret, SecretError, SecretSource, Shape},
 };
 
 /// How long the sources may take altogether; a command that hangs must not hang the credential.
@@ -40,6 +40,12 @@ pub struct Material {
     pub client_secret: Option<Secret>,
     /// What the grant itself brings: token, password, first refresh token.
     pub of_grant: Option<Secret>,
+    /// `key`: PEM or JWK.
+    pub key: Option<Secret>,
+    /// A ready assertion.
+    pub assertion: Option<Secret>,
+    /// When: a signed assertion counts from here.
+    pub read_at: SystemTime,
     /// The refresh token to use, which is in no version: it changes with every use.
     pub(super) refresh: Option<Secret>,
     /// `params`, values read.
@@ -70,6 +76,14 @@ impl Material {
             Some(source) => Some(read(source, grant_key(&credential.grant), &mut secrets).await?),
             None => None,
         };
+        let key = match &credential.key {
+            Some(source) => Some(read_shaped(source, "key", Shape::Text, &mut secrets).await?),
+            None => None,
+        };
+        let assertion = match &credential.assertion.ready {
+            Some(source) => Some(read(source, "assertion.file", &mut secrets).await?),
+            None => None,
+        };
         let params = read_all(&credential.params, "params", &mut secrets).await?;
         let mut headers = read_all(&credential.headers, "headers", &mut secrets).await?;
         let basic = client_secret.as_ref().map(|secret| {
@@ -88,7 +102,20 @@ impl Material {
             headers[index].1 = filled(template, &words);
         }
         let is_named_by_a_header = templates().next().is_some();
-        Ok(Self { client_secret, of_grant, refresh: None, params, headers, is_named_by_a_header, secrets, basic })
+        let read_at = SystemTime::now();
+        Ok(Self {
+            client_secret,
+            of_grant,
+            key,
+            assertion,
+            read_at,
+            refresh: None,
+            params,
+            headers,
+            is_named_by_a_header,
+            secrets,
+            basic,
+        })
     }
 
     /// The same, to ask with this refresh token.
@@ -126,7 +153,8 @@ impl Material {
 
 fn grant_key(grant: &Grant) -> &'static str {
     match grant {
-        Grant::ClientCredentials => "grant",
+        Grant::ClientCredentials | Grant::JwtBearer => "grant",
+        Grant::TokenExchange { .. } => "subject_token",
         Grant::Static { .. } => "token",
         Grant::Password { .. } => "password",
         Grant::RefreshToken { .. } => "refresh_token",
@@ -170,7 +198,14 @@ pub(super) fn is_pollable(credential: &CredentialSpec) -> bool {
         Param::Plain(_) | Param::Template(_) => None,
     });
     let mut any_file = false;
-    for source in credential.client_secret.iter().chain(credential.grant.source()).chain(of_params) {
+    for source in credential
+        .client_secret
+        .iter()
+        .chain(credential.grant.source())
+        .chain(&credential.key)
+        .chain(&credential.assertion.ready)
+        .chain(of_params)
+    {
         match source {
             SecretSource::File(_) => any_file = true,
             SecretSource::Env(_) | SecretSource::Given { .. } => {}
@@ -200,7 +235,17 @@ fn filled(template: &Secret, words: &[(&str, &str)]) -> Secret {
 }
 
 async fn read(source: &SecretSource, what: &str, secrets: &mut Vec<Secret>) -> Result<Secret, MaterialError> {
-    let secret = source.read().await.map_err(|source| MaterialError::Source { what: what.to_owned(), source })?;
+    read_shaped(source, what, Shape::Line, secrets).await
+}
+
+async fn read_shaped(
+    source: &SecretSource,
+    what: &str,
+    shape: Shape,
+    secrets: &mut Vec<Secret>,
+) -> Result<Secret, MaterialError> {
+    let secret =
+        source.read_shaped(shape).await.map_err(|source| MaterialError::Source { what: what.to_owned(), source })?;
     secrets.push(secret.clone());
     Ok(secret)
 }

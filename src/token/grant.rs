@@ -5,10 +5,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use zeroize::Zeroizing;
 
 use super::{
+    assertion,
     credential::Material,
-    params::{Params, ROOM, form_encode},
+    jwt::JwtError,
+    params::{Params, ROOM, Text, form_encode},
 };
-use crate::config::model::{ClientAuth, CredentialSpec, Grant, TokenBody, TokenMethod, TokenSpec};
+use crate::config::{
+    model::{ClientAuth, CredentialSpec, Grant, TokenBody, TokenMethod, TokenSpec},
+    secret::Secret,
+};
 
 /// Always sent.
 pub const USER_AGENT: &str = concat!("cupbearer/", env!("CARGO_PKG_VERSION"));
@@ -38,12 +43,15 @@ pub enum BuildError {
     /// JSON pointers among the names lead to one place twice, or make an array with gaps.
     #[error("the parameter {0} has no place beside the others in the JSON body")]
     Place(String),
+    /// There is nothing to sign with.
+    #[error(transparent)]
+    Jwt(#[from] JwtError),
 }
 
 /// The request for the token that `spec` needs.
 pub fn build(spec: &TokenSpec, material: &Material) -> Result<TokenRequest, BuildError> {
     let credential = &*spec.credential;
-    let params = params(spec, material);
+    let params = params(spec, material)?;
     let refreshes_login = material.refresh.is_some() && !matches!(credential.grant, Grant::RefreshToken { .. });
     let target = credential.refresh_target.as_ref().filter(|_| refreshes_login).unwrap_or(&credential.token_target);
     let mut target = Zeroizing::new(target.clone());
@@ -93,12 +101,12 @@ fn with_query(target: &str, query: &str) -> Zeroizing<String> {
 
 /// The parameters in the order of RFC 6749's examples. Each name once, whatever the settings say, except
 /// `resource` (RFC 8707 section 2).
-fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Params<'a> {
+fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Result<Params<'a>, BuildError> {
     let credential = &*spec.credential;
     let mut params = Params::default();
     if let Some(refresh) = material.refresh.as_ref().filter(|_| is_bare_refresh(credential, material)) {
         params.set("refresh_token", refresh.expose().into());
-        return params;
+        return Ok(params);
     }
     if let Some(grant_type) = &credential.grant_type {
         params.set("grant_type", grant_type.as_str().into());
@@ -108,6 +116,16 @@ fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Params<'a> {
             params.set("grant_type", "refresh_token".into());
         }
         params.set("refresh_token", refresh.expose().into());
+    } else if credential.grant == Grant::JwtBearer {
+        params.set("assertion", text_of(&assertion::of_grant(spec, material)?));
+    } else if let (Grant::TokenExchange { subject_token_type, requested_token_type, .. }, Some(subject)) =
+        (&credential.grant, &material.of_grant)
+    {
+        params.set("subject_token", subject.expose().into());
+        params.set("subject_token_type", subject_token_type.as_str().into());
+        if let Some(wanted) = requested_token_type {
+            params.set("requested_token_type", wanted.as_str().into());
+        }
     } else if let (Grant::Password { username, .. }, Some(password)) = (&credential.grant, &material.of_grant) {
         params.set("username", username.as_str().into());
         params.set("password", password.expose().into());
@@ -122,9 +140,14 @@ fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Params<'a> {
         // A header of the user's own that says who asks says it alone.
         ClientAuth::None if material.is_named_by_a_header || credential.client_id.is_empty() => {}
         ClientAuth::None => params.set(&credential.id_param, credential.client_id.as_str().into()),
+        ClientAuth::PrivateKeyJwt | ClientAuth::ClientSecretJwt => {
+            params.set(&credential.id_param, credential.client_id.as_str().into());
+            params.set("client_assertion_type", assertion::CLIENT_ASSERTION_TYPE.into());
+            params.set("client_assertion", text_of(&assertion::of_client(spec, material)?));
+        }
         ClientAuth::Basic | ClientAuth::BasicRaw => {}
     }
-    if !spec.scopes.is_empty() {
+    if !spec.scopes.is_empty() && !assertion::holds_scopes(spec) {
         params.set("scope", spec.scopes.join(&credential.scope_separator).into());
     }
     if let Some(audience) = &spec.audience {
@@ -136,7 +159,12 @@ fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Params<'a> {
     for (name, value) in &material.params {
         params.set(name, value.expose().into());
     }
-    params
+    Ok(params)
+}
+
+/// A signed text of our own, which is good once and for a minute.
+fn text_of(assertion: &Secret) -> Text<'static> {
+    assertion.expose().to_owned().into()
 }
 
 /// A login that is none of `OAuth`'s (it has no `grant_type`) is refreshed by the refresh token alone (IX-API).
@@ -161,7 +189,7 @@ fn basic(credential: &CredentialSpec, material: &Material) -> Option<Zeroizing<S
             pair.push(':');
             pair.push_str(secret);
         }
-        ClientAuth::Post | ClientAuth::None => return None,
+        ClientAuth::Post | ClientAuth::PrivateKeyJwt | ClientAuth::ClientSecretJwt | ClientAuth::None => return None,
     }
     Some(Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(pair.as_bytes())))))
 }

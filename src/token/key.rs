@@ -9,7 +9,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::config::{
     model::{
-        ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme, TokenBody,
+        Alg, ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme, TokenBody,
         TokenMethod, TokenSpec, Warm,
     },
     secret::SecretSource,
@@ -179,9 +179,12 @@ impl Inputs {
             ClientAuth::Basic => "basic",
             ClientAuth::BasicRaw => "basic_raw",
             ClientAuth::Post => "post",
+            ClientAuth::PrivateKeyJwt => "private_key_jwt",
+            ClientAuth::ClientSecretJwt => "client_secret_jwt",
             ClientAuth::None => "none",
         });
         self.grant(credential);
+        self.signing(credential);
         self.optional(credential.grant_type.as_deref());
         self.text(match credential.body {
             TokenBody::Form => "form",
@@ -205,9 +208,27 @@ impl Inputs {
             Grant::Password { username, .. } => self.text(username),
             // Two names may stand for two users whose refresh tokens both live in the store.
             Grant::RefreshToken { .. } => self.text(&credential.name),
-            Grant::ClientCredentials | Grant::Static { .. } => {}
+            Grant::TokenExchange { subject_token_type, requested_token_type, .. } => {
+                self.text(subject_token_type);
+                self.optional(requested_token_type.as_deref());
+            }
+            Grant::ClientCredentials | Grant::Static { .. } | Grant::JwtBearer => {}
         }
         self.optional(credential.refresh_target.as_deref());
+    }
+
+    fn signing(&mut self, credential: &CredentialSpec) {
+        self.secret(credential.key.as_ref());
+        self.optional(credential.key_id.as_deref());
+        self.optional(credential.alg.map(Alg::as_str));
+        self.secret(credential.assertion.ready.as_ref());
+        let mut claims: Vec<_> = credential.assertion.claims.iter().collect();
+        claims.sort();
+        self.number(claims.len() as u128);
+        for (name, value) in claims {
+            self.text(name);
+            self.text(value);
+        }
     }
 
     fn what(&mut self, spec: &TokenSpec) {

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use cupbearer::{
     config::{
         model::{
-            ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme, TokenBody,
+            Alg, ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme, TokenBody,
             TokenMethod, TokenSpec, Warm,
         },
         secret::{Secret, SecretSource},
@@ -31,6 +31,14 @@ fn other() -> String {
 
 fn password(username: &str, variable: &str) -> Grant {
     Grant::Password { username: username.to_owned(), password: SecretSource::Env(variable.to_owned()) }
+}
+
+fn exchange(variable: &str, kind: &str, requested: Option<&str>) -> Grant {
+    Grant::TokenExchange {
+        subject_token: SecretSource::Env(variable.to_owned()),
+        subject_token_type: kind.to_owned(),
+        requested_token_type: requested.map(str::to_owned),
+    }
 }
 
 const CHANGES: &[Change] = &[
@@ -70,6 +78,18 @@ const CHANGES: &[Change] = &[
         credential_of(s).grant = Grant::RefreshToken { first: None };
         credential_of(s).name = other();
     }),
+    ("jwt_bearer", |s| credential_of(s).grant = Grant::JwtBearer),
+    ("token_exchange", |s| credential_of(s).grant = exchange("a", "b", None)),
+    ("subject_token", |s| credential_of(s).grant = exchange("b", "b", None)),
+    ("subject_token_type", |s| credential_of(s).grant = exchange("a", "a", None)),
+    ("requested_token_type", |s| credential_of(s).grant = exchange("a", "b", Some("c"))),
+    ("private_key_jwt", |s| credential_of(s).client_auth = ClientAuth::PrivateKeyJwt),
+    ("client_secret_jwt", |s| credential_of(s).client_auth = ClientAuth::ClientSecretJwt),
+    ("key", |s| credential_of(s).key = Some(SecretSource::Env("a".to_owned()))),
+    ("key_id", |s| credential_of(s).key_id = Some("a".to_owned())),
+    ("alg", |s| credential_of(s).alg = Some(Alg::Es256)),
+    ("ready assertion", |s| credential_of(s).assertion.ready = Some(SecretSource::Env("a".to_owned()))),
+    ("claims", |s| credential_of(s).assertion.claims = vec![("a".to_owned(), "b".to_owned())]),
     ("refresh_url", |s| credential_of(s).refresh_target = Some(other())),
     ("id_param", |s| credential_of(s).id_param = other()),
     ("secret_param", |s| credential_of(s).secret_param = other()),

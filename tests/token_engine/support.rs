@@ -17,8 +17,8 @@ use bytes::Bytes;
 use cupbearer::{
     config::{
         model::{
-            ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, NetSpec, Scheme, TokenBody, TokenMethod, TokenSpec,
-            Upstream, Warm,
+            Assertion, ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, NetSpec, Scheme, TokenBody, TokenMethod,
+            TokenSpec, Upstream, Warm,
         },
         secret::{Secret, SecretSource},
     },
@@ -68,6 +68,10 @@ pub(crate) fn credential(port: u16) -> CredentialSpec {
         share: true,
         net: Arc::new(NetSpec::default()),
         timeout: Duration::from_secs(5),
+        key: None,
+        key_id: None,
+        alg: None,
+        assertion: Assertion::default(),
     }
 }
 

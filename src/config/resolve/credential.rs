@@ -104,6 +104,7 @@ impl Builder<'_, '_> {
         let client_auth = raw.client_auth.unwrap_or(usual);
         self.check_secret(&raw, client_auth);
         let grant = grant::grant(self.t, kind, &raw);
+        grant::check_key(self.t, kind, client_auth, &raw);
         let needs_id =
             client_auth != ClientAuth::None || matches!(kind, GrantName::ClientCredentials | GrantName::RefreshToken);
         if needs_id && raw.client_id.is_none() && !self.t.has("client_id") {
@@ -128,7 +129,7 @@ impl Builder<'_, '_> {
         let token_field = self.pointer("token_field", raw.token_field, "/access_token");
         let expires_field = self.pointer("expires_field", raw.expires_field, "/expires_in");
         let (grant, (token_url, token_target)) = (grant?, token_url?);
-        let grant_type = raw.grant_type.map_or_else(|| grant.as_str().to_owned(), |at| at.value);
+        let grant_type = raw.grant_type.map_or_else(|| grant.grant_type().to_owned(), |at| at.value);
         let default_ttl = grant::default_ttl(&grant);
         Some(CredentialSpec {
             name: name.value.clone(),
@@ -167,6 +168,10 @@ impl Builder<'_, '_> {
             share: raw.share.unwrap_or(true),
             net: Arc::new(net),
             timeout: raw.timeout.unwrap_or(Duration::from_secs(10)),
+            key: raw.key.map(|at| at.value),
+            key_id: raw.key_id.map(|at| at.value),
+            alg: raw.alg,
+            assertion: raw.assertion.unwrap_or_default(),
         })
     }
 
@@ -179,12 +184,17 @@ impl Builder<'_, '_> {
             }
             return;
         }
-        if client_auth == ClientAuth::None && raw.has_secret {
+        let without = match client_auth {
+            ClientAuth::None => Some("none"),
+            ClientAuth::PrivateKeyJwt => Some("private_key_jwt"),
+            _ => None,
+        };
+        if let Some(name) = without.filter(|_| raw.has_secret) {
             let place = self.t.key_place("client_secret");
-            context
-                .error(&place, format!("{} has a `client_secret`, but client_auth = \"none\" sends none", self.t.name));
+            let what = format!("{} has a `client_secret`, but client_auth = \"{name}\" sends none", self.t.name);
+            context.error(&place, what);
         }
-        if client_auth != ClientAuth::None && !raw.has_secret {
+        if without.is_none() && !raw.has_secret {
             let note = Note::error(&self.t.place, format!("{} has no `client_secret`", self.t.name)).follows();
             context.report(note.hint("client_secret = { env = \"NAME\" }, { file = \"…\" } or { command = [\"…\"] }"));
         }

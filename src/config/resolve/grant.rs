@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Context, Note, Table, credential::Resolved, refused};
 use crate::config::{
-    model::{Grant, StoreSpec, Tokens, Upstream},
+    model::{Alg, ClientAuth, Grant, StoreSpec, Tokens, Upstream},
     raw::{GrantName, RawCredential},
     secret::SecretSource,
     url,
@@ -16,7 +16,13 @@ const OWN: &[(&str, GrantName, &str)] = &[
     ("username", GrantName::Password, "password"),
     ("password", GrantName::Password, "password"),
     ("refresh_token", GrantName::RefreshToken, "refresh_token"),
+    ("subject_token", GrantName::TokenExchange, "token_exchange"),
+    ("subject_token_type", GrantName::TokenExchange, "token_exchange"),
+    ("requested_token_type", GrantName::TokenExchange, "token_exchange"),
 ];
+
+/// RFC 8693 section 3; `jwt` is short for the type of that name.
+const TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:";
 
 /// The grant with what it needs; `None` where something is missing.
 pub(super) fn grant(t: &Table<'_>, kind: GrantName, raw: &RawCredential) -> Option<Grant> {
@@ -46,6 +52,16 @@ pub(super) fn grant(t: &Table<'_>, kind: GrantName, raw: &RawCredential) -> Opti
             };
             Some(Grant::RefreshToken { first })
         }
+        GrantName::JwtBearer => Some(Grant::JwtBearer),
+        GrantName::TokenExchange => {
+            let kind = |text: &str| if text.contains(':') { text.to_owned() } else { format!("{TOKEN_TYPE}{text}") };
+            let given = raw.subject_token_type.as_ref().map_or("access_token", |at| at.value.as_str());
+            Some(Grant::TokenExchange {
+                subject_token: source(&raw.subject_token, "subject_token")?,
+                subject_token_type: kind(given),
+                requested_token_type: raw.requested_token_type.as_ref().map(|at| kind(&at.value)),
+            })
+        }
     }
 }
 
@@ -63,6 +79,27 @@ pub(super) fn default_ttl(grant: &Grant) -> Duration {
     match grant {
         Grant::Static { token } if !matches!(token, SecretSource::Command(_)) => Duration::from_secs(366 * 86_400),
         _ => Duration::from_secs(300),
+    }
+}
+
+/// Whoever signs needs a key, and a key needs somebody who signs with it.
+pub(super) fn check_key(t: &Table<'_>, kind: GrantName, client_auth: ClientAuth, raw: &RawCredential) {
+    let is_ready = raw.assertion.as_ref().is_some_and(|a| a.ready.is_some());
+    let (by_client, by_grant) = (client_auth == ClientAuth::PrivateKeyJwt, kind == GrantName::JwtBearer);
+    let (signs, uses) = (by_client || by_grant, by_client || by_grant || client_auth == ClientAuth::ClientSecretJwt);
+    let has_key = raw.key.is_some() || t.has("key");
+    if signs && !has_key && !(is_ready && by_client != by_grant) {
+        let hint = "key = { file = \"key.pem\" }, or a ready one: assertion = { file = \"…\" }";
+        let _: Option<()> = missing(t, "key", hint);
+    }
+    for key in ["key", "key_id", "alg", "assertion"].into_iter().filter(|key| !uses && t.has(key)) {
+        let note = Note::error(&t.key_place(key), format!("`{key}` in {} is of no use: nothing is signed", t.name));
+        t.context.report(note.hint("it belongs to \"private_key_jwt\", \"client_secret_jwt\" and \"jwt_bearer\""));
+    }
+    let symmetric = raw.alg.is_some_and(|alg| matches!(alg, Alg::Hs256 | Alg::Hs384 | Alg::Hs512));
+    if raw.alg.is_some() && uses && symmetric != (client_auth == ClientAuth::ClientSecretJwt) {
+        let note = Note::error(&t.key_place("alg"), "this `alg` does not go with what signs here");
+        t.context.report(note.hint("HS256, HS384 and HS512 sign with the client secret, all others with a key"));
     }
 }
 

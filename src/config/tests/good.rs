@@ -3,8 +3,8 @@ use std::time::Duration;
 use super::*;
 use crate::config::{
     model::{
-        CallerIdentity, ClientAuth, Expiry, GlobSegment, Grant, HostPolicy, IpFamily, Param, PolicyMode, RouteCallers,
-        Scheme, TokenBody, Warm,
+        Alg, CallerIdentity, ClientAuth, Expiry, GlobSegment, Grant, HostPolicy, IpFamily, Param, PolicyMode,
+        RouteCallers, Scheme, TokenBody, Warm,
     },
     profile,
     secret::SecretSource,
@@ -301,4 +301,14 @@ fn each_grant_takes_what_belongs_to_it() {
     assert!(matches!(c.grant, Grant::RefreshToken { first: Some(_) }));
     let lost = "1:14 a rotated refresh token of this credential is lost at restart ([tokens] store = { file = \"…\" } keeps it)";
     assert_eq!(warnings, [lost]);
+    let jwt =
+        "client_id = \"i\"\nclient_auth = \"private_key_jwt\"\nkey.env = \"PEM\"\nkey_id = \"k\"\nalg = \"PS256\"";
+    let (c, warnings) = file(&format!("{url}\n{jwt}\nassertion = {{ aud = \"https://a.example\" }}"));
+    assert_eq!((c.client_auth, c.alg, warnings.len()), (ClientAuth::PrivateKeyJwt, Some(Alg::Ps256), 0));
+    assert_eq!(c.assertion.claims, [("aud".to_owned(), "https://a.example".to_owned())]);
+    let exchange = "grant = \"token_exchange\"\nclient_auth = \"none\"\nsubject_token.env = \"SECRET\"\nsubject_token_type = \"jwt\"";
+    let (c, _) = file(&format!("{url}\n{exchange}"));
+    assert!(
+        matches!(&c.grant, Grant::TokenExchange { subject_token_type, .. } if subject_token_type == "urn:ietf:params:oauth:token-type:jwt")
+    );
 }

@@ -707,3 +707,28 @@ token = "hunter2"
     assert_eq!(found[..4], expected);
     assert!(found.len() == 5 && found[4].starts_with("13:9 `token` in [credentials.c] is a plain value"), "{found:?}");
 }
+
+#[test]
+fn whoever_signs_needs_a_key_and_a_key_somebody_who_signs() {
+    let found = bad_with(
+        r#"[credentials.a]
+client_id = "a"
+client_auth = "private_key_jwt"
+token_url = "https://a.example/t"
+alg = "HS256"
+assertion = { exp = "1" }
+[credentials.b]
+client_id = "b"
+client_secret = { env = "SECRET" }
+token_url = "https://b.example/t"
+key_id = "k"
+"#,
+    );
+    let expected = [
+        "1:14 [credentials.a] has no `key` (key = { file = \"key.pem\" }, or a ready one: assertion = { file = \"…\" })",
+        "5:1 this `alg` does not go with what signs here (HS256, HS384 and HS512 sign with the client secret, all others with a key)",
+        "6:15 `exp` of an assertion is set for each request",
+        "11:1 `key_id` in [credentials.b] is of no use: nothing is signed (it belongs to \"private_key_jwt\", \"client_secret_jwt\" and \"jwt_bearer\")",
+    ];
+    assert_eq!(found, expected);
+}
