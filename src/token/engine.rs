@@ -13,6 +13,7 @@ use super::{
     pace::Pace,
     refresh::{Progress, Task},
     refusal::Refusal,
+    rotation::Rotation,
     state::Policy,
 };
 use crate::{
@@ -44,6 +45,8 @@ pub struct Engine {
 struct Inner {
     tokens: HashMap<Key, Entry>,
     connectors: HashMap<NetSpec, Connector>,
+    /// By [`Key::of_refresh`]: shared by all tokens of a credential.
+    rotations: HashMap<Key, Arc<Rotation>>,
 }
 
 struct Entry {
@@ -80,9 +83,14 @@ impl Engine {
         Self { pace: Pace::default(), store: Arc::new(store), inner: Mutex::default() }
     }
 
+    /// An engine with other numbers and a store, for tests.
+    pub fn with_pace_and_store(pace: Pace, store: Store) -> Self {
+        Self { pace, store: Arc::new(store), inner: Mutex::default() }
+    }
+
     /// An engine with other numbers, for tests.
     pub fn with_pace(pace: Pace) -> Self {
-        Self { pace, store: Arc::new(Store::Memory), inner: Mutex::default() }
+        Self::with_pace_and_store(pace, Store::Memory)
     }
 
     /// The cell of the token that `spec` needs. Equal keys share one task and one cell, also across reloads.
@@ -96,7 +104,12 @@ impl Engine {
             return Ok(entry.reader.clone());
         }
         let connector = inner.connector(spec)?;
-        let entry = self.start(key, spec, connector);
+        let rotation = spec.credential.keeps_refresh_token().then(|| {
+            let place = Key::of_refresh(&spec.credential);
+            let rotation = inner.rotations.entry(place);
+            Arc::clone(rotation.or_insert_with(|| Arc::new(Rotation::new(place, Arc::clone(&self.store)))))
+        });
+        let entry = self.start(key, spec, connector, rotation);
         let reader = entry.reader.clone();
         inner.tokens.insert(key, entry);
         Ok(reader)
@@ -113,6 +126,7 @@ impl Engine {
             }
             stays
         });
+        inner.rotations.retain(|_, rotation| Arc::strong_count(rotation) > 1);
         inner.connectors.clear(); // so that the next reload reads the roots anew
     }
 
@@ -138,7 +152,7 @@ impl Engine {
         all
     }
 
-    fn start(&self, key: Key, spec: &Arc<TokenSpec>, connector: Connector) -> Entry {
+    fn start(&self, key: Key, spec: &Arc<TokenSpec>, connector: Connector, rotation: Option<Arc<Rotation>>) -> Entry {
         let (writer, reader) = bearer::cell();
         let policy = Policy {
             pace: self.pace.clone(),
@@ -156,6 +170,7 @@ impl Engine {
             connector,
             policy: policy.clone(),
             writer,
+            rotation,
             progress: Arc::clone(&progress),
             retired,
         };

@@ -21,11 +21,12 @@ use super::{
     lifetime::LifetimeSource,
     refusal::{Refusal, Severity},
     reply::{self, Minted},
+    rotation::{Root, Rotation},
     state::{Event, Policy, State, Todo},
     store::Store,
 };
 use crate::{
-    config::model::{CredentialSpec, TokenSpec, Warm},
+    config::model::{CredentialSpec, Grant, TokenSpec, Warm},
     net::Connector,
 };
 
@@ -61,6 +62,8 @@ pub struct Task {
     pub writer: Writer,
     /// Where tokens outlive the process.
     pub store: Arc<Store>,
+    /// The credential's refresh token, where it has one.
+    pub rotation: Option<Arc<Rotation>>,
     /// For status.
     pub progress: Arc<Mutex<Progress>>,
     /// Set when no configuration names the key any more.
@@ -86,7 +89,7 @@ impl Task {
 
     /// The token that an earlier process left in the store, if it can still be used.
     async fn restored(&self) -> Event {
-        if !self.store.holds(self.key) {
+        if self.is_static() || !self.store.holds(self.key) {
             return Event::Look;
         }
         let credential = &self.spec.credential;
@@ -120,12 +123,14 @@ impl Task {
         }
         if fetch {
             let (spec, connector) = (Arc::clone(&self.spec), self.connector.clone());
-            run.fetch = Some(Box::pin(async move { fetch_token(&spec, &connector).await }));
+            let rotation = self.rotation.clone();
+            run.fetch = Some(Box::pin(async move { fetch_token(&spec, &connector, rotation.as_deref()).await }));
         }
         // A retired key looks now and then whether its last reader has gone.
         let last_look = self.retired.borrow().then(|| now.mono + self.policy.pace.tick);
         run.wake = wake.into_iter().chain(last_look).min();
-        let polls = state.blames_secrets() && !state.is_fetching() && is_pollable(&self.spec.credential);
+        let watched = self.is_static() && run.tried.is_some();
+        let polls = (state.blames_secrets() || watched) && !state.is_fetching() && is_pollable(&self.spec.credential);
         run.poll = polls.then(|| now.mono + self.policy.pace.secret_poll);
         progress.state = state;
     }
@@ -143,7 +148,7 @@ impl Task {
                 () = until(run.poll) => {
                     if secrets_changed(&self.spec.credential, run.tried).await {
                         tracing::info!(credential = self.spec.credential.name, "its secrets have changed, trying again");
-                        return Event::SecretChanged;
+                        return if self.is_static() { Event::TokenChanged } else { Event::SecretChanged };
                     }
                     run.poll = Some(Instant::now() + self.policy.pace.secret_poll);
                 }
@@ -152,10 +157,15 @@ impl Task {
         }
     }
 
+    /// There is nobody to ask: the token is read.
+    fn is_static(&self) -> bool {
+        matches!(self.spec.credential.grant, Grant::Static { .. })
+    }
+
     /// Counts and logs a fetch, once.
     fn fetched(&self, run: &mut Run, (result, version): Fetched) -> Event {
         run.tried = version;
-        if let (Ok(minted), Some(version)) = (&result, version) {
+        if let (Ok(minted), Some(version), false) = (&result, version, self.is_static()) {
             self.store.save(self.key, version, minted);
         }
         let credential = &self.spec.credential;
@@ -165,7 +175,10 @@ impl Task {
                 progress.succeeded += 1;
                 progress.last_minted = Some((minted.life_from, minted.scope.clone(), minted.skew));
                 log_minted(credential, minted);
-                if minted.life_from == LifetimeSource::DefaultTtl && !std::mem::replace(&mut run.warned, true) {
+                if minted.life_from == LifetimeSource::DefaultTtl
+                    && !self.is_static()
+                    && !std::mem::replace(&mut run.warned, true)
+                {
                     let (credential, ttl) = (&credential.name, credential.default_ttl);
                     tracing::warn!(
                         credential,
@@ -195,21 +208,65 @@ struct Run {
 }
 
 /// One token request from secrets to token: the only place where all the parts meet.
-async fn fetch_token(spec: &TokenSpec, connector: &Connector) -> Fetched {
+async fn fetch_token(spec: &TokenSpec, connector: &Connector, rotation: Option<&Rotation>) -> Fetched {
     let credential = &*spec.credential;
     let material = match Material::read(credential).await {
         Ok(material) => material,
         Err(error) => return (Err(Refusal::of_settings(credential, &error.to_string())), None),
     };
-    let request = match grant::build(spec, &material) {
-        Ok(request) => request,
-        Err(error) => return (Err(Refusal::of_settings(credential, &error.to_string())), Some(material.version())),
-    };
-    let result = match endpoint::call(connector, credential, request).await {
-        Ok(answer) => reply::read(credential, &material, &answer),
-        Err(error) => Err(error.into_refusal(credential)),
+    let result = match (&credential.grant, &material.of_grant, rotation) {
+        (Grant::Static { .. }, Some(token), _) => reply::given(credential, token),
+        (_, _, Some(rotation)) => ask_in_turn(spec, connector, rotation, &material).await,
+        _ => ask(spec, connector, &material).await,
     };
     (result, Some(material.version()))
+}
+
+/// One request to the token endpoint.
+async fn ask(spec: &TokenSpec, connector: &Connector, material: &Material) -> Result<Minted, Refusal> {
+    let credential = &*spec.credential;
+    let request = grant::build(spec, material).map_err(|e| Refusal::of_settings(credential, &e.to_string()))?;
+    match endpoint::call(connector, credential, request).await {
+        Ok(answer) => reply::read(credential, material, &answer),
+        Err(error) => Err(error.into_refusal(credential)),
+    }
+}
+
+/// With the refresh token that is kept; where there is none any more, with the configured first one or by a login.
+async fn ask_in_turn(
+    spec: &TokenSpec,
+    connector: &Connector,
+    rotation: &Rotation,
+    material: &Material,
+) -> Result<Minted, Refusal> {
+    let credential = &*spec.credential;
+    let is_login = !matches!(credential.grant, Grant::RefreshToken { .. });
+    let root: Root = if is_login { material.version().to_bytes() } else { material.root_of_refresh() };
+    let mut owner = rotation.own().await;
+    if let Some(current) = owner.current(root) {
+        match ask(spec, connector, &material.with_refresh(current)).await {
+            Ok(minted) => {
+                if let Some(next) = &minted.refresh {
+                    owner.keep(next.clone(), root);
+                }
+                return Ok(minted);
+            }
+            Err(refusal) if refusal.ends_refresh_token(is_login) => {
+                log_refusal(credential, &refusal);
+                owner.clear();
+            }
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    let minted = match &material.of_grant {
+        _ if is_login => ask(spec, connector, material).await?,
+        Some(first) => ask(spec, connector, &material.with_refresh(first.clone())).await?,
+        None => return Err(Refusal::of_settings(credential, "it has no refresh token")),
+    };
+    if let Some(next) = &minted.refresh {
+        owner.keep(next.clone(), root);
+    }
+    Ok(minted)
 }
 
 /// Whether the secrets can be read, and are others than those `tried`.

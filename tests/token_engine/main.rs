@@ -4,9 +4,13 @@
 //! * `requests`, `replies`, `keys`: what is sent, how an answer is read, what tells tokens apart;
 //! * `properties`: single-flight and its kin under arbitrary events;
 //! * `waiting`: what a reader of the cell waits for;
+//! * `assertions`: what vouches for a client or a grant;
+//! * `grants`: static tokens and rotating refresh tokens;
 //! * `live`: the engine against a small provider over real sockets.
 
+mod assertions;
 mod cases;
+mod grants;
 mod keys;
 mod live;
 mod properties;

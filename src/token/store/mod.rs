@@ -6,6 +6,7 @@
 
 mod file;
 mod record;
+mod refresh;
 mod seal;
 
 use std::{io, time::SystemTime};
