@@ -204,12 +204,13 @@ fn signing(provider: &OidcProvider, name: &str, lines: &str) -> String {
     let (url, ca) = (provider.url(), provider.ca_file());
     let mut text =
         format!("[credentials.{name}]\ntoken_url = \"{url}/token\"\nca_file = \"{}\"\n{lines}\n\n", ca.display());
-    for scope in ["read", "write"] {
-        text += &format!(
+    let route = |scope: &str| {
+        format!(
             "[[routes]]\nprefix = \"/{name}-{scope}\"\nupstream = \"{url}/api\"\ncredential = \"{name}\"\n\
              scopes = [\"{scope}\"]\n\n"
-        );
-    }
+        )
+    };
+    text.extend(["read", "write"].map(route));
     text
 }
 
