@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     BAD_CONFIG, DENIED, Format, Global,
-    check::{auth, body, identity, shown_prefix, wants},
+    check::{auth, body, identity, origin, shown_prefix, wants},
     output::{columns, say, tell},
 };
 use crate::{
@@ -160,7 +160,7 @@ impl Telling<'_> {
         let mut rows = vec![
             ("upstream", url(forwarded, route)),
             ("credential", format!("{} ({how})", credential.name)),
-            ("token", format!("{wanted}; from {}{}", credential.token_url, self.shared(route))),
+            ("token", format!("{wanted}; from {}{}", origin(credential), self.shared(route))),
             ("timeouts", timeouts(route)),
             ("replay", replay(route)),
         ];
@@ -253,7 +253,7 @@ impl Telling<'_> {
         answer["token"] = json!({
             "credential": credential.name,
             "provider": credential.provider,
-            "token_url": credential.token_url.to_string(),
+            "token_url": origin(credential),
             "scopes": route.token.scopes,
             "audience": route.token.audience,
             "resource": route.token.resource,

@@ -215,7 +215,7 @@ async fn fetch_token(spec: &TokenSpec, connector: &Connector, rotation: Option<&
         Err(error) => return (Err(Refusal::of_settings(credential, &error.to_string())), None),
     };
     let result = match (&credential.grant, &material.of_grant, rotation) {
-        (Grant::Static { .. }, Some(token), _) => reply::given(credential, token),
+        (Grant::Static { .. }, Some(token), _) => reply::given(credential, token, Now::read()),
         (_, _, Some(rotation)) => ask_in_turn(spec, connector, rotation, &material).await,
         _ => ask(spec, connector, &material).await,
     };
