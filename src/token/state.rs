@@ -148,6 +148,8 @@ impl State {
         }
         let phase = self.phase(seen.last_use, now);
         if phase == Phase::Fresh {
+            // Whoever still waits waited for a clock that has jumped back: let them look again.
+            publish |= self.wanted;
             self.wanted = false;
         }
         let due = self.is_due(policy, phase, seen, now);

@@ -100,6 +100,9 @@ impl World {
         self.wake = todo.wake;
         if todo.publish {
             self.writer.publish(self.state.view());
+            // Everybody who waits looks again.
+            let usable = matches!(self.reader.glance().decide(self.now), Decision::Use(_) | Decision::WaitOr(_));
+            self.waiting &= !usable;
         }
         if todo.fetch {
             assert!(self.fetching.is_none(), "two fetches in flight");
