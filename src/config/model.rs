@@ -131,6 +131,24 @@ pub struct CredentialSpec {
     pub net: Arc<NetSpec>,
     /// The whole token call.
     pub timeout: Duration,
+    /// How many token requests the provider grants; no input of the token's key.
+    pub budget: Option<Budget>,
+}
+
+/// `budget`: at most `limit` token requests in any `window`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Never 0.
+    pub limit: u32,
+    /// Never zero.
+    pub window: Duration,
+}
+
+impl Budget {
+    /// Requests per second, to tell the stricter of two.
+    pub fn rate(&self) -> f64 {
+        f64::from(self.limit) / self.window.as_secs_f64()
+    }
 }
 
 /// A parameter or header of the token request: plain text, or a secret.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    model::{ClientAuth, ExpiresUnit, Expiry, Grant, HostPolicy, IpFamily, LogFormat, PolicyMode, TokenBody, Warm},
+    model::{
+        Budget, ClientAuth, ExpiresUnit, Expiry, Grant, HostPolicy, IpFamily, LogFormat, PolicyMode, TokenBody, Warm,
+    },
     reader::{At, Entry, Limit, Table},
     secret::SecretSource,
     source,
@@ -56,6 +58,7 @@ pub(super) struct RawCredential {
     pub(super) ip_family: Option<IpFamily>,
     pub(super) ca_file: Option<At<String>>,
     pub(super) timeout: Option<Duration>,
+    pub(super) budget: Option<Budget>,
 }
 
 impl RawCredential {
@@ -100,6 +103,7 @@ impl RawCredential {
             ip_family: t.choice("ip_family", &[("any", IpFamily::Any), ("v4", IpFamily::V4), ("v6", IpFamily::V6)]),
             ca_file: t.word("ca_file"),
             timeout: t.duration("timeout", 100 * MS, HOUR),
+            budget: t.budget("budget"),
         }
     }
 
@@ -118,7 +122,7 @@ impl RawCredential {
         }
         first!(client_id client_secret grant grant_type token_url client_auth body scopes scope_separator audience
             resource id_param secret_param token_field expires_field expires_unit default_ttl expiry warm share
-            local_address ip_family ca_file timeout)
+            local_address ip_family ca_file timeout budget)
     }
 }
 

@@ -55,6 +55,7 @@ fn credential(name: &str) -> CredentialSpec {
         share: true,
         net: Arc::new(NetSpec::default()),
         timeout: Duration::from_secs(10),
+        budget: None,
     }
 }
 

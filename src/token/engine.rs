@@ -10,6 +10,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use super::{
     Key, Reader, Store, TokenStatus,
     bearer::{self, Now},
+    budget::{Account, Ledger},
     pace::Pace,
     refresh::{Progress, Task},
     refusal::Refusal,
@@ -44,6 +45,8 @@ pub struct Engine {
 struct Inner {
     tokens: HashMap<Key, Entry>,
     connectors: HashMap<NetSpec, Connector>,
+    /// By who is counted; kept for ever, since a reload may bring an account back.
+    ledgers: HashMap<Account, Arc<Ledger>>,
 }
 
 struct Entry {
@@ -53,6 +56,7 @@ struct Entry {
     policy: Policy,
     reader: Reader,
     progress: Arc<Mutex<Progress>>,
+    ledger: Arc<Ledger>,
     retire: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -91,12 +95,13 @@ impl Engine {
     pub fn reader(&self, spec: &Arc<TokenSpec>) -> Result<Reader, EngineError> {
         let key = Key::of(spec);
         let mut inner = self.lock();
+        let ledger = inner.ledger(spec, &self.store);
         if let Some(entry) = inner.tokens.get_mut(&key) {
             entry.names.insert(spec.credential.name.clone());
             return Ok(entry.reader.clone());
         }
         let connector = inner.connector(spec)?;
-        let entry = self.start(key, spec, connector);
+        let entry = self.start(key, spec, connector, ledger);
         let reader = entry.reader.clone();
         inner.tokens.insert(key, entry);
         Ok(reader)
@@ -113,6 +118,7 @@ impl Engine {
             }
             stays
         });
+        inner.ledgers.values().for_each(|ledger| ledger.settle());
         inner.connectors.clear(); // so that the next reload reads the roots anew
     }
 
@@ -125,8 +131,8 @@ impl Engine {
             .iter()
             .flat_map(|(key, entry)| {
                 let progress = entry.progress.lock().unwrap_or_else(PoisonError::into_inner);
-                let status =
-                    TokenStatus::new(*key, &entry.spec, &entry.policy, &progress, entry.reader.last_use(), now);
+                let (last_use, budget) = (entry.reader.last_use(), entry.ledger.usage());
+                let status = TokenStatus::new(*key, &entry.spec, &entry.policy, &progress, last_use, budget, now);
                 entry
                     .names
                     .iter()
@@ -138,7 +144,7 @@ impl Engine {
         all
     }
 
-    fn start(&self, key: Key, spec: &Arc<TokenSpec>, connector: Connector) -> Entry {
+    fn start(&self, key: Key, spec: &Arc<TokenSpec>, connector: Connector, ledger: Arc<Ledger>) -> Entry {
         let (writer, reader) = bearer::cell();
         let policy = Policy {
             pace: self.pace.clone(),
@@ -157,11 +163,12 @@ impl Engine {
             policy: policy.clone(),
             writer,
             progress: Arc::clone(&progress),
+            ledger: Arc::clone(&ledger),
             retired,
         };
         let task = tokio::spawn(task.run());
         let names = BTreeSet::from([spec.credential.name.clone()]);
-        Entry { spec: Arc::clone(spec), names, policy, reader, progress, retire, task }
+        Entry { spec: Arc::clone(spec), names, policy, reader, progress, ledger, retire, task }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -170,6 +177,14 @@ impl Engine {
 }
 
 impl Inner {
+    fn ledger(&mut self, spec: &TokenSpec, store: &Arc<Store>) -> Arc<Ledger> {
+        let account = Account::of(&spec.credential);
+        let new = || Arc::new(Ledger::open(account, Arc::clone(store)));
+        let ledger = Arc::clone(self.ledgers.entry(account).or_insert_with(new));
+        ledger.allow(spec.credential.budget);
+        ledger
+    }
+
     fn connector(&mut self, spec: &TokenSpec) -> Result<Connector, EngineError> {
         let net = &spec.credential.net;
         if let Some(connector) = self.connectors.get(&**net) {

@@ -3,7 +3,7 @@
 //! 1. **which and who** — [`key`]: what makes two tokens the same; [`credential`]: the secrets, read for each request;
 //! 2. **how we ask, what comes back** — [`grant`] builds the request; [`reply`], with [`lifetime`] and
 //!    [`refusal`], judges the answer: a token, or a refusal, transient or permanent;
-//! 3. **the asking** — [`endpoint`]: one HTTP call and its limits;
+//! 3. **the asking** — [`endpoint`]: one HTTP call and its limits; [`budget`]: whether it may be made;
 //! 4. **where it stands** — [`state`]: the pure state machine; [`pace`]: its numbers;
 //! 5. **the one who does it** — [`refresh`]: one task a key, timers, single-flight;
 //! 6. **the store** — [`store`]: where tokens outlive the process, sealed;
@@ -12,6 +12,7 @@
 //! [`Engine`] owns the tasks and hands out the [`Reader`]s.
 
 pub mod bearer;
+pub mod budget;
 pub mod credential;
 pub mod endpoint;
 mod engine;

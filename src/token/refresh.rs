@@ -15,7 +15,8 @@ use tokio::sync::watch;
 
 use super::{
     Key,
-    bearer::{Now, Writer},
+    bearer::{FailureKind, Now, Writer},
+    budget::Ledger,
     credential::{Material, Version, is_pollable},
     endpoint, grant,
     lifetime::LifetimeSource,
@@ -61,6 +62,8 @@ pub struct Task {
     pub writer: Writer,
     /// Where tokens outlive the process.
     pub store: Arc<Store>,
+    /// Whether a token request may be sent.
+    pub ledger: Arc<Ledger>,
     /// For status.
     pub progress: Arc<Mutex<Progress>>,
     /// Set when no configuration names the key any more.
@@ -70,7 +73,8 @@ pub struct Task {
 impl Task {
     /// Runs until the key is retired and nobody reads its cell any more.
     pub async fn run(mut self) {
-        let mut run = Run { fetch: None, wake: None, tried: None, poll: None, warned: false };
+        let budget = self.ledger.changes();
+        let mut run = Run { fetch: None, wake: None, tried: None, poll: None, warned: false, budget, blocked: false };
         let mut event = self.restored().await;
         loop {
             self.step(&mut run, event);
@@ -119,14 +123,15 @@ impl Task {
             self.writer.publish(view);
         }
         if fetch {
-            let (spec, connector) = (Arc::clone(&self.spec), self.connector.clone());
-            run.fetch = Some(Box::pin(async move { fetch_token(&spec, &connector).await }));
+            let (spec, connector, ledger) = (Arc::clone(&self.spec), self.connector.clone(), Arc::clone(&self.ledger));
+            run.fetch = Some(Box::pin(async move { fetch_token(&spec, &connector, &ledger).await }));
         }
         // A retired key looks now and then whether its last reader has gone.
         let last_look = self.retired.borrow().then(|| now.mono + self.policy.pace.tick);
         run.wake = wake.into_iter().chain(last_look).min();
         let polls = state.blames_secrets() && !state.is_fetching() && is_pollable(&self.spec.credential);
         run.poll = polls.then(|| now.mono + self.policy.pace.secret_poll);
+        run.blocked = state.blames_budget();
         progress.state = state;
     }
 
@@ -147,6 +152,7 @@ impl Task {
                     }
                     run.poll = Some(Instant::now() + self.policy.pace.secret_poll);
                 }
+                Ok(()) = run.budget.changed(), if run.blocked => return Event::BudgetChanged,
                 Ok(()) = self.retired.changed() => return Event::Look,
             }
         }
@@ -175,7 +181,8 @@ impl Task {
                 }
             }
             Err(refusal) => {
-                progress.failed += 1;
+                // What the budget stopped was no token request.
+                progress.failed += u64::from(refusal.kind != FailureKind::Budget);
                 progress.last_refusal = Some((refusal.clone(), std::time::SystemTime::now()));
                 log_refusal(credential, refusal);
             }
@@ -188,6 +195,10 @@ impl Task {
 struct Run {
     fetch: Option<Pin<Box<dyn Future<Output = Fetched> + Send>>>,
     wake: Option<Instant>,
+    /// Tells of changes of the budget; of interest while it is `blocked`.
+    budget: watch::Receiver<()>,
+    /// The failure that stands is a spent budget.
+    blocked: bool,
     /// The version of the secrets that the last fetch went out with.
     tried: Option<Version>,
     poll: Option<Instant>,
@@ -195,7 +206,7 @@ struct Run {
 }
 
 /// One token request from secrets to token: the only place where all the parts meet.
-async fn fetch_token(spec: &TokenSpec, connector: &Connector) -> Fetched {
+async fn fetch_token(spec: &TokenSpec, connector: &Connector, ledger: &Ledger) -> Fetched {
     let credential = &*spec.credential;
     let material = match Material::read(credential).await {
         Ok(material) => material,
@@ -205,9 +216,21 @@ async fn fetch_token(spec: &TokenSpec, connector: &Connector) -> Fetched {
         Ok(request) => request,
         Err(error) => return (Err(Refusal::of_settings(credential, &error.to_string())), Some(material.version())),
     };
+    let taken = match ledger.take() {
+        Ok(taken) => taken,
+        Err(spent) => {
+            let refusal = Refusal::of_budget(credential, spent.usage, spent.free_in);
+            return (Err(refusal), Some(material.version()));
+        }
+    };
     let result = match endpoint::call(connector, credential, request).await {
         Ok(answer) => reply::read(credential, &material, &answer),
-        Err(error) => Err(error.into_refusal(credential)),
+        Err(error) => {
+            if error.was_unsent() {
+                ledger.give_back(&taken);
+            }
+            Err(error.into_refusal(credential))
+        }
     };
     (result, Some(material.version()))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::bearer::FailureKind;
+use super::{bearer::FailureKind, budget::BudgetUse};
 use crate::config::model::CredentialSpec;
 
 /// Whether asking again soon makes sense.
@@ -59,6 +59,19 @@ impl Refusal {
             advice(code, status)
         );
         Self { code: code.map(str::to_owned), ..Self::new(Severity::Permanent, FailureKind::Refused, message) }
+    }
+
+    /// The budget is spent: nothing was sent.
+    pub fn of_budget(credential: &CredentialSpec, budget: BudgetUse, free_in: Duration) -> Self {
+        let BudgetUse { limit, window, .. } = budget;
+        let message = format!(
+            "{} has spent its budget of {limit} token requests in {window:?}; nothing was sent to {}. The next one is \
+             free in {} s. Raise `budget` if the provider grants more.",
+            quoted(credential),
+            provider(credential),
+            free_in.as_secs() + 1,
+        );
+        Self { retry_after: Some(free_in), ..Self::new(Severity::Transient, FailureKind::Budget, message) }
     }
 
     /// Our own side: a secret that cannot be read, or a setting that makes no legal request.

@@ -4,8 +4,10 @@
 //! * `requests`, `replies`, `keys`: what is sent, how an answer is read, what tells tokens apart;
 //! * `properties`: single-flight and its kin under arbitrary events;
 //! * `waiting`: what a reader of the cell waits for;
+//! * `budget`: what a budget lets through;
 //! * `live`: the engine against a small provider over real sockets.
 
+mod budget;
 mod cases;
 mod keys;
 mod live;

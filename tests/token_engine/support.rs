@@ -66,6 +66,7 @@ pub(crate) fn credential(port: u16) -> CredentialSpec {
         share: true,
         net: Arc::new(NetSpec::default()),
         timeout: Duration::from_secs(5),
+        budget: None,
     }
 }
 

@@ -155,6 +155,7 @@ impl Builder<'_, '_> {
             share: raw.share.unwrap_or(true),
             net: Arc::new(net),
             timeout: raw.timeout.unwrap_or(Duration::from_secs(10)),
+            budget: raw.budget,
         })
     }
 

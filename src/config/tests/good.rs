@@ -93,6 +93,7 @@ share = false
 local_address = "127.0.0.1"
 ip_family = "v4"
 timeout = "3s"
+budget = "50/12h"
 
 [callers.erp]
 api_key = { env = "KEY" }
@@ -139,6 +140,7 @@ allow_empty_segments = true
     assert!(matches!(&c.params[0], (name, Param::Plain(v)) if name == "account_id" && v == "7"));
     assert!(matches!(&c.params[1], (name, Param::Secret(SecretSource::Given { .. })) if name == "pin"));
     assert_eq!(c.headers[0].0, "x-tenant");
+    assert_eq!(c.budget.map(|b| (b.limit, b.window)), Some((50, Duration::from_secs(43_200))));
     assert_eq!((c.net.ip_family, c.net.local_address), (IpFamily::V4, Some("127.0.0.1".parse().unwrap())));
     assert!(matches!(config.callers[0].identity, CallerIdentity::ApiKey(hash) if hash[0] != hash[1]));
     let CallerIdentity::Cidr(ranges) = &config.callers[1].identity else { panic!("a range") };

@@ -678,3 +678,14 @@ fn a_long_or_odd_line_is_clipped_around_its_mark() {
     assert_eq!(marked, "\"a b\"");
     assert_eq!(place.line, 2);
 }
+
+#[test]
+fn a_budget_is_a_number_of_requests_in_a_time() {
+    for wrong in ["50", "0/12h", "50/0s", "50/12", "many/h", "5/400d"] {
+        let found = bad(&BASE.replace("provider", &format!("budget = \"{wrong}\"\nprovider")));
+        let expected = format!(
+            "3:10 `budget`: `{wrong}` is no budget (how many token requests in which time: \"50/12h\", \"1000/d\")"
+        );
+        assert_eq!(found, [expected], "{wrong}");
+    }
+}
