@@ -16,7 +16,7 @@ use std::{
 use aws_lc_rs::digest::{Context, SHA256};
 use tokio::sync::watch;
 
-use super::{Store, key::hex};
+use super::Store;
 use crate::config::model::{Budget, CredentialSpec};
 
 /// Who is counted: one client at one token endpoint, whatever it is called in the file.
@@ -45,7 +45,11 @@ impl Account {
 
     /// All of it as hexadecimal digits.
     pub fn to_hex(self) -> String {
-        hex(&self.0)
+        use std::fmt::Write as _;
+        self.0.iter().fold(String::with_capacity(64), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}"); // writing to a String cannot fail
+            hex
+        })
     }
 }
 
