@@ -85,6 +85,8 @@ pub struct CredentialSpec {
     pub client_id: String,
     /// Where the client secret comes from; `None` only with [`ClientAuth::None`].
     pub client_secret: Option<SecretSource>,
+    /// Further entries of a `client_secret` list, for rotation: tried in turn when the provider refuses.
+    pub more_secrets: Vec<SecretSource>,
     /// How we ask.
     pub grant: Grant,
     /// The `grant_type` parameter as sent; `None` = not sent (some providers want none).

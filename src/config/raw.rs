@@ -30,6 +30,8 @@ pub(super) type RawParams = Vec<(At<String>, RawParam)>;
 pub(super) struct RawCredential {
     pub(super) client_id: Option<At<String>>,
     pub(super) client_secret: Option<At<SecretSource>>,
+    /// The rest of a list.
+    pub(super) more_secrets: Option<Vec<SecretSource>>,
     /// There is a `client_secret`, perhaps a wrong one.
     pub(super) has_secret: bool,
     pub(super) grant: Option<Grant>,
@@ -66,9 +68,11 @@ impl RawCredential {
     pub(super) fn read(t: &Table<'_>) -> Self {
         // Always POST until there is something else.
         let _ = t.choice("method", &[("POST", ())]);
+        let mut secrets = source::read_list(t, "client_secret").into_iter();
         Self {
             client_id: t.word("client_id"),
-            client_secret: source::read(t, "client_secret"),
+            client_secret: secrets.next(),
+            more_secrets: Some(secrets.map(|at| at.value).collect::<Vec<_>>()).filter(|more| !more.is_empty()),
             has_secret: t.has("client_secret"),
             grant: t.choice("grant", &[("client_credentials", Grant::ClientCredentials)]),
             grant_type: t.string("grant_type"),
@@ -120,7 +124,7 @@ impl RawCredential {
                 }
             };
         }
-        first!(client_id client_secret grant grant_type token_url client_auth body scopes scope_separator audience
+        first!(client_id client_secret more_secrets grant grant_type token_url client_auth body scopes scope_separator audience
             resource id_param secret_param token_field expires_field expires_unit default_ttl expiry warm share
             local_address ip_family ca_file timeout budget)
     }

@@ -32,6 +32,7 @@ fn credential(name: &str) -> CredentialSpec {
         provider: None,
         client_id: "an-id".to_owned(),
         client_secret: None,
+        more_secrets: Vec::new(),
         grant: Grant::ClientCredentials,
         grant_type: None,
         token_url: upstream("https://login.example"),

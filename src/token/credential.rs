@@ -36,16 +36,19 @@ pub enum MaterialError {
 /// Everything secret that goes into one token request.
 #[derive(Debug, Clone)]
 pub struct Material {
-    /// `client_secret`.
+    /// `client_secret`: the one that this request goes out with.
     pub client_secret: Option<Secret>,
+    /// All entries of `client_secret` that could be read, by position.
+    pub client_secrets: Vec<(usize, Secret)>,
     /// `params`, values read.
     pub params: Vec<(String, Secret)>,
     /// `headers`, values read.
     pub headers: Vec<(String, Secret)>,
     /// Which of all these came from secret sources.
     secrets: Vec<Secret>,
-    /// Id and secret as `Authorization: Basic` carries them, for [`Self::is_quoted_in`].
-    basic: Option<Secret>,
+    /// Every client secret that was chosen, also as `Authorization: Basic` carries it, for
+    /// [`Self::is_quoted_in`].
+    basic: Vec<Secret>,
 }
 
 impl Material {
@@ -56,17 +59,23 @@ impl Material {
 
     async fn read_now(credential: &CredentialSpec) -> Result<Self, MaterialError> {
         let mut secrets = Vec::new();
-        let client_secret = match &credential.client_secret {
-            Some(source) => Some(read(source, "client_secret", &mut secrets).await?),
-            None => None,
-        };
+        let client_secrets = read_list(credential, &mut secrets).await?;
         let params = read_all(&credential.params, "params", &mut secrets).await?;
         let headers = read_all(&credential.headers, "headers", &mut secrets).await?;
-        let basic = client_secret.as_ref().map(|secret| {
-            let pair = Zeroizing::new(format!("{}:{}", credential.client_id, secret.expose()));
-            Secret::new(STANDARD.encode(pair.as_bytes()))
-        });
-        Ok(Self { client_secret, params, headers, secrets, basic })
+        let client_secret = client_secrets.first().map(|(_, secret)| secret.clone());
+        let mut material = Self { client_secret: None, client_secrets, params, headers, secrets, basic: Vec::new() };
+        if let Some(secret) = client_secret {
+            material.choose(credential, secret);
+        }
+        Ok(material)
+    }
+
+    /// Sends this client secret; one that is in no source any more is guarded like the others.
+    pub fn choose(&mut self, credential: &CredentialSpec, secret: Secret) {
+        let pair = Zeroizing::new(format!("{}:{}", credential.client_id, secret.expose()));
+        self.basic.push(Secret::new(STANDARD.encode(pair.as_bytes())));
+        self.basic.push(secret.clone());
+        self.client_secret = Some(secret);
     }
 
     /// Tells one version of the secrets from the next; leaves the process only sealed.
@@ -124,7 +133,7 @@ pub(super) fn is_pollable(credential: &CredentialSpec) -> bool {
         Param::Plain(_) => None,
     });
     let mut any_file = false;
-    for source in credential.client_secret.iter().chain(of_params) {
+    for source in credential.client_secret.iter().chain(&credential.more_secrets).chain(of_params) {
         match source {
             SecretSource::File(_) => any_file = true,
             SecretSource::Env(_) | SecretSource::Given { .. } => {}
@@ -138,6 +147,24 @@ async fn read(source: &SecretSource, what: &str, secrets: &mut Vec<Secret>) -> R
     let secret = source.read().await.map_err(|source| MaterialError::Source { what: what.to_owned(), source })?;
     secrets.push(secret.clone());
     Ok(secret)
+}
+
+/// The entries of `client_secret`. Of a list one must be readable: during a rotation one comes, another goes.
+async fn read_list(
+    credential: &CredentialSpec,
+    secrets: &mut Vec<Secret>,
+) -> Result<Vec<(usize, Secret)>, MaterialError> {
+    let (mut all, mut error) = (Vec::new(), None);
+    for (position, source) in credential.client_secret.iter().chain(&credential.more_secrets).enumerate() {
+        match read(source, "client_secret", secrets).await {
+            Ok(secret) => all.push((position, secret)),
+            Err(e) => error = error.or(Some(e)),
+        }
+    }
+    match error {
+        Some(error) if all.is_empty() => Err(error),
+        _ => Ok(all),
+    }
 }
 
 async fn read_all(

@@ -164,6 +164,7 @@ impl Engine {
             writer,
             progress: Arc::clone(&progress),
             ledger: Arc::clone(&ledger),
+            rotation: Arc::default(),
             retired,
         };
         let task = tokio::spawn(task.run());

@@ -158,6 +158,8 @@ impl Inputs {
         self.text(&credential.token_target);
         self.text(&credential.client_id);
         self.secret(credential.client_secret.as_ref());
+        self.number(credential.more_secrets.len() as u128);
+        credential.more_secrets.iter().for_each(|source| self.secret(Some(source)));
         self.text(match credential.client_auth {
             ClientAuth::Basic => "basic",
             ClientAuth::BasicRaw => "basic_raw",

@@ -22,6 +22,7 @@ use super::{
     lifetime::LifetimeSource,
     refusal::{Refusal, Severity},
     reply::{self, Minted},
+    rotation::{Candidate, Rotation},
     state::{Event, Policy, State, Todo},
     store::Store,
 };
@@ -41,12 +42,20 @@ pub struct Progress {
     pub failed: u64,
     /// What the last token was minted from.
     pub last_minted: Option<(LifetimeSource, Option<String>, Option<i64>)>,
+    /// Which of several client secrets gave the last token, by position and source.
+    pub secret: Option<String>,
     /// The last failure in full, kept after it has healed.
     pub last_refusal: Option<(Refusal, std::time::SystemTime)>,
 }
 
-/// How a fetch ended, and with which version of the secrets.
-type Fetched = (Result<Minted, Refusal>, Option<Version>);
+/// How a fetch ended.
+struct Fetched {
+    result: Result<Minted, Refusal>,
+    /// Which version of the secrets stood in the sources.
+    version: Option<Version>,
+    /// Which of several client secrets gave the token, by position and source.
+    secret: Option<String>,
+}
 
 /// One key's task.
 pub struct Task {
@@ -64,6 +73,8 @@ pub struct Task {
     pub store: Arc<Store>,
     /// Whether a token request may be sent.
     pub ledger: Arc<Ledger>,
+    /// Which client secret works.
+    pub rotation: Arc<tokio::sync::Mutex<Rotation>>,
     /// For status.
     pub progress: Arc<Mutex<Progress>>,
     /// Set when no configuration names the key any more.
@@ -123,8 +134,13 @@ impl Task {
             self.writer.publish(view);
         }
         if fetch {
-            let (spec, connector, ledger) = (Arc::clone(&self.spec), self.connector.clone(), Arc::clone(&self.ledger));
-            run.fetch = Some(Box::pin(async move { fetch_token(&spec, &connector, &ledger).await }));
+            let asking = Asking {
+                spec: Arc::clone(&self.spec),
+                connector: self.connector.clone(),
+                ledger: Arc::clone(&self.ledger),
+                rotation: Arc::clone(&self.rotation),
+            };
+            run.fetch = Some(Box::pin(async move { asking.fetch().await }));
         }
         // A retired key looks now and then whether its last reader has gone.
         let last_look = self.retired.borrow().then(|| now.mono + self.policy.pace.tick);
@@ -159,7 +175,7 @@ impl Task {
     }
 
     /// Counts and logs a fetch, once.
-    fn fetched(&self, run: &mut Run, (result, version): Fetched) -> Event {
+    fn fetched(&self, run: &mut Run, Fetched { result, version, secret }: Fetched) -> Event {
         run.tried = version;
         if let (Ok(minted), Some(version)) = (&result, version) {
             self.store.save(self.key, version, minted);
@@ -169,6 +185,7 @@ impl Task {
         match &result {
             Ok(minted) => {
                 progress.succeeded += 1;
+                progress.secret = secret;
                 progress.last_minted = Some((minted.life_from, minted.scope.clone(), minted.skew));
                 log_minted(credential, minted);
                 if minted.life_from == LifetimeSource::DefaultTtl && !std::mem::replace(&mut run.warned, true) {
@@ -205,34 +222,86 @@ struct Run {
     warned: bool,
 }
 
-/// One token request from secrets to token: the only place where all the parts meet.
-async fn fetch_token(spec: &TokenSpec, connector: &Connector, ledger: &Ledger) -> Fetched {
-    let credential = &*spec.credential;
-    let material = match Material::read(credential).await {
-        Ok(material) => material,
-        Err(error) => return (Err(Refusal::of_settings(credential, &error.to_string())), None),
-    };
-    let request = match grant::build(spec, &material) {
-        Ok(request) => request,
-        Err(error) => return (Err(Refusal::of_settings(credential, &error.to_string())), Some(material.version())),
-    };
-    let taken = match ledger.take() {
-        Ok(taken) => taken,
-        Err(spent) => {
-            let refusal = Refusal::of_budget(credential, spent.usage, spent.free_in);
-            return (Err(refusal), Some(material.version()));
-        }
-    };
-    let result = match endpoint::call(connector, credential, request).await {
-        Ok(answer) => reply::read(credential, &material, &answer),
-        Err(error) => {
-            if error.was_unsent() {
-                ledger.give_back(&taken);
+/// All that a fetch needs of its task.
+struct Asking {
+    spec: Arc<TokenSpec>,
+    connector: Connector,
+    ledger: Arc<Ledger>,
+    /// Locked by the one fetch of the key only.
+    rotation: Arc<tokio::sync::Mutex<Rotation>>,
+}
+
+impl Asking {
+    /// From secrets to token: one token request, and one more for each further client secret while the
+    /// provider refuses the one before.
+    async fn fetch(&self) -> Fetched {
+        let credential = &*self.spec.credential;
+        let mut material = match Material::read(credential).await {
+            Ok(material) => material,
+            Err(error) => {
+                let result = Err(Refusal::of_settings(credential, &error.to_string()));
+                return Fetched { result, version: None, secret: None };
             }
-            Err(error.into_refusal(credential))
+        };
+        let version = Some(material.version());
+        let mut rotation = self.rotation.lock().await;
+        let candidates = rotation.candidates(&material.client_secrets);
+        if candidates.is_empty() {
+            return Fetched { result: self.ask(&material).await, version, secret: None };
         }
-    };
-    (result, Some(material.version()))
+        let mut last = None;
+        for candidate in &candidates {
+            material.choose(credential, candidate.secret.clone());
+            let result = self.ask(&material).await;
+            match &result {
+                Ok(_) => rotation.worked(&candidate.secret),
+                Err(refusal) if refusal.blames_client => rotation.refused(&candidate.secret),
+                Err(_) => {}
+            }
+            let refused = result.as_ref().is_err_and(|refusal| refusal.blames_client);
+            let name = name_of(credential, candidate);
+            if refused && candidates.len() > 1 {
+                tracing::warn!(credential = credential.name, secret = name, "the provider refused this client secret");
+            }
+            last = Some(Fetched { result, version, secret: Some(name) });
+            if !refused {
+                break;
+            }
+        }
+        last.unwrap_or_else(|| Fetched {
+            result: Err(Refusal::of_settings(credential, "there is no client_secret")),
+            version,
+            secret: None,
+        })
+    }
+
+    /// One token request: the only place where all the parts meet.
+    async fn ask(&self, material: &Material) -> Result<Minted, Refusal> {
+        let credential = &*self.spec.credential;
+        let of_settings = |error: grant::BuildError| Refusal::of_settings(credential, &error.to_string());
+        let request = grant::build(&self.spec, material).map_err(of_settings)?;
+        let taken = self.ledger.take().map_err(|spent| Refusal::of_budget(credential, spent.usage, spent.free_in))?;
+        match endpoint::call(&self.connector, credential, request).await {
+            Ok(answer) => reply::read(credential, material, &answer),
+            Err(error) => {
+                if error.was_unsent() {
+                    self.ledger.give_back(&taken);
+                }
+                Err(error.into_refusal(credential))
+            }
+        }
+    }
+}
+
+/// How a client secret is called where people see it: never by its text.
+fn name_of(credential: &CredentialSpec, candidate: &Candidate) -> String {
+    let mut sources = credential.client_secret.iter().chain(&credential.more_secrets);
+    let count = 1 + credential.more_secrets.len();
+    match candidate.position.and_then(|position| Some((position, sources.nth(position)?))) {
+        Some((_, source)) if count == 1 => source.to_string(),
+        Some((position, source)) => format!("{} of {count}: {source}", position + 1),
+        None => "the one before its source changed".to_owned(),
+    }
 }
 
 /// Whether the secrets can be read, and are others than those `tried`.

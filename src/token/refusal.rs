@@ -28,13 +28,15 @@ pub struct Refusal {
     pub code: Option<String>,
     /// The provider's own description, filtered; for the log and the status page only.
     pub detail: Option<String>,
+    /// The provider did not take the client itself: another secret may help.
+    pub blames_client: bool,
     /// `Retry-After` of a 429 or 503.
     pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
     fn new(severity: Severity, kind: FailureKind, message: String) -> Self {
-        Self { severity, kind, message, code: None, detail: None, retry_after: None }
+        Self { severity, kind, message, code: None, detail: None, blames_client: false, retry_after: None }
     }
 
     /// No usable answer: network, 5xx, nonsense. `what` completes "… got no token for …: ".
@@ -58,7 +60,12 @@ impl Refusal {
             quoted(credential),
             advice(code, status)
         );
-        Self { code: code.map(str::to_owned), ..Self::new(Severity::Permanent, FailureKind::Refused, message) }
+        let blames_client = code == Some("invalid_client") || status == 401;
+        Self {
+            code: code.map(str::to_owned),
+            blames_client,
+            ..Self::new(Severity::Permanent, FailureKind::Refused, message)
+        }
     }
 
     /// The budget is spent: nothing was sent.

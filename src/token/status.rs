@@ -55,6 +55,8 @@ pub struct TokenStatus {
     pub succeeded: u64,
     /// Token requests that gave none.
     pub failed: u64,
+    /// Which client secret gave the last token, by position and source.
+    pub secret: Option<String>,
     /// What is used of the budget, over all tokens of the account.
     pub budget: Option<BudgetUse>,
     /// The last failure, kept after it has healed.
@@ -120,6 +122,7 @@ impl TokenStatus {
             skew,
             succeeded: progress.succeeded,
             failed: progress.failed,
+            secret: progress.secret.clone(),
             budget,
             last_error,
         }

@@ -24,14 +24,14 @@ use crate::support::{Provider, Reply, credential, need, quick};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn budget(limit: u32, window: Duration) -> Option<Budget> {
-    Some(Budget { limit, window })
+fn budget(limit: u32, window: Duration) -> Budget {
+    Budget { limit, window }
 }
 
 /// What a route with this scope needs.
-fn scoped(port: u16, scope: &str, budget: Option<Budget>) -> Arc<TokenSpec> {
+fn scoped(port: u16, scope: &str, budget: Budget) -> Arc<TokenSpec> {
     let mut credential = credential(port);
-    credential.budget = budget;
+    credential.budget = Some(budget);
     credential.scopes = vec![scope.to_owned()];
     need(credential)
 }

@@ -5,6 +5,7 @@
 //! * `properties`: single-flight and its kin under arbitrary events;
 //! * `waiting`: what a reader of the cell waits for;
 //! * `budget`: what a budget lets through;
+//! * `rotation`: several client secrets, and files that change;
 //! * `live`: the engine against a small provider over real sockets.
 
 mod budget;
@@ -14,5 +15,6 @@ mod live;
 mod properties;
 mod replies;
 mod requests;
+mod rotation;
 mod support;
 mod waiting;

@@ -43,6 +43,7 @@ pub(crate) fn credential(port: u16) -> CredentialSpec {
         provider: None,
         client_id: "client-1".to_owned(),
         client_secret: Some(given(SECRET)),
+        more_secrets: Vec::new(),
         grant: Grant::ClientCredentials,
         grant_type: Some("client_credentials".to_owned()),
         token_url: upstream(port),

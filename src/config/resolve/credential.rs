@@ -128,6 +128,7 @@ impl Builder<'_, '_> {
             provider,
             client_id: raw.client_id?.value,
             client_secret: raw.client_secret.map(|at| at.value),
+            more_secrets: raw.more_secrets.unwrap_or_default(),
             grant,
             grant_type: (!grant_type.is_empty()).then_some(grant_type),
             token_url,

@@ -256,7 +256,7 @@ timeout = "10"
 "#);
     let expected = [
         "2:13 `client_id` in [credentials.acme] must be a string, not an integer",
-        "3:17 `client_secret` in [credentials.acme] needs exactly one source (one of env, file, command)",
+        "3:17 `client_secret` in [credentials.acme] needs exactly one source (one of env, file, command, systemd)",
         "4:13 `token_url` holds a user name or password (credentials belong into [credentials.NAME])",
         r#"5:10 `scopes` in [credentials.acme] must be a list of strings, not a string (write `scopes = ["…"]`)"#,
         r#"6:15 `token_field` must be a JSON pointer (it starts with a slash: "/data/token")"#,
@@ -280,7 +280,7 @@ params = { scope = "a", client_id = "b", grant_type = "c", n = 5 }
 headers = { "Content-Type" = "x", "Host" = "y", "a b" = "z", "X-A" = "1", "x-a" = "2" }
 "#);
     let expected = [
-        "3:17 a list of secrets for `client_secret` in [credentials.acme] is not built yet in this version",
+        "3:18 `client_secret` in [credentials.acme]: environment variable A is not set (set it in the environment of cupbearer)",
         "4:13 `token_url` is not a URL (start it with https://)",
         "5:12 parameter `scope` has a key of its own (use `scopes` of the credential)",
         "5:25 parameter `client_id` has a key of its own (use `client_id` of the credential)",
@@ -339,7 +339,7 @@ token_url = "https://e.com/t"
     let expected = [
         "4:19 `keyring` in `client_secret` is not built yet in this version",
         "8:19 unknown key `envv` in `client_secret` (did you mean `env`?)",
-        "12:17 `client_secret` in [credentials.c] needs exactly one source (one of env, file, command)",
+        "12:17 `client_secret` in [credentials.c] needs exactly one source (one of env, file, command, systemd)",
         "16:17 `client_secret` in [credentials.d]: environment variable MISSING_ONE is not set (set it in the environment of cupbearer)",
         "20:17 `client_secret` in [credentials.e]: file /does/not/exist can't be read: No such file or directory (os error 2)",
         "24:17 `client_secret` in [credentials.f]: environment variable EMPTY is empty",
@@ -688,4 +688,34 @@ fn a_budget_is_a_number_of_requests_in_a_time() {
         );
         assert_eq!(found, [expected], "{wrong}");
     }
+}
+
+#[test]
+fn a_list_of_secrets_is_for_client_secret_alone_and_none_of_it_may_be_wrong() {
+    let list = |text: &str| bad(&BASE.replace("{ env = \"SECRET\" }", text));
+    assert_eq!(list("[]"), ["5:17 `client_secret` in [credentials.acme] is an empty list"]);
+    assert_eq!(
+        list("[{ env = \"SECRET\" }, { env = \"MISSING_ONE\" }]"),
+        ["5:38 `client_secret` in [credentials.acme]: environment variable MISSING_ONE is not set (set it in the \
+          environment of cupbearer)"]
+    );
+    let plain = list("[\"hunter2\"]");
+    assert!(plain.len() == 1 && plain[0].contains("secrets don't belong in this file"), "{plain:?}");
+    assert!(!plain[0].contains("hunter2"));
+    let param = bad(&BASE.replace("provider", "params = { pin = { env = [\"A\"] } }\nprovider"));
+    assert_eq!(param.len(), 1, "{param:?}");
+}
+
+#[test]
+fn a_systemd_credential_is_a_name_within_the_services_own_directory() {
+    let systemd = |text: &str| bad(&BASE.replace("env = \"SECRET\"", text));
+    assert_eq!(
+        systemd("systemd = \"acme\""),
+        ["5:29 `systemd` of `client_secret`: CREDENTIALS_DIRECTORY is not set (systemd sets it for a service with \
+          LoadCredential= or LoadCredentialEncrypted=)"]
+    );
+    assert_eq!(
+        systemd("systemd = \"../acme\""),
+        ["5:29 `systemd` of `client_secret` must be the name of a credential, not a path"]
+    );
 }
