@@ -72,6 +72,23 @@ pub enum StoreSpec {
     Memory,
     /// In sealed files of this directory.
     File(PathBuf),
+    /// In a Redis or Valkey that several replicas share, sealed too.
+    Redis(RedisSpec),
+}
+
+/// `tokens.store = { redis = "redis://HOST:PORT/DATABASE", … }`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisSpec {
+    /// DNS name or address literal, IPv6 without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Number of the database.
+    pub database: u32,
+    /// Of an ACL user; `None` = the default user.
+    pub username: Option<String>,
+    /// Its password.
+    pub password: Option<SecretSource>,
 }
 
 /// One `[credentials.NAME]`: what we hold and how we ask, profile defaults filled in.

@@ -8,7 +8,6 @@ const NOT_BUILT: &[&str] = &[
     "server.listen=systemd",
     "server.listen={}",
     "admin.listen=*",
-    "tokens.store={redis}",
     "credentials.issuer",
     "credentials.grant=refresh_token",
     "credentials.grant=authorization_code",

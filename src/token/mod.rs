@@ -6,7 +6,7 @@
 //!    [`refusal`], judges the answer: a token, or a refusal, transient or permanent;
 //! 3. **the asking** — [`endpoint`]: one HTTP call and its limits; [`budget`]: whether it may be made;
 //! 4. **where it stands** — [`state`]: the pure state machine; [`pace`]: its numbers;
-//! 5. **the one who does it** — [`refresh`]: one task a key, timers, single-flight;
+//! 5. **the one who does it** — [`refresh`]: one task a key, timers, single-flight; [`share`]: among replicas;
 //! 6. **the store** — [`store`]: where tokens outlive the process, sealed;
 //! 7. **the result** — [`bearer`]: all that the data plane sees.
 //!
@@ -25,6 +25,7 @@ pub mod refresh;
 pub mod refusal;
 pub mod reply;
 pub mod rotation;
+pub mod share;
 pub mod state;
 mod status;
 pub mod store;

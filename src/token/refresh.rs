@@ -8,7 +8,7 @@ use std::{
     future::{Future, pending},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
@@ -23,6 +23,7 @@ use super::{
     refusal::{Refusal, Severity},
     reply::{self, Minted},
     rotation::{Candidate, Rotation},
+    share::{self, Last, Turn},
     state::{Event, Policy, State, Todo},
     store::Store,
 };
@@ -55,6 +56,8 @@ struct Fetched {
     version: Option<Version>,
     /// Which of several client secrets gave the token, by position and source.
     secret: Option<String>,
+    /// Another replica fetched it.
+    taken_over: bool,
 }
 
 /// One key's task.
@@ -85,7 +88,16 @@ impl Task {
     /// Runs until the key is retired and nobody reads its cell any more.
     pub async fn run(mut self) {
         let budget = self.ledger.changes();
-        let mut run = Run { fetch: None, wake: None, tried: None, poll: None, warned: false, budget, blocked: false };
+        let mut run = Run {
+            fetch: None,
+            wake: None,
+            tried: None,
+            poll: None,
+            warned: false,
+            budget,
+            blocked: false,
+            last: Last::default(),
+        };
         let mut event = self.restored().await;
         loop {
             self.step(&mut run, event);
@@ -119,6 +131,12 @@ impl Task {
 
     fn step(&self, run: &mut Run, event: Event) {
         let now = Now::read();
+        if let Event::Fetched(result) = &event
+            && let Ok(minted) = &**result
+        {
+            let (issued, fingerprint) = (Some(minted.issued.wall), minted.fingerprint.clone());
+            run.last = Last { issued, fingerprint, rejected: false };
+        }
         let seen = self.writer.take_signals();
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let before = progress.state.view();
@@ -130,6 +148,7 @@ impl Task {
                 let credential = &self.spec.credential.name;
                 tracing::info!(credential, fingerprint = old.fingerprint, "an upstream rejected the token");
                 self.store.forget(self.key);
+                run.last.rejected = run.last.fingerprint == old.fingerprint;
             }
             self.writer.publish(view);
         }
@@ -139,6 +158,9 @@ impl Task {
                 connector: self.connector.clone(),
                 ledger: Arc::clone(&self.ledger),
                 rotation: Arc::clone(&self.rotation),
+                key: self.key,
+                store: Arc::clone(&self.store),
+                last: run.last.clone(),
             };
             run.fetch = Some(Box::pin(async move { asking.fetch().await }));
         }
@@ -175,8 +197,13 @@ impl Task {
     }
 
     /// Counts and logs a fetch, once.
-    fn fetched(&self, run: &mut Run, Fetched { result, version, secret }: Fetched) -> Event {
+    fn fetched(&self, run: &mut Run, Fetched { result, version, secret, taken_over }: Fetched) -> Event {
         run.tried = version;
+        if let (true, Ok(minted)) = (taken_over, &result) {
+            let (credential, fingerprint) = (&self.spec.credential.name, &minted.fingerprint);
+            tracing::info!(credential, fingerprint, "token taken over from another replica");
+            return Event::Fetched(Box::new(result));
+        }
         if let (Ok(minted), Some(version)) = (&result, version) {
             self.store.save(self.key, version, minted);
         }
@@ -216,11 +243,16 @@ struct Run {
     budget: watch::Receiver<()>,
     /// The failure that stands is a spent budget.
     blocked: bool,
+    /// The last token, for what other replicas share.
+    last: Last,
     /// The version of the secrets that the last fetch went out with.
     tried: Option<Version>,
     poll: Option<Instant>,
     warned: bool,
 }
+
+/// What a lease lasts beyond the token requests themselves: reading the secrets, and Redis.
+const LEASE_SLACK: Duration = Duration::from_secs(5);
 
 /// All that a fetch needs of its task.
 struct Asking {
@@ -229,25 +261,60 @@ struct Asking {
     ledger: Arc<Ledger>,
     /// Locked by the one fetch of the key only.
     rotation: Arc<tokio::sync::Mutex<Rotation>>,
+    key: Key,
+    store: Arc<Store>,
+    last: Last,
 }
 
 impl Asking {
-    /// From secrets to token: one token request, and one more for each further client secret while the
-    /// provider refuses the one before.
+    /// From secrets to token, unless another replica has a newer one.
     async fn fetch(&self) -> Fetched {
         let credential = &*self.spec.credential;
-        let mut material = match Material::read(credential).await {
+        let material = match Material::read(credential).await {
             Ok(material) => material,
             Err(error) => {
                 let result = Err(Refusal::of_settings(credential, &error.to_string()));
-                return Fetched { result, version: None, secret: None };
+                return Fetched { result, version: None, secret: None, taken_over: false };
             }
         };
+        let Store::Redis(redis) = &*self.store else { return self.fetch_alone(material).await };
+        if !credential.share {
+            return self.fetch_alone(material).await;
+        }
+        let version = material.version();
+        let secrets = 1 + u32::try_from(credential.more_secrets.len()).unwrap_or(u32::MAX);
+        let lease = LEASE_SLACK + credential.timeout.saturating_mul(secrets + 1);
+        match share::turn(redis, self.key, version, &self.last, lease).await {
+            Turn::Take(minted) => {
+                Fetched { result: Ok(*minted), version: Some(version), secret: None, taken_over: true }
+            }
+            Turn::Alone => {
+                let fetched = self.fetch_alone(material).await;
+                if let Ok(minted) = &fetched.result {
+                    let _ = redis.save(self.key, version, minted).await;
+                }
+                fetched
+            }
+            Turn::Fetch(lease) => {
+                let fetched = self.fetch_alone(material).await;
+                if let Ok(minted) = &fetched.result {
+                    let _ = redis.save(self.key, version, minted).await;
+                }
+                redis.release(&lease).await;
+                fetched
+            }
+        }
+    }
+
+    /// From secrets to token: one token request, and one more for each further client secret while the
+    /// provider refuses the one before.
+    async fn fetch_alone(&self, mut material: Material) -> Fetched {
+        let credential = &*self.spec.credential;
         let version = Some(material.version());
         let mut rotation = self.rotation.lock().await;
         let candidates = rotation.candidates(&material.client_secrets);
         if candidates.is_empty() {
-            return Fetched { result: self.ask(&material).await, version, secret: None };
+            return Fetched { result: self.ask(&material).await, version, secret: None, taken_over: false };
         }
         let mut last = None;
         for candidate in &candidates {
@@ -263,7 +330,7 @@ impl Asking {
             if refused && candidates.len() > 1 {
                 tracing::warn!(credential = credential.name, secret = name, "the provider refused this client secret");
             }
-            last = Some(Fetched { result, version, secret: Some(name) });
+            last = Some(Fetched { result, version, secret: Some(name), taken_over: false });
             if !refused {
                 break;
             }
@@ -272,6 +339,7 @@ impl Asking {
             result: Err(Refusal::of_settings(credential, "there is no client_secret")),
             version,
             secret: None,
+            taken_over: false,
         })
     }
 

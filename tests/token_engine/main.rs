@@ -6,6 +6,7 @@
 //! * `waiting`: what a reader of the cell waits for;
 //! * `budget`: what a budget lets through;
 //! * `rotation`: several client secrets, and files that change;
+//! * `redis`: several replicas and a real Redis;
 //! * `live`: the engine against a small provider over real sockets.
 
 mod budget;
@@ -13,6 +14,7 @@ mod cases;
 mod keys;
 mod live;
 mod properties;
+mod redis;
 mod replies;
 mod requests;
 mod rotation;

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::{
     model::{
         CallerIdentity, ClientAuth, Expiry, GlobSegment, HostPolicy, IpFamily, Param, PolicyMode, RouteCallers, Scheme,
-        TokenBody, Warm,
+        StoreSpec, TokenBody, Warm,
     },
     profile,
     secret::SecretSource,
@@ -275,4 +275,16 @@ fn the_example_file_passes_as_soon_as_its_variables_are_set() {
     assert_eq!(warnings, []);
     let providers: Vec<_> = config.credentials.iter().filter_map(|c| c.provider.as_deref()).collect();
     assert_eq!(providers, ["ipxo", "digital-realty", "pax8", "mythic-beasts"]);
+}
+
+#[test]
+fn a_redis_store_has_its_password_beside_its_address() {
+    let text = format!(
+        "[tokens]\nseal_key = {{ env = \"SECRET\" }}\nstore = {{ redis = \"redis://[::1]:6380/3\", username = \"cup\", \
+         password = {{ env = \"KEY\" }} }}\n{BASE}"
+    );
+    let (config, _) = good(&text);
+    let StoreSpec::Redis(redis) = &config.tokens.store else { panic!("{:?}", config.tokens.store) };
+    assert_eq!((redis.host.as_str(), redis.port, redis.database), ("::1", 6380, 3));
+    assert!(redis.username.as_deref() == Some("cup") && redis.password.is_some());
 }

@@ -139,7 +139,7 @@ fn what_is_still_to_come_is_refused_by_name() {
         r#"[admin]
 listen = "127.0.0.1:8081"
 [tokens]
-store = { redis = "redis://127.0.0.1" }
+store = { redis = "rediss://127.0.0.1" }
 [log]
 format = "xml"
 access = "stdout"
@@ -150,7 +150,7 @@ otlp = "http://127.0.0.1:4317"
     );
     let expected = [
         "2:10 an admin address in [admin] is not built yet in this version",
-        "4:9 `store = { redis = … }` in [tokens] is not built yet in this version",
+        "4:19 `redis` over TLS (rediss://) in [tokens] is not built yet in this version",
         r#"6:10 `format` in [log] can't be `xml` (use one of "text", "json")"#,
         r#"7:10 `access` (other than "off") in [log] is not built yet in this version"#,
         r#"8:9 `audit` (other than "off") in [log] is not built yet in this version"#,
@@ -718,4 +718,31 @@ fn a_systemd_credential_is_a_name_within_the_services_own_directory() {
         systemd("systemd = \"../acme\""),
         ["5:29 `systemd` of `client_secret` must be the name of a credential, not a path"]
     );
+}
+
+#[test]
+fn a_redis_store_is_a_place_without_secrets_in_it() {
+    let store = |text: &str| bad_with(&format!("[tokens]\nseal_key = {{ env = \"SECRET\" }}\nstore = {text}\n"));
+    for (text, expected) in [
+        ("{ redis = \"127.0.0.1:6379\" }", "3:19 `redis` in `store` must be a URL (redis = \"redis://HOST:6379/0\")"),
+        (
+            "{ redis = \"redis://:hunter2@127.0.0.1\" }",
+            "3:19 `redis` in `store` holds a user or password (username = \"…\" and password = { env = \"NAME\" } stand \
+             beside it)",
+        ),
+        (
+            "{ redis = \"redis://127.0.0.1/x\" }",
+            "3:19 `redis` in `store` has a path that is no number of a database (redis = \"redis://HOST:6379/0\")",
+        ),
+        ("{ file = \"t\", username = \"u\" }", "3:23 `username` in `store` goes with `redis`"),
+        (
+            "{ file = \"t\", redis = \"redis://h\" }",
+            "3:9 `store` in [tokens] must name one place (\"memory\", { file = \"DIRECTORY\" } or { redis = \
+             \"redis://HOST:6379/0\" })",
+        ),
+    ] {
+        assert_eq!(store(text), [expected], "{text}");
+    }
+    let unsealed = bad_with("[tokens]\nstore = { redis = \"redis://127.0.0.1\" }\n");
+    assert!(unsealed.len() == 1 && unsealed[0].contains("needs a `seal_key`"), "{unsealed:?}");
 }

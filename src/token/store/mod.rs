@@ -6,6 +6,7 @@
 
 mod file;
 mod record;
+mod redis;
 mod seal;
 
 use std::{
@@ -22,6 +23,7 @@ use super::{
 use crate::config::model::StoreSpec;
 use file::Files;
 use record::Record;
+pub use redis::{Away, Lease, Redis};
 pub use seal::{Seal, SealError};
 
 /// Where the tokens of this process are kept.
@@ -36,6 +38,8 @@ pub enum Store {
         /// Seals and opens.
         seal: Seal,
     },
+    /// Shared with other replicas; read and written by [`super::share`].
+    Redis(Box<Redis>),
 }
 
 impl Store {
@@ -47,14 +51,18 @@ impl Store {
                 let files = Files::open(path).map_err(|e| format!("tokens.store: {}: {e}", path.display()))?;
                 Ok(Self::File { files, seal })
             }
-            (StoreSpec::File(_), None) => Err("tokens.store = { file = … } needs tokens.seal_key".to_owned()),
+            (StoreSpec::Redis(spec), Some(seal)) => Redis::open(spec, seal).map(|redis| Self::Redis(Box::new(redis))),
+            (StoreSpec::File(_) | StoreSpec::Redis(_), None) => {
+                Err("this tokens.store needs tokens.seal_key".to_owned())
+            }
         }
     }
 
     /// Whether anything could be stored here, so that it is worth to read the secrets for [`Store::load`].
     pub fn holds(&self, key: Key) -> bool {
         match self {
-            Self::Memory => false,
+            // What others have shared is looked for before each fetch.
+            Self::Memory | Self::Redis(_) => false,
             Self::File { files, .. } => files.exists(&token_name(key)),
         }
     }
