@@ -257,6 +257,28 @@ pub struct NetSpec {
     pub ip_family: IpFamily,
     /// Roots in addition to the system's.
     pub ca_file: Option<PathBuf>,
+    /// Everything goes through this proxy, as a tunnel; the other rules hold for the way to it.
+    pub egress_proxy: Option<EgressProxy>,
+}
+
+/// `egress_proxy = "http://HOST:PORT"` or `"socks5://HOST:PORT"`
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EgressProxy {
+    /// What it speaks.
+    pub kind: EgressKind,
+    /// DNS name or address literal, IPv6 without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// What an egress proxy speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EgressKind {
+    /// HTTP CONNECT.
+    Http,
+    /// SOCKS5; names are resolved by the proxy.
+    Socks5,
 }
 
 /// `ip_family`.

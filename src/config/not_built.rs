@@ -21,7 +21,6 @@ const NOT_BUILT: &[&str] = &[
     "credentials.client_auth=mtls",
     "credentials.body=query",
     "credentials.method=GET",
-    "credentials.egress_proxy",
     "credentials.client_cert",
     "credentials.client_key",
     "credentials.dpop",

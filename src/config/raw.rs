@@ -59,6 +59,7 @@ pub(super) struct RawCredential {
     pub(super) local_address: Option<At<String>>,
     pub(super) ip_family: Option<IpFamily>,
     pub(super) ca_file: Option<At<String>>,
+    pub(super) egress_proxy: Option<At<String>>,
     pub(super) timeout: Option<Duration>,
     pub(super) budget: Option<Budget>,
 }
@@ -106,6 +107,7 @@ impl RawCredential {
             local_address: t.word("local_address"),
             ip_family: t.choice("ip_family", &[("any", IpFamily::Any), ("v4", IpFamily::V4), ("v6", IpFamily::V6)]),
             ca_file: t.word("ca_file"),
+            egress_proxy: t.word("egress_proxy"),
             timeout: t.duration("timeout", 100 * MS, HOUR),
             budget: t.budget("budget"),
         }
@@ -126,7 +128,7 @@ impl RawCredential {
         }
         first!(client_id client_secret more_secrets grant grant_type token_url client_auth body scopes scope_separator audience
             resource id_param secret_param token_field expires_field expires_unit default_ttl expiry warm share
-            local_address ip_family ca_file timeout budget)
+            local_address ip_family ca_file egress_proxy timeout budget)
     }
 }
 

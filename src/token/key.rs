@@ -9,8 +9,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::config::{
     model::{
-        ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme, TokenBody, TokenSpec,
-        Warm,
+        ClientAuth, CredentialSpec, EgressKind, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme,
+        TokenBody, TokenSpec, Warm,
     },
     secret::SecretSource,
 };
@@ -197,6 +197,15 @@ impl Inputs {
         });
         self.number(net.ca_file.is_some().into());
         self.bytes(net.ca_file.as_ref().map_or(&[], |path| path.as_os_str().as_encoded_bytes()));
+        self.number(net.egress_proxy.is_some().into());
+        if let Some(proxy) = &net.egress_proxy {
+            self.text(match proxy.kind {
+                EgressKind::Http => "http",
+                EgressKind::Socks5 => "socks5",
+            });
+            self.text(&proxy.host);
+            self.number(proxy.port.into());
+        }
     }
 
     /// How the answer is read and the token kept.

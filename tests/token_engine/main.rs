@@ -7,10 +7,12 @@
 //! * `budget`: what a budget lets through;
 //! * `rotation`: several client secrets, and files that change;
 //! * `redis`: several replicas and a real Redis;
+//! * `egress`: the way through a proxy;
 //! * `live`: the engine against a small provider over real sockets.
 
 mod budget;
 mod cases;
+mod egress;
 mod keys;
 mod live;
 mod properties;

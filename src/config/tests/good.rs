@@ -280,7 +280,7 @@ fn the_example_file_passes_as_soon_as_its_variables_are_set() {
 #[test]
 fn a_redis_store_has_its_password_beside_its_address() {
     let text = format!(
-        "[tokens]\nseal_key = {{ env = \"SECRET\" }}\nstore = {{ redis = \"redis://[::1]:6380/3\", username = \"cup\", \
+        "[tokens]\nseal_key = {{ env = \"SEAL_KEY\" }}\nstore = {{ redis = \"redis://[::1]:6380/3\", username = \"cup\", \
          password = {{ env = \"KEY\" }} }}\n{BASE}"
     );
     let (config, _) = good(&text);

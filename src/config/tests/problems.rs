@@ -722,7 +722,7 @@ fn a_systemd_credential_is_a_name_within_the_services_own_directory() {
 
 #[test]
 fn a_redis_store_is_a_place_without_secrets_in_it() {
-    let store = |text: &str| bad_with(&format!("[tokens]\nseal_key = {{ env = \"SECRET\" }}\nstore = {text}\n"));
+    let store = |text: &str| bad_with(&format!("[tokens]\nseal_key = {{ env = \"SEAL_KEY\" }}\nstore = {text}\n"));
     for (text, expected) in [
         ("{ redis = \"127.0.0.1:6379\" }", "3:19 `redis` in `store` must be a URL (redis = \"redis://HOST:6379/0\")"),
         (
@@ -745,4 +745,26 @@ fn a_redis_store_is_a_place_without_secrets_in_it() {
     }
     let unsealed = bad_with("[tokens]\nstore = { redis = \"redis://127.0.0.1\" }\n");
     assert!(unsealed.len() == 1 && unsealed[0].contains("needs a `seal_key`"), "{unsealed:?}");
+}
+
+#[test]
+fn an_egress_proxy_is_a_url_without_credentials() {
+    let proxy = |text: &str| bad(&BASE.replace("provider", &format!("egress_proxy = \"{text}\"\nprovider")));
+    for (text, expected) in [
+        (
+            "proxy:3128",
+            "3:16 `egress_proxy` is neither http:// nor socks5:// (\"http://HOST:3128\" or \"socks5://HOST:1080\")",
+        ),
+        (
+            "http://me:hunter2@proxy:3128",
+            "3:16 `egress_proxy` holds a user or password, which are not sent (use a proxy that knows this host by its \
+             address)",
+        ),
+    ] {
+        assert_eq!(proxy(text), [expected], "{text}");
+    }
+    assert_eq!(proxy("socks5://proxy:x").len(), 1);
+    let (config, _) = good(&BASE.replace("provider", "egress_proxy = \"socks5://[::1]\"\nprovider"));
+    let proxy = config.credentials[0].net.egress_proxy.clone().unwrap();
+    assert_eq!((proxy.host.as_str(), proxy.port), ("::1", 1080));
 }
