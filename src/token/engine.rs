@@ -164,7 +164,7 @@ impl Engine {
             writer,
             progress: Arc::clone(&progress),
             ledger: Arc::clone(&ledger),
-            rotation: Arc::default(),
+            overlap: Arc::default(),
             retired,
         };
         let task = tokio::spawn(task.run());

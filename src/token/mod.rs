@@ -1,7 +1,7 @@
 //! The life of a token, on the control thread.
 //!
 //! 1. **which and who** — [`key`]: what makes two tokens the same; [`credential`]: the secrets, read for each
-//!    request, with [`rotation`]: which of several;
+//!    request, with [`overlap`]: which of several;
 //! 2. **how we ask, what comes back** — [`grant`] builds the request; [`reply`], with [`lifetime`] and
 //!    [`refusal`], judges the answer: a token, or a refusal, transient or permanent;
 //! 3. **the asking** — [`endpoint`]: one HTTP call and its limits; [`budget`]: whether it may be made;
@@ -20,11 +20,11 @@ mod engine;
 pub mod grant;
 pub mod key;
 pub mod lifetime;
+pub mod overlap;
 pub mod pace;
 pub mod refresh;
 pub mod refusal;
 pub mod reply;
-pub mod rotation;
 pub mod share;
 pub mod state;
 mod status;

@@ -20,9 +20,9 @@ use super::{
     credential::{Material, Version, is_pollable},
     endpoint, grant,
     lifetime::LifetimeSource,
+    overlap::{Candidate, Overlap},
     refusal::{Refusal, Severity},
     reply::{self, Minted},
-    rotation::{Candidate, Rotation},
     share::{self, Last, Turn},
     state::{Event, Policy, State, Todo},
     store::Store,
@@ -77,7 +77,7 @@ pub struct Task {
     /// Whether a token request may be sent.
     pub ledger: Arc<Ledger>,
     /// Which client secret works.
-    pub rotation: Arc<tokio::sync::Mutex<Rotation>>,
+    pub overlap: Arc<tokio::sync::Mutex<Overlap>>,
     /// For status.
     pub progress: Arc<Mutex<Progress>>,
     /// Set when no configuration names the key any more.
@@ -157,7 +157,7 @@ impl Task {
                 spec: Arc::clone(&self.spec),
                 connector: self.connector.clone(),
                 ledger: Arc::clone(&self.ledger),
-                rotation: Arc::clone(&self.rotation),
+                overlap: Arc::clone(&self.overlap),
                 key: self.key,
                 store: Arc::clone(&self.store),
                 last: run.last.clone(),
@@ -260,7 +260,7 @@ struct Asking {
     connector: Connector,
     ledger: Arc<Ledger>,
     /// Locked by the one fetch of the key only.
-    rotation: Arc<tokio::sync::Mutex<Rotation>>,
+    overlap: Arc<tokio::sync::Mutex<Overlap>>,
     key: Key,
     store: Arc<Store>,
     last: Last,
@@ -311,8 +311,8 @@ impl Asking {
     async fn fetch_alone(&self, mut material: Material) -> Fetched {
         let credential = &*self.spec.credential;
         let version = Some(material.version());
-        let mut rotation = self.rotation.lock().await;
-        let candidates = rotation.candidates(&material.client_secrets);
+        let mut overlap = self.overlap.lock().await;
+        let candidates = overlap.candidates(&material.client_secrets);
         if candidates.is_empty() {
             return Fetched { result: self.ask(&material).await, version, secret: None, taken_over: false };
         }
@@ -321,8 +321,8 @@ impl Asking {
             material.choose(credential, candidate.secret.clone());
             let result = self.ask(&material).await;
             match &result {
-                Ok(_) => rotation.worked(&candidate.secret),
-                Err(refusal) if refusal.blames_client => rotation.refused(&candidate.secret),
+                Ok(_) => overlap.worked(&candidate.secret),
+                Err(refusal) if refusal.blames_client => overlap.refused(&candidate.secret),
                 Err(_) => {}
             }
             let refused = result.as_ref().is_err_and(|refusal| refusal.blames_client);

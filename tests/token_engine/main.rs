@@ -5,7 +5,7 @@
 //! * `properties`: single-flight and its kin under arbitrary events;
 //! * `waiting`: what a reader of the cell waits for;
 //! * `budget`: what a budget lets through;
-//! * `rotation`: several client secrets, and files that change;
+//! * `overlap`: several client secrets, and files that change;
 //! * `redis`: several replicas and a real Redis;
 //! * `egress`: the way through a proxy;
 //! * `live`: the engine against a small provider over real sockets.
@@ -15,10 +15,10 @@ mod cases;
 mod egress;
 mod keys;
 mod live;
+mod overlap;
 mod properties;
 mod redis;
 mod replies;
 mod requests;
-mod rotation;
 mod support;
 mod waiting;

@@ -10,7 +10,7 @@ use crate::config::secret::Secret;
 
 /// What is known about the client secrets of one key.
 #[derive(Debug, Default)]
-pub struct Rotation {
+pub struct Overlap {
     /// The last one that the provider took.
     working: Option<Secret>,
     /// Those that it refused, and has not taken since.
@@ -26,7 +26,7 @@ pub struct Candidate {
     pub position: Option<usize>,
 }
 
-impl Rotation {
+impl Overlap {
     /// What to try, in order. `sources` are the secrets as they are now, by position; never empty afterwards
     /// unless they are.
     pub fn candidates(&mut self, sources: &[(usize, Secret)]) -> Vec<Candidate> {
@@ -79,45 +79,45 @@ mod tests {
         texts.iter().enumerate().map(|(n, text)| (n, secret(text))).collect()
     }
 
-    fn order(rotation: &mut Rotation, texts: &[&str]) -> Vec<String> {
-        rotation.candidates(&sources(texts)).iter().map(|c| c.secret.expose().to_owned()).collect()
+    fn order(overlap: &mut Overlap, texts: &[&str]) -> Vec<String> {
+        overlap.candidates(&sources(texts)).iter().map(|c| c.secret.expose().to_owned()).collect()
     }
 
     #[test]
     fn the_working_one_is_preferred_and_the_refused_ones_are_left_alone() {
-        let mut rotation = Rotation::default();
-        assert_eq!(order(&mut rotation, &["a", "b", "b", "c"]), ["a", "b", "c"]);
-        rotation.refused(&secret("a"));
-        rotation.worked(&secret("b"));
-        assert_eq!(order(&mut rotation, &["a", "b", "c"]), ["b", "c"]);
+        let mut overlap = Overlap::default();
+        assert_eq!(order(&mut overlap, &["a", "b", "b", "c"]), ["a", "b", "c"]);
+        overlap.refused(&secret("a"));
+        overlap.worked(&secret("b"));
+        assert_eq!(order(&mut overlap, &["a", "b", "c"]), ["b", "c"]);
     }
 
     #[test]
     fn a_new_secret_is_tried_before_the_working_one_is_given_up() {
-        let mut rotation = Rotation::default();
-        rotation.worked(&secret("old"));
-        assert_eq!(order(&mut rotation, &["new"]), ["new", "old"]);
-        rotation.refused(&secret("new"));
-        rotation.worked(&secret("old"));
-        assert_eq!(order(&mut rotation, &["new"]), ["old"], "what was refused is not tried again");
-        assert_eq!(order(&mut rotation, &["newer"]), ["newer", "old"]);
-        rotation.worked(&secret("newer"));
-        assert_eq!(order(&mut rotation, &["newer"]), ["newer"]);
+        let mut overlap = Overlap::default();
+        overlap.worked(&secret("old"));
+        assert_eq!(order(&mut overlap, &["new"]), ["new", "old"]);
+        overlap.refused(&secret("new"));
+        overlap.worked(&secret("old"));
+        assert_eq!(order(&mut overlap, &["new"]), ["old"], "what was refused is not tried again");
+        assert_eq!(order(&mut overlap, &["newer"]), ["newer", "old"]);
+        overlap.worked(&secret("newer"));
+        assert_eq!(order(&mut overlap, &["newer"]), ["newer"]);
     }
 
     #[test]
     fn when_all_were_refused_each_request_tries_a_single_one_in_turn() {
-        let mut rotation = Rotation::default();
-        rotation.refused(&secret("a"));
-        rotation.refused(&secret("b"));
-        assert_eq!(order(&mut rotation, &["a", "b"]), ["a"]);
-        rotation.refused(&secret("a"));
-        assert_eq!(order(&mut rotation, &["a", "b"]), ["b"]);
-        assert_eq!(order(&mut rotation, &["a", "c"]), ["c"], "a new one is tried first");
+        let mut overlap = Overlap::default();
+        overlap.refused(&secret("a"));
+        overlap.refused(&secret("b"));
+        assert_eq!(order(&mut overlap, &["a", "b"]), ["a"]);
+        overlap.refused(&secret("a"));
+        assert_eq!(order(&mut overlap, &["a", "b"]), ["b"]);
+        assert_eq!(order(&mut overlap, &["a", "c"]), ["c"], "a new one is tried first");
     }
 
     #[test]
     fn without_a_source_there_is_nothing_to_try() {
-        assert!(order(&mut Rotation::default(), &[]).is_empty());
+        assert!(order(&mut Overlap::default(), &[]).is_empty());
     }
 }
