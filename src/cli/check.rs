@@ -11,7 +11,8 @@ use super::{
 };
 use crate::config::{
     self, Diagnostic, Severity, Warning,
-    model::{CallerIdentity, ClientAuth, Config, CredentialSpec, RouteCallers, RouteSpec, TokenBody},
+    model::{CallerIdentity, ClientAuth, Config, CredentialSpec, Grant, RouteCallers, RouteSpec, TokenBody},
+    secret::SecretSource,
 };
 
 /// The command's own arguments.
@@ -132,9 +133,18 @@ fn credential_row(credential: &CredentialSpec) -> Vec<String> {
     vec![
         credential.name.clone(),
         credential.provider.clone().unwrap_or_default(),
-        format!("{} {} → {}", auth(credential.client_auth), body(credential.body), credential.token_url),
-        credential.client_secret.as_ref().map_or("no secret".to_owned(), |s| format!("secret: {s}")),
+        match credential.grant {
+            Grant::Static { .. } => "static token, no token request".to_owned(),
+            _ => format!("{} {} → {}", auth(credential.client_auth), body(credential.body), credential.token_url),
+        },
+        secret(credential).map_or("no secret".to_owned(), |s| format!("secret: {s}")),
     ]
+}
+
+/// The one that matters most.
+fn secret(credential: &CredentialSpec) -> Option<&SecretSource> {
+    let of_key = || credential.key.as_ref().or(credential.assertion.ready.as_ref());
+    credential.client_secret.as_ref().or_else(|| credential.grant.source()).or_else(of_key)
 }
 
 pub(super) fn auth(auth: ClientAuth) -> &'static str {
@@ -142,6 +152,8 @@ pub(super) fn auth(auth: ClientAuth) -> &'static str {
         ClientAuth::Basic => "basic",
         ClientAuth::BasicRaw => "basic_raw",
         ClientAuth::Post => "post",
+        ClientAuth::PrivateKeyJwt => "private_key_jwt",
+        ClientAuth::ClientSecretJwt => "client_secret_jwt",
         ClientAuth::None => "none",
     }
 }
@@ -150,6 +162,7 @@ pub(super) fn body(body: TokenBody) -> &'static str {
     match body {
         TokenBody::Form => "form",
         TokenBody::Json => "json",
+        TokenBody::Query => "query",
     }
 }
 
@@ -178,7 +191,8 @@ fn as_json(config: &Config) -> Value {
             "token_url": c.token_url.to_string(),
             "client_auth": auth(c.client_auth),
             "body": body(c.body),
-            "secret": c.client_secret.as_ref().map(ToString::to_string),
+            "grant": c.grant.as_str(),
+            "secret": secret(c).map(ToString::to_string),
         })
     };
     json!({

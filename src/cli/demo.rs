@@ -26,7 +26,7 @@ pub(crate) struct DemoArgs {
 
 /// Shows everything until SIGTERM or SIGINT.
 pub(super) fn run(args: &DemoArgs, global: &Global) -> ExitCode {
-    telemetry::log::start(global.log_format().unwrap_or_default());
+    let _log = telemetry::log::start(global.log_format().unwrap_or_default());
     let result = serve::runtime().and_then(|runtime| runtime.block_on(demo(args.port)));
     if let Err(StartError::Listen { source, .. }) = &result
         && source.kind() == io::ErrorKind::AddrInUse

@@ -30,7 +30,7 @@ pub(super) fn run(_: &ServeArgs, global: &Global) -> ExitCode {
     for Warning(diagnostic) in &warnings {
         tell(format!("{diagnostic}\n"));
     }
-    telemetry::log::start(global.log_format().unwrap_or(config.log.format));
+    let _log = telemetry::log::start(global.log_format().unwrap_or(config.log.format));
     let routes = route_lines(&config);
     finish(runtime().and_then(|runtime| runtime.block_on(serve(config, |_| say(routes.trim_end())))))
 }

@@ -82,6 +82,34 @@ pub(super) fn fill(text: &str, client_id: &str, kept: &[&str]) -> Result<String,
     Ok(out)
 }
 
+/// What a template for a header of the token request holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// `{client_id}` alone.
+    Id,
+    /// `{client_secret}` or `{basic}`.
+    Secret,
+}
+
+/// Whether a header of the token request is a template; another `{word}` than the known ones is refused.
+pub(super) fn template(text: &str) -> Result<Option<Holds>, Refused> {
+    let mut holds = None;
+    for part in text.split('{').skip(1) {
+        let word = part.split_once('}').map_or("", |(word, _)| word);
+        match word {
+            "client_id" => holds = holds.or(Some(Holds::Id)),
+            "client_secret" | "basic" => holds = Some(Holds::Secret),
+            _ if !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') => {
+                let why = format!("has the unknown placeholder `{{{word}}}`");
+                let hint = "`{client_id}`, `{client_secret}` and `{basic}` (base64 of id:secret) are known";
+                return Err(refused(why, Some(hint)));
+            }
+            _ => {}
+        }
+    }
+    Ok(holds)
+}
+
 /// `Name: text{token}text`.
 pub(super) fn inject(text: &str, client_id: &str) -> Result<Inject, Refused> {
     let example = Some("for example \"Authorization: Bearer {token}\"");
@@ -133,6 +161,16 @@ mod tests {
         assert_eq!(fill("{", "id", &[]).unwrap(), "{");
         assert!(fill("{token}", "id", &[]).is_err());
         assert!(fill("{secret}", "id", &[]).is_err());
+    }
+
+    #[test]
+    fn a_template_is_told_from_a_plain_value_by_its_known_words() {
+        assert_eq!(template("a"), Ok(None));
+        assert_eq!(template("{\"a\": {}}"), Ok(None));
+        assert_eq!(template("x {client_id}"), Ok(Some(Holds::Id)));
+        assert_eq!(template("{client_id}:{client_secret}"), Ok(Some(Holds::Secret)));
+        assert_eq!(template("ID {basic}"), Ok(Some(Holds::Secret)));
+        assert!(template("Bearer {token}").is_err());
     }
 
     #[test]

@@ -15,6 +15,7 @@ const HARMLESS: &[&str] = &[
     "token_url",
     "token_field",
     "token_endpoint",
+    "refresh_url",
     "key_id",
     "tokens",
     "subject_token_type",

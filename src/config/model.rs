@@ -98,7 +98,7 @@ pub struct CredentialSpec {
     pub name: String,
     /// The profile it came from.
     pub provider: Option<String>,
-    /// The client's id at the provider; no secret.
+    /// The client's id at the provider; no secret. Empty where there is none to send.
     pub client_id: String,
     /// Where the client secret comes from; `None` only with [`ClientAuth::None`].
     pub client_secret: Option<SecretSource>,
@@ -108,12 +108,17 @@ pub struct CredentialSpec {
     pub grant: Grant,
     /// The `grant_type` parameter as sent; `None` = not sent (some providers want none).
     pub grant_type: Option<String>,
-    /// The token endpoint.
+    /// The token endpoint; [`Upstream::nowhere`] for [`Grant::Static`], which asks nobody.
     pub token_url: Upstream,
     /// Path and query of the token endpoint as sent in the request line (origin-form).
     pub token_target: String,
+    /// `refresh_url`: path and query, at the host of `token_url`, where the refresh token of a login is turned into
+    /// the next token; what is refused there is followed by a new login.
+    pub refresh_target: Option<String>,
     /// How we prove who we are; exactly one method, never probed.
     pub client_auth: ClientAuth,
+    /// `GET` only with [`TokenBody::Query`].
+    pub method: TokenMethod,
     /// How parameters are encoded.
     pub body: TokenBody,
     /// `scopes`, in file order.
@@ -152,6 +157,14 @@ pub struct CredentialSpec {
     pub timeout: Duration,
     /// How many token requests the provider grants; no input of the token's key.
     pub budget: Option<Budget>,
+    /// Private key, PEM or JWK, re-read for every request; there wherever something is signed with one.
+    pub key: Option<SecretSource>,
+    /// `kid` of what is signed.
+    pub key_id: Option<String>,
+    /// `None` = by the kind of key.
+    pub alg: Option<Alg>,
+    /// What is signed, or ready.
+    pub assertion: Assertion,
 }
 
 /// `budget`: at most `limit` token requests in any `window`.
@@ -170,20 +183,91 @@ impl Budget {
     }
 }
 
+impl CredentialSpec {
+    /// Whether refresh tokens that come with an answer are kept and used.
+    pub fn keeps_refresh_token(&self) -> bool {
+        matches!(self.grant, Grant::RefreshToken { .. }) || self.refresh_target.is_some()
+    }
+}
+
 /// A parameter or header of the token request: plain text, or a secret.
 #[derive(Debug, Clone)]
 pub enum Param {
     /// Written in the file.
     Plain(String),
+    /// The value of a header, holding `{client_id}`, `{client_secret}` or `{basic}` (base64 of `id:secret`).
+    Template(String),
     /// Read from a secret source at each token request.
     Secret(SecretSource),
 }
 
-/// `grant`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `grant`, with what it alone needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grant {
     /// RFC 6749 section 4.4.
     ClientCredentials,
+    /// No token request: the token itself comes from a secret source.
+    Static {
+        /// `token`
+        token: SecretSource,
+    },
+    /// RFC 6749 section 4.3.
+    Password {
+        /// `username`
+        username: String,
+        /// `password`
+        password: SecretSource,
+    },
+    /// RFC 6749 section 6, with rotation.
+    RefreshToken {
+        /// `refresh_token`: the first one; the rotated ones live in the store.
+        first: Option<SecretSource>,
+    },
+    /// RFC 7523 section 2.1: with the credential's assertion.
+    JwtBearer,
+    /// RFC 8693.
+    TokenExchange {
+        /// `subject_token`
+        subject_token: SecretSource,
+        /// `subject_token_type`, a URI.
+        subject_token_type: String,
+        /// `requested_token_type`, a URI.
+        requested_token_type: Option<String>,
+    },
+}
+
+impl Grant {
+    /// As the file names it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::ClientCredentials => "client_credentials",
+            Self::Static { .. } => "static",
+            Self::Password { .. } => "password",
+            Self::RefreshToken { .. } => "refresh_token",
+            Self::JwtBearer => "jwt_bearer",
+            Self::TokenExchange { .. } => "token_exchange",
+        }
+    }
+
+    /// Its `grant_type` where nothing else is configured.
+    pub fn grant_type(&self) -> &'static str {
+        match self {
+            Self::JwtBearer => "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            Self::TokenExchange { .. } => "urn:ietf:params:oauth:grant-type:token-exchange",
+            other => other.as_str(),
+        }
+    }
+
+    /// The secret that the grant itself brings.
+    pub fn source(&self) -> Option<&SecretSource> {
+        match self {
+            Self::ClientCredentials | Self::JwtBearer => None,
+            Self::TokenExchange { subject_token, .. } => Some(subject_token),
+            Self::Static { token } => Some(token),
+            Self::Password { password, .. } => Some(password),
+            Self::RefreshToken { first } => first.as_ref(),
+        }
+    }
 }
 
 /// `client_auth`.
@@ -195,8 +279,58 @@ pub enum ClientAuth {
     BasicRaw,
     /// Id and secret as parameters of the body (or of the query with `body = "query"`).
     Post,
+    /// A JWT signed with `key`, or a ready one (RFC 7523 section 2.2).
+    PrivateKeyJwt,
+    /// A JWT signed with the client secret (OpenID Connect Core section 9).
+    ClientSecretJwt,
     /// Only the id, as a parameter.
     None,
+}
+
+/// `alg` (RFC 7518 section 3.1, RFC 8037).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alg {
+    /// RSA, PKCS#1 v1.5
+    Rs256,
+    /// RSA, PSS
+    Ps256,
+    /// P-256
+    Es256,
+    /// P-384
+    Es384,
+    /// Ed25519
+    EdDsa,
+    /// The client secret
+    Hs256,
+    /// The client secret
+    Hs384,
+    /// The client secret
+    Hs512,
+}
+
+impl Alg {
+    /// As JOSE names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Ps256 => "PS256",
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::EdDsa => "EdDSA",
+            Self::Hs256 => "HS256",
+            Self::Hs384 => "HS384",
+            Self::Hs512 => "HS512",
+        }
+    }
+}
+
+/// `assertion`: of the grant with [`Grant::JwtBearer`], else of the client.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Assertion {
+    /// Claims that are not the usual ones; the value `{scopes}` stands for the scopes.
+    pub claims: Vec<(String, String)>,
+    /// `file`: a ready assertion, re-read for every request.
+    pub ready: Option<SecretSource>,
 }
 
 /// `body`.
@@ -204,8 +338,19 @@ pub enum ClientAuth {
 pub enum TokenBody {
     /// `application/x-www-form-urlencoded`
     Form,
-    /// `application/json`, one flat object.
+    /// `application/json`, one object; names that are JSON pointers make it a deep one.
     Json,
+    /// In the query of the request target, without a body.
+    Query,
+}
+
+/// `method`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenMethod {
+    /// POST
+    Post,
+    /// GET
+    Get,
 }
 
 /// `expires_unit`.
@@ -335,6 +480,15 @@ pub struct Upstream {
     pub insecure: bool,
     /// Base path: empty, or `/…` without a trailing slash; canonical (no dot segments, no query).
     pub base_path: String,
+}
+
+impl Upstream {
+    /// A place that does not exist (RFC 2606 section 2), for what never connects.
+    pub fn nowhere() -> Self {
+        let host = "nowhere.invalid".to_owned();
+        let (scheme, authority) = (Scheme::Https, host.clone());
+        Self { scheme, host, port: 443, authority, insecure: false, base_path: String::new() }
+    }
 }
 
 impl fmt::Display for Upstream {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::{
     model::{
-        Budget, ClientAuth, ExpiresUnit, Expiry, Grant, HostPolicy, IpFamily, LogFormat, PolicyMode, TokenBody, Warm,
+        Alg, Assertion, Budget, ClientAuth, ExpiresUnit, Expiry, HostPolicy, IpFamily, LogFormat, PolicyMode,
+        TokenBody, TokenMethod, Warm,
     },
     reader::{At, Entry, Limit, Table},
     secret::SecretSource,
@@ -22,6 +23,17 @@ pub(super) enum RawParam {
     Secret(At<SecretSource>),
 }
 
+/// `grant`, without what belongs to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GrantName {
+    ClientCredentials,
+    Static,
+    Password,
+    RefreshToken,
+    JwtBearer,
+    TokenExchange,
+}
+
 /// NAME = text or secret source.
 pub(super) type RawParams = Vec<(At<String>, RawParam)>;
 
@@ -34,12 +46,25 @@ pub(super) struct RawCredential {
     pub(super) more_secrets: Option<Vec<SecretSource>>,
     /// There is a `client_secret`, perhaps a wrong one.
     pub(super) has_secret: bool,
-    pub(super) grant: Option<Grant>,
+    pub(super) grant: Option<GrantName>,
     pub(super) grant_type: Option<At<String>>,
+    pub(super) token: Option<At<SecretSource>>,
+    pub(super) username: Option<At<String>>,
+    pub(super) password: Option<At<SecretSource>>,
+    pub(super) refresh_token: Option<At<SecretSource>>,
+    pub(super) refresh_url: Option<At<String>>,
+    pub(super) subject_token: Option<At<SecretSource>>,
+    pub(super) subject_token_type: Option<At<String>>,
+    pub(super) requested_token_type: Option<At<String>>,
+    pub(super) key: Option<At<SecretSource>>,
+    pub(super) key_id: Option<At<String>>,
+    pub(super) alg: Option<Alg>,
+    pub(super) assertion: Option<Assertion>,
     pub(super) token_url: Option<At<String>>,
     /// There is a `token_url`, perhaps a wrong one.
     pub(super) has_token_url: bool,
     pub(super) client_auth: Option<ClientAuth>,
+    pub(super) method: Option<TokenMethod>,
     pub(super) body: Option<TokenBody>,
     pub(super) scopes: Option<At<Vec<At<String>>>>,
     pub(super) scope_separator: Option<At<String>>,
@@ -67,15 +92,35 @@ pub(super) struct RawCredential {
 impl RawCredential {
     /// Reads the keys that a profile may also give. `provider` and `environment` are read by the caller.
     pub(super) fn read(t: &Table<'_>) -> Self {
-        // Always POST until there is something else.
-        let _ = t.choice("method", &[("POST", ())]);
         let mut secrets = source::read_list(t, "client_secret").into_iter();
         Self {
             client_id: t.word("client_id"),
             client_secret: secrets.next(),
             more_secrets: Some(secrets.map(|at| at.value).collect::<Vec<_>>()).filter(|more| !more.is_empty()),
             has_secret: t.has("client_secret"),
-            grant: t.choice("grant", &[("client_credentials", Grant::ClientCredentials)]),
+            grant: t.choice(
+                "grant",
+                &[
+                    ("client_credentials", GrantName::ClientCredentials),
+                    ("static", GrantName::Static),
+                    ("password", GrantName::Password),
+                    ("refresh_token", GrantName::RefreshToken),
+                    ("jwt_bearer", GrantName::JwtBearer),
+                    ("token_exchange", GrantName::TokenExchange),
+                ],
+            ),
+            token: source::read(t, "token"),
+            username: t.word("username"),
+            password: source::read(t, "password"),
+            refresh_token: source::read(t, "refresh_token"),
+            refresh_url: t.word("refresh_url"),
+            subject_token: source::read(t, "subject_token"),
+            subject_token_type: t.word("subject_token_type"),
+            requested_token_type: t.word("requested_token_type"),
+            key: source::read_text(t, "key"),
+            key_id: t.word("key_id"),
+            alg: t.choice("alg", &ALGORITHMS.map(|alg| (alg.as_str(), alg))),
+            assertion: assertion(t),
             grant_type: t.string("grant_type"),
             token_url: t.word("token_url"),
             has_token_url: t.has("token_url"),
@@ -85,10 +130,14 @@ impl RawCredential {
                     ("basic", ClientAuth::Basic),
                     ("basic_raw", ClientAuth::BasicRaw),
                     ("post", ClientAuth::Post),
+                    ("private_key_jwt", ClientAuth::PrivateKeyJwt),
+                    ("client_secret_jwt", ClientAuth::ClientSecretJwt),
                     ("none", ClientAuth::None),
                 ],
             ),
-            body: t.choice("body", &[("form", TokenBody::Form), ("json", TokenBody::Json)]),
+            method: t.choice("method", &[("POST", TokenMethod::Post), ("GET", TokenMethod::Get)]),
+            body: t
+                .choice("body", &[("form", TokenBody::Form), ("json", TokenBody::Json), ("query", TokenBody::Query)]),
             scopes: t.strings("scopes"),
             scope_separator: t.string("scope_separator"),
             audience: t.word("audience"),
@@ -126,7 +175,8 @@ impl RawCredential {
                 }
             };
         }
-        first!(client_id client_secret more_secrets grant grant_type token_url client_auth body scopes scope_separator audience
+        first!(client_id client_secret more_secrets grant grant_type token username password refresh_token refresh_url
+            subject_token subject_token_type requested_token_type key key_id alg assertion token_url client_auth method body scopes scope_separator audience
             resource id_param secret_param token_field expires_field expires_unit default_ttl expiry warm share
             local_address ip_family ca_file egress_proxy timeout budget)
     }
@@ -140,6 +190,32 @@ fn joined(ours: Option<RawParams>, profile: Option<RawParams>) -> RawParams {
         }
     }
     ours
+}
+
+const ALGORITHMS: [Alg; 8] =
+    [Alg::Rs256, Alg::Ps256, Alg::Es256, Alg::Es384, Alg::EdDsa, Alg::Hs256, Alg::Hs384, Alg::Hs512];
+
+/// Claims that every assertion gets anew.
+const OWN_CLAIMS: [&str; 4] = ["iat", "nbf", "exp", "jti"];
+
+fn assertion(t: &Table<'_>) -> Option<Assertion> {
+    let map = t.map("assertion")?;
+    let mut out = Assertion::default();
+    for entry in map.entries() {
+        if entry.key == "file" {
+            let path = map.word("file")?;
+            out.ready = Some(SecretSource::File(t.context.dir.join(path.value)));
+        } else if OWN_CLAIMS.contains(&entry.key) {
+            t.context.error(&entry.key_span, format!("`{}` of an assertion is set for each request", entry.key));
+        } else {
+            out.claims.push((entry.key.to_owned(), map.entry_text(entry)?.value));
+        }
+    }
+    if out.ready.is_some() && !out.claims.is_empty() {
+        let place = t.key_place("assertion");
+        t.context.error(&place, "an assertion is either a `file`, which is ready, or has claims to be signed");
+    }
+    Some(out)
 }
 
 fn params(t: &Table<'_>, key: &'static str) -> Option<RawParams> {

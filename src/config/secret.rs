@@ -21,6 +21,15 @@ pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// No secret is longer; a file that is was not meant.
 const MAX_LENGTH: usize = 64 * 1024;
 
+/// What a secret is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// One line without control characters.
+    Line,
+    /// A key in PEM or JSON form: line breaks and tabs too.
+    Text,
+}
+
 /// Text that must never be seen: no `Display`, a `Debug` that prints `****`, wiped on drop.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
@@ -43,7 +52,7 @@ impl Secret {
     }
 
     /// Takes what a source gave: trailing newlines go; emptiness and control characters are refused.
-    fn from_source(bytes: Vec<u8>, source: &SecretSource) -> Result<Self, SecretError> {
+    fn from_source(bytes: Vec<u8>, source: &SecretSource, shape: Shape) -> Result<Self, SecretError> {
         let source = || source.to_string();
         let mut text = String::from_utf8(bytes).map_err(|e| {
             e.into_bytes().zeroize();
@@ -55,15 +64,16 @@ impl Secret {
         if secret.expose().is_empty() {
             return Err(SecretError::Empty(source()));
         }
-        if secret.expose().contains(char::is_control) {
+        let lines = |c: char| shape == Shape::Text && matches!(c, '\r' | '\n' | '\t');
+        if secret.expose().contains(|c: char| c.is_control() && !lines(c)) {
             return Err(SecretError::Control(source()));
         }
         Ok(secret)
     }
 
     /// A secret that is already here, by the same rules as one that is read from `source`.
-    pub(super) fn checked(text: String, source: &SecretSource) -> Result<Self, SecretError> {
-        Self::from_source(text.into_bytes(), source)
+    pub(super) fn checked(text: String, source: &SecretSource, shape: Shape) -> Result<Self, SecretError> {
+        Self::from_source(text.into_bytes(), source, shape)
     }
 
     /// What makes it look like something else than a bare secret, in words that don't quote it.
@@ -180,19 +190,24 @@ impl SecretSource {
     /// A command gets no standard input, its standard error is thrown away, and it is killed after
     /// [`COMMAND_TIMEOUT`].
     pub async fn read(&self) -> Result<Secret, SecretError> {
+        self.read_shaped(Shape::Line).await
+    }
+
+    /// The same for a key, which has several lines.
+    pub async fn read_shaped(&self, shape: Shape) -> Result<Secret, SecretError> {
         match self {
             Self::Given { value, .. } => Ok(value.clone()),
             Self::Env(name) => {
                 let value = std::env::var_os(name).ok_or_else(|| SecretError::Unset(self.to_string()))?;
                 let text = value.into_string().map_err(|_| SecretError::NotText(self.to_string()))?;
-                Secret::from_source(text.into_bytes(), self)
+                Secret::from_source(text.into_bytes(), self, shape)
             }
             Self::File(path) => {
                 let file = tokio::fs::File::open(path).await.map_err(|e| self.unreadable(&e))?;
-                Secret::from_source(self.read_all(file).await?, self)
+                Secret::from_source(self.read_all(file).await?, self, shape)
             }
             Self::Command(argv) => match tokio::time::timeout(COMMAND_TIMEOUT, self.output(argv)).await {
-                Ok(output) => Secret::from_source(output?, self),
+                Ok(output) => Secret::from_source(output?, self, shape),
                 Err(_) => Err(self.failed(format!("did not end within {} s", COMMAND_TIMEOUT.as_secs()))),
             },
         }
@@ -200,9 +215,14 @@ impl SecretSource {
 
     /// [`SecretSource::read`] for code that is not async, inside a runtime or not: on a thread of its own.
     pub fn read_blocking(&self) -> Result<Secret, SecretError> {
+        self.read_shaped_blocking(Shape::Line)
+    }
+
+    /// [`SecretSource::read_shaped`], the same way.
+    pub fn read_shaped_blocking(&self, shape: Shape) -> Result<Secret, SecretError> {
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
         let read = || match runtime() {
-            Ok(runtime) => runtime.block_on(self.read()),
+            Ok(runtime) => runtime.block_on(self.read_shaped(shape)),
             Err(e) => Err(self.unreadable(&e)),
         };
         std::thread::scope(|scope| scope.spawn(read).join())

@@ -8,7 +8,7 @@ use super::{
     diagnostic::Note,
     expand::is_name,
     reader::{At, Entry, Table},
-    secret::{Secret, SecretError, SecretSource},
+    secret::{Secret, SecretError, SecretSource, Shape},
 };
 
 /// The secret source at `key`. Environment and files are looked at now; a command is not run.
@@ -32,10 +32,16 @@ pub(super) fn read_list(table: &Table<'_>, key: &'static str) -> Vec<At<SecretSo
     if all.iter().any(Option::is_none) { Vec::new() } else { all.into_iter().flatten().collect() }
 }
 
+/// The same for a key, which has several lines.
+pub(super) fn read_text(table: &Table<'_>, key: &'static str) -> Option<At<SecretSource>> {
+    let entry = table.entry(key)?;
+    check(table, entry, written(table, entry)?, Shape::Text)
+}
+
 /// The secret source at an entry.
 pub(super) fn of_entry(table: &Table<'_>, entry: &Entry<'_>) -> Option<At<SecretSource>> {
     let source = written(table, entry)?;
-    check(table, entry, source)
+    check(table, entry, source, Shape::Line)
 }
 
 /// What an entry says, without a look at whether the secret is there.
@@ -143,24 +149,24 @@ fn command(inner: &Table<'_>) -> Option<SecretSource> {
 }
 
 /// Looks at the environment or the file now, so that a missing secret shows before the first request.
-fn check(table: &Table<'_>, entry: &Entry<'_>, source: SecretSource) -> Option<At<SecretSource>> {
+fn check(table: &Table<'_>, entry: &Entry<'_>, source: SecretSource, shape: Shape) -> Option<At<SecretSource>> {
     let context = table.context;
     let (secret, source) = match source {
         SecretSource::Env(name) if context.capture => {
             let secret =
                 context.env(&name).ok_or_else(|| SecretError::Unset(SecretSource::Env(name.clone()).to_string()));
             let given = |value| SecretSource::Given { name: name.clone(), value };
-            let secret = secret.and_then(|text| Secret::checked(text, &SecretSource::Env(name.clone())));
+            let secret = secret.and_then(|text| Secret::checked(text, &SecretSource::Env(name.clone()), shape));
             let source = secret.clone().map_or_else(|_| SecretSource::Env(name.clone()), given);
             (secret, source)
         }
         SecretSource::Command(_) => return Some(At { value: source, span: entry.span.clone() }),
-        source => (source.read_blocking(), source),
+        source => (source.read_shaped_blocking(shape), source),
     };
     let (key, name) = (entry.key, &table.name);
     match secret {
         Ok(secret) => {
-            if let Some(oddity) = secret.oddity() {
+            if let Some(oddity) = secret.oddity().filter(|_| shape == Shape::Line) {
                 context.report(Note::warning(&entry.span, format!("`{key}` in {name}: {source} {oddity}")));
             }
             Some(At { value: source, span: entry.span.clone() })

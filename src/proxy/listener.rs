@@ -1,15 +1,22 @@
 //! 1 accept — the sockets, and the loop that takes connections from them.
 
 use std::{
+    future::poll_fn,
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener},
+    pin::pin,
     rc::Rc,
+    task::Poll,
     time::Duration,
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::watch;
 
-use super::{connection, socket, worker::Worker};
+use super::{
+    connection, socket,
+    worker::{Order, Worker},
+};
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -54,12 +61,28 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Accepts until the task is aborted.
-pub(super) async fn accept(worker: Rc<Worker>, socket: TcpListener, address: SocketAddr) -> io::Result<()> {
+/// Accepts until the order to drain, then whatever the kernel has already completed: those callers believe
+/// that they are connected.
+pub(super) async fn accept(
+    worker: Rc<Worker>,
+    socket: TcpListener,
+    address: SocketAddr,
+    mut orders: watch::Receiver<Order>,
+) -> io::Result<()> {
     let socket = tokio::net::TcpListener::from_std(socket)?;
     let hosts = Rc::new(worker.core().snapshot.hosts(address));
+    let mut draining = pin!(orders.wait_for(|order| *order == Order::Drain));
+    let mut last_round = false;
     loop {
-        match socket.accept().await {
+        let accepted = poll_fn(|cx| {
+            last_round = last_round || draining.as_mut().poll(cx).is_ready();
+            match socket.poll_accept(cx) {
+                Poll::Pending if last_round => Poll::Ready(None),
+                accepted => accepted.map(Some),
+            }
+        });
+        let Some(accepted) = accepted.await else { return Ok(()) };
+        match accepted {
             Ok((stream, peer)) => {
                 // Fails only on a connection that is gone already.
                 let _ = stream.set_nodelay(true);

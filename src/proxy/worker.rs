@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, task::LocalSet};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, LocalSet},
+};
 
 use super::{
     buffer::Buffers,
@@ -71,15 +74,15 @@ async fn run(plan: Plan) {
     let accepting: Vec<_> = plan
         .sockets
         .into_iter()
-        .map(|(address, socket)| tokio::task::spawn_local(listener::accept(Rc::clone(&worker), socket, address)))
+        .map(|(address, socket)| {
+            let (worker, orders) = (Rc::clone(&worker), plan.orders.clone());
+            tokio::task::spawn_local(listener::accept(worker, socket, address, orders))
+        })
         .collect();
     let sweeping = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
     // Control gone means the same as its order to drain.
     let _ = orders.wait_for(|order| *order == Order::Drain).await;
-    for task in &accepting {
-        task.abort();
-    }
-    worker.drain().await;
+    worker.drain(accepting).await;
     sweeping.abort();
 }
 
@@ -202,10 +205,16 @@ impl Worker {
     }
 
     /// Closes idle connections, lets the others finish, and gives up after `drain_timeout`.
-    async fn drain(&self) {
+    async fn drain(&self, accepting: Vec<JoinHandle<io::Result<()>>>) {
         self.draining.set(true);
         let patience = self.core().snapshot.server().drain_timeout;
         let finished = async {
+            for last_round in accepting {
+                // An accept loop that failed has nothing left to accept.
+                let _ = last_round.await;
+            }
+            // Those who came last get the time to say what they want before they count as idle.
+            tokio::time::sleep(DRAIN_TICK).await;
             loop {
                 self.seats.borrow().close_idle();
                 if self.seats.borrow().is_empty() {

@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::config::model::{
-    CallerIdentity, CallerSpec, ClientAuth, CredentialSpec, ExpiresUnit, Expiry, GlobSegment, Grant, HostPolicy,
-    Inject, NetSpec, PolicyMode, RouteCallers, RouteSpec, Rule, Scheme, TokenBody, TokenSpec, Upstream, Warm,
+    Assertion, CallerIdentity, CallerSpec, ClientAuth, CredentialSpec, ExpiresUnit, Expiry, GlobSegment, Grant,
+    HostPolicy, Inject, NetSpec, PolicyMode, RouteCallers, RouteSpec, Rule, Scheme, TokenBody, TokenMethod, TokenSpec,
+    Upstream, Warm,
 };
 
 /// `https://host[:port][/base]`
@@ -37,7 +38,9 @@ fn credential(name: &str) -> CredentialSpec {
         grant_type: None,
         token_url: upstream("https://login.example"),
         token_target: "/token".to_owned(),
+        refresh_target: None,
         client_auth: ClientAuth::None,
+        method: TokenMethod::Post,
         body: TokenBody::Form,
         scopes: Vec::new(),
         scope_separator: " ".to_owned(),
@@ -57,6 +60,10 @@ fn credential(name: &str) -> CredentialSpec {
         net: Arc::new(NetSpec::default()),
         timeout: Duration::from_secs(10),
         budget: None,
+        key: None,
+        key_id: None,
+        alg: None,
+        assertion: Assertion::default(),
     }
 }
 

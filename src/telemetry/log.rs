@@ -1,7 +1,11 @@
 //! The log: to standard error, as text or JSON, filtered by `CUPBEARER_LOG`.
+//!
+//! A thread of its own writes it. Where nobody reads standard error, lines are lost and counted; no request
+//! waits for a log line.
 
 use std::io::IsTerminal as _;
 
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::config::model::LogFormat;
@@ -10,9 +14,28 @@ use crate::config::model::LogFormat;
 /// level at which they would print them.
 const QUIET: [&str; 4] = ["hyper=info", "hyper_util=info", "rustls=info", "tokio_rustls=info"];
 
+/// Lines that may wait to be written.
+const QUEUE: usize = 16 * 1024;
+
+/// While it lives, the log is written; dropping it writes what still waits.
+pub struct Log {
+    _writer: WorkerGuard,
+    lost: ErrorCounter,
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let lost = self.lost.dropped_lines();
+        if lost > 0 {
+            tracing::warn!(lost, "log lines were lost because nobody took them");
+        }
+    }
+}
+
 /// Starts the log. `CUPBEARER_LOG` takes directives such as `debug` or `cupbearer::token=trace`; the
 /// default is `info`. A second call changes nothing.
-pub fn start(format: LogFormat) {
+#[must_use = "the log ends with it"]
+pub fn start(format: LogFormat) -> Log {
     let filter = std::env::var("CUPBEARER_LOG").unwrap_or_default();
     let mut filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse_lossy(filter);
     for directive in QUIET {
@@ -20,10 +43,17 @@ pub fn start(format: LogFormat) {
             filter = filter.add_directive(directive);
         }
     }
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(QUEUE)
+        .thread_name("log")
+        .finish(std::io::stderr());
+    let lost = writer.error_counter();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     // An error means that a log is running already; then that one goes on.
     let _ = match format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => log.json().flatten_event(true).try_init(),
     };
+    Log { _writer: guard, lost }
 }

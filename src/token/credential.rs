@@ -1,14 +1,14 @@
 //! 1 who — the secrets of one token request, read from their sources just before it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
 use crate::config::{
-    model::{CredentialSpec, Param},
-    secret::{Secret, SecretError, SecretSource},
+    model::{CredentialSpec, Grant, Param},
+    secret::{Secret, SecretError, SecretSource, Shape},
 };
 
 /// How long the sources may take altogether; a command that hangs must not hang the credential.
@@ -40,10 +40,24 @@ pub struct Material {
     pub client_secret: Option<Secret>,
     /// All entries of `client_secret` that could be read, by position.
     pub client_secrets: Vec<(usize, Secret)>,
+    /// What the grant itself brings: token, password, first refresh token.
+    pub of_grant: Option<Secret>,
+    /// `key`: PEM or JWK.
+    pub key: Option<Secret>,
+    /// A ready assertion.
+    pub assertion: Option<Secret>,
+    /// When: a signed assertion counts from here.
+    pub read_at: SystemTime,
+    /// The refresh token to use, which is in no version: it changes with every use.
+    pub(super) refresh: Option<Secret>,
     /// `params`, values read.
     pub params: Vec<(String, Secret)>,
     /// `headers`, values read.
     pub headers: Vec<(String, Secret)>,
+    /// Headers that are templates, by index, as they were written.
+    templates: Vec<(usize, Secret)>,
+    /// A template among `headers` names the client.
+    pub(super) is_named_by_a_header: bool,
     /// Which of all these came from secret sources.
     secrets: Vec<Secret>,
     /// Every client secret that was chosen, also as `Authorization: Basic` carries it, for
@@ -60,22 +74,76 @@ impl Material {
     async fn read_now(credential: &CredentialSpec) -> Result<Self, MaterialError> {
         let mut secrets = Vec::new();
         let client_secrets = read_list(credential, &mut secrets).await?;
+        let of_grant = match credential.grant.source() {
+            Some(source) => Some(read(source, grant_key(&credential.grant), &mut secrets).await?),
+            None => None,
+        };
+        let key = match &credential.key {
+            Some(source) => Some(read_shaped(source, "key", Shape::Text, &mut secrets).await?),
+            None => None,
+        };
+        let assertion = match &credential.assertion.ready {
+            Some(source) => Some(read(source, "assertion.file", &mut secrets).await?),
+            None => None,
+        };
         let params = read_all(&credential.params, "params", &mut secrets).await?;
         let headers = read_all(&credential.headers, "headers", &mut secrets).await?;
+        let is_template = |param: &Param| matches!(param, Param::Template(_));
+        let templates: Vec<(usize, Secret)> = credential
+            .headers
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, param))| is_template(param))
+            .map(|(index, _)| (index, headers[index].1.clone()))
+            .collect();
+        let read_at = SystemTime::now();
         let client_secret = client_secrets.first().map(|(_, secret)| secret.clone());
-        let mut material = Self { client_secret: None, client_secrets, params, headers, secrets, basic: Vec::new() };
-        if let Some(secret) = client_secret {
-            material.choose(credential, secret);
-        }
+        let mut material = Self {
+            client_secret: None,
+            client_secrets,
+            of_grant,
+            key,
+            assertion,
+            read_at,
+            refresh: None,
+            params,
+            headers,
+            is_named_by_a_header: !templates.is_empty(),
+            templates,
+            secrets,
+            basic: Vec::new(),
+        };
+        material.set_secret(credential, client_secret);
         Ok(material)
     }
 
     /// Sends this client secret; one that is in no source any more is guarded like the others.
     pub fn choose(&mut self, credential: &CredentialSpec, secret: Secret) {
-        let pair = Zeroizing::new(format!("{}:{}", credential.client_id, secret.expose()));
-        self.basic.push(Secret::new(STANDARD.encode(pair.as_bytes())));
-        self.basic.push(secret.clone());
-        self.client_secret = Some(secret);
+        self.set_secret(credential, Some(secret));
+    }
+
+    fn set_secret(&mut self, credential: &CredentialSpec, secret: Option<Secret>) {
+        let basic = secret.as_ref().map(|secret| {
+            let pair = Zeroizing::new(format!("{}:{}", credential.client_id, secret.expose()));
+            Secret::new(STANDARD.encode(pair.as_bytes()))
+        });
+        for (index, template) in &self.templates {
+            let words = [
+                ("{client_id}", credential.client_id.as_str()),
+                ("{client_secret}", secret.as_ref().map_or("", Secret::expose)),
+                ("{basic}", basic.as_ref().map_or("", Secret::expose)),
+            ];
+            self.headers[*index].1 = filled(template, &words);
+        }
+        self.basic.extend(basic);
+        self.basic.extend(secret.clone());
+        self.client_secret = secret;
+    }
+
+    /// The same, to ask with this refresh token.
+    #[must_use]
+    pub fn with_refresh(&self, token: Secret) -> Self {
+        Self { refresh: Some(token), ..self.clone() }
     }
 
     /// Tells one version of the secrets from the next; leaves the process only sealed.
@@ -90,9 +158,28 @@ impl Material {
         Version(bytes)
     }
 
+    /// What a chain of refresh tokens hangs on: the configured first one. Another client secret ends no chain.
+    pub(super) fn root_of_refresh(&self) -> [u8; 32] {
+        let mut root = [0; 32];
+        if let Some(first) = &self.of_grant {
+            root.copy_from_slice(digest(&SHA256, first.expose().as_bytes()).as_ref());
+        }
+        root
+    }
+
     /// Whether `text` quotes a secret of ours, or a good part of one: then it must not be shown.
     pub fn is_quoted_in(&self, text: &str) -> bool {
-        self.secrets.iter().chain(&self.basic).any(|secret| quotes(text, secret.expose()))
+        self.secrets.iter().chain(&self.basic).chain(&self.refresh).any(|secret| quotes(text, secret.expose()))
+    }
+}
+
+fn grant_key(grant: &Grant) -> &'static str {
+    match grant {
+        Grant::ClientCredentials | Grant::JwtBearer => "grant",
+        Grant::TokenExchange { .. } => "subject_token",
+        Grant::Static { .. } => "token",
+        Grant::Password { .. } => "password",
+        Grant::RefreshToken { .. } => "refresh_token",
     }
 }
 
@@ -130,10 +217,18 @@ impl std::fmt::Debug for Version {
 pub(super) fn is_pollable(credential: &CredentialSpec) -> bool {
     let of_params = credential.params.iter().chain(&credential.headers).filter_map(|(_, param)| match param {
         Param::Secret(source) => Some(source),
-        Param::Plain(_) => None,
+        Param::Plain(_) | Param::Template(_) => None,
     });
     let mut any_file = false;
-    for source in credential.client_secret.iter().chain(&credential.more_secrets).chain(of_params) {
+    for source in credential
+        .client_secret
+        .iter()
+        .chain(&credential.more_secrets)
+        .chain(credential.grant.source())
+        .chain(&credential.key)
+        .chain(&credential.assertion.ready)
+        .chain(of_params)
+    {
         match source {
             SecretSource::File(_) => any_file = true,
             SecretSource::Env(_) | SecretSource::Given { .. } => {}
@@ -143,8 +238,37 @@ pub(super) fn is_pollable(credential: &CredentialSpec) -> bool {
     any_file
 }
 
+/// The template with each word replaced; what is filled in is not looked at again.
+fn filled(template: &Secret, words: &[(&str, &str)]) -> Secret {
+    let mut rest = template.expose();
+    let mut text = Zeroizing::new(String::with_capacity(rest.len() + words.iter().map(|w| w.1.len()).sum::<usize>()));
+    while let Some(next) = rest.chars().next() {
+        match words.iter().find(|(word, _)| rest.starts_with(word)) {
+            Some((word, value)) => {
+                text.push_str(value);
+                rest = &rest[word.len()..];
+            }
+            None => {
+                text.push(next);
+                rest = &rest[next.len_utf8()..];
+            }
+        }
+    }
+    Secret::new(std::mem::take(&mut *text))
+}
+
 async fn read(source: &SecretSource, what: &str, secrets: &mut Vec<Secret>) -> Result<Secret, MaterialError> {
-    let secret = source.read().await.map_err(|source| MaterialError::Source { what: what.to_owned(), source })?;
+    read_shaped(source, what, Shape::Line, secrets).await
+}
+
+async fn read_shaped(
+    source: &SecretSource,
+    what: &str,
+    shape: Shape,
+    secrets: &mut Vec<Secret>,
+) -> Result<Secret, MaterialError> {
+    let secret =
+        source.read_shaped(shape).await.map_err(|source| MaterialError::Source { what: what.to_owned(), source })?;
     secrets.push(secret.clone());
     Ok(secret)
 }
@@ -175,7 +299,7 @@ async fn read_all(
     let mut all = Vec::with_capacity(params.len());
     for (name, param) in params {
         let value = match param {
-            Param::Plain(text) => Secret::new(text.clone()),
+            Param::Plain(text) | Param::Template(text) => Secret::new(text.clone()),
             Param::Secret(source) => read(source, &format!("{table}.{name}"), secrets).await?,
         };
         all.push((name.clone(), value));

@@ -71,14 +71,14 @@ pub async fn call(
     let exchange = async {
         let target = Target::of(&credential.token_url);
         let stream = connector.connect(target, CONNECT_TIMEOUT.min(credential.timeout)).await?;
-        exchange(stream, &credential.token_target, request).await
+        exchange(stream, request).await
     };
     tokio::time::timeout(credential.timeout, exchange).await.map_err(|_| CallError::Timeout(credential.timeout))?
 }
 
-async fn exchange(stream: Stream, target: &str, request: TokenRequest) -> Result<Answer, CallError> {
+async fn exchange(stream: Stream, request: TokenRequest) -> Result<Answer, CallError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let TokenRequest { method, headers, body } = request;
+    let TokenRequest { method, target, headers, body } = request;
     let mut message = Request::new(Full::new(Bytes::from_owner(body)));
     *message.method_mut() = method;
     *message.uri_mut() = target.parse().map_err(|_| CallError::Body("token_url has an illegal path".to_owned()))?;

@@ -14,6 +14,7 @@ use super::{
     pace::Pace,
     refresh::{Progress, Task},
     refusal::Refusal,
+    rotation::Rotation,
     state::Policy,
 };
 use crate::{
@@ -47,6 +48,8 @@ struct Inner {
     connectors: HashMap<NetSpec, Connector>,
     /// By who is counted; kept for ever, since a reload may bring an account back.
     ledgers: HashMap<Account, Arc<Ledger>>,
+    /// By [`Key::of_refresh`]: shared by all tokens of a credential.
+    rotations: HashMap<Key, Arc<Rotation>>,
 }
 
 struct Entry {
@@ -84,9 +87,14 @@ impl Engine {
         Self { pace: Pace::default(), store: Arc::new(store), inner: Mutex::default() }
     }
 
+    /// An engine with other numbers and a store, for tests.
+    pub fn with_pace_and_store(pace: Pace, store: Store) -> Self {
+        Self { pace, store: Arc::new(store), inner: Mutex::default() }
+    }
+
     /// An engine with other numbers, for tests.
     pub fn with_pace(pace: Pace) -> Self {
-        Self { pace, store: Arc::new(Store::Memory), inner: Mutex::default() }
+        Self::with_pace_and_store(pace, Store::Memory)
     }
 
     /// The cell of the token that `spec` needs. Equal keys share one task and one cell, also across reloads.
@@ -101,7 +109,12 @@ impl Engine {
             return Ok(entry.reader.clone());
         }
         let connector = inner.connector(spec)?;
-        let entry = self.start(key, spec, connector, ledger);
+        let rotation = spec.credential.keeps_refresh_token().then(|| {
+            let place = Key::of_refresh(&spec.credential);
+            let rotation = inner.rotations.entry(place);
+            Arc::clone(rotation.or_insert_with(|| Arc::new(Rotation::new(place, Arc::clone(&self.store)))))
+        });
+        let entry = self.start(key, spec, connector, (ledger, rotation));
         let reader = entry.reader.clone();
         inner.tokens.insert(key, entry);
         Ok(reader)
@@ -119,6 +132,7 @@ impl Engine {
             stays
         });
         inner.ledgers.values().for_each(|ledger| ledger.settle());
+        inner.rotations.retain(|_, rotation| Arc::strong_count(rotation) > 1);
         inner.connectors.clear(); // so that the next reload reads the roots anew
     }
 
@@ -144,7 +158,13 @@ impl Engine {
         all
     }
 
-    fn start(&self, key: Key, spec: &Arc<TokenSpec>, connector: Connector, ledger: Arc<Ledger>) -> Entry {
+    fn start(
+        &self,
+        key: Key,
+        spec: &Arc<TokenSpec>,
+        connector: Connector,
+        (ledger, rotation): (Arc<Ledger>, Option<Arc<Rotation>>),
+    ) -> Entry {
         let (writer, reader) = bearer::cell();
         let policy = Policy {
             pace: self.pace.clone(),
@@ -162,6 +182,7 @@ impl Engine {
             connector,
             policy: policy.clone(),
             writer,
+            rotation,
             progress: Arc::clone(&progress),
             ledger: Arc::clone(&ledger),
             overlap: Arc::default(),

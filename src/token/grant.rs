@@ -4,20 +4,27 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use zeroize::Zeroizing;
 
-use super::credential::Material;
-use crate::config::model::{ClientAuth, CredentialSpec, TokenBody, TokenSpec};
+use super::{
+    assertion,
+    credential::Material,
+    jwt::JwtError,
+    params::{Params, ROOM, Text, form_encode},
+};
+use crate::config::{
+    model::{ClientAuth, CredentialSpec, Grant, TokenBody, TokenMethod, TokenSpec},
+    secret::Secret,
+};
 
 /// Always sent.
 pub const USER_AGENT: &str = concat!("cupbearer/", env!("CARGO_PKG_VERSION"));
 
-/// Room for a body, so that it seldom grows, which would leave copies of a secret behind.
-const ROOM: usize = 2048;
-
-/// A token request, ready to be sent to `token_target`.
+/// A token request, ready to be sent to the host of `token_url`.
 #[derive(Clone)]
 pub struct TokenRequest {
     /// Method.
     pub method: Method,
+    /// Path and query; with `body = "query"` the parameters too.
+    pub target: Zeroizing<String>,
     /// Every header but those that frame the message; each name once.
     pub headers: HeaderMap,
     /// Body.
@@ -33,38 +40,95 @@ pub enum BuildError {
     /// The name is none, or is one that frames the message and is not ours to set.
     #[error("headers.{0} cannot be set")]
     HeaderName(String),
+    /// JSON pointers among the names lead to one place twice, or make an array with gaps.
+    #[error("the parameter {0} has no place beside the others in the JSON body")]
+    Place(String),
+    /// There is nothing to sign with.
+    #[error(transparent)]
+    Jwt(#[from] JwtError),
 }
 
 /// The request for the token that `spec` needs.
 pub fn build(spec: &TokenSpec, material: &Material) -> Result<TokenRequest, BuildError> {
     let credential = &*spec.credential;
-    let params = params(spec, material);
+    let params = params(spec, material)?;
+    let refreshes_login = material.refresh.is_some() && !matches!(credential.grant, Grant::RefreshToken { .. });
+    let target = credential.refresh_target.as_ref().filter(|_| refreshes_login).unwrap_or(&credential.token_target);
+    let mut target = Zeroizing::new(target.clone());
     let (content_type, body) = match credential.body {
-        TokenBody::Form => ("application/x-www-form-urlencoded", params.into_form()),
-        TokenBody::Json => ("application/json", params.into_json()),
+        TokenBody::Form => (Some("application/x-www-form-urlencoded"), bytes(params.to_form())),
+        TokenBody::Json => (Some("application/json"), params.to_json().map_err(BuildError::Place)?),
+        TokenBody::Query => {
+            target = with_query(&target, &params.to_form());
+            (None, Zeroizing::default())
+        }
     };
     let mut headers = HeaderMap::new();
     headers.insert(header::HOST, legal("token_url", &credential.token_url.authority)?);
     headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    if let Some(basic) = basic(credential, material) {
+    if let Some(content_type) = content_type {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    }
+    if let Some(basic) = basic(credential, material).filter(|_| !is_bare_refresh(credential, material)) {
         headers.insert(header::AUTHORIZATION, sensitive("client_secret", &basic)?);
     }
     for (name, value) in &material.headers {
         // Replaced, never appended: two Content-Type headers make a provider answer 400.
         headers.insert(settable(name)?, sensitive(&format!("headers.{name}"), value.expose())?);
     }
-    Ok(TokenRequest { method: Method::POST, headers, body })
+    let method = match credential.method {
+        TokenMethod::Post => Method::POST,
+        TokenMethod::Get => Method::GET,
+    };
+    Ok(TokenRequest { method, target, headers, body })
+}
+
+fn bytes(mut text: Zeroizing<String>) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(std::mem::take(&mut *text).into_bytes())
+}
+
+/// `target` may have a query of its own, which goes first.
+fn with_query(target: &str, query: &str) -> Zeroizing<String> {
+    let mut whole = Zeroizing::new(String::with_capacity(target.len() + query.len() + 1));
+    whole.push_str(target);
+    if !query.is_empty() {
+        whole.push(if target.contains('?') { '&' } else { '?' });
+        whole.push_str(query);
+    }
+    whole
 }
 
 /// The parameters in the order of RFC 6749's examples. Each name once, whatever the settings say, except
 /// `resource` (RFC 8707 section 2).
-fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Params<'a> {
+fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Result<Params<'a>, BuildError> {
     let credential = &*spec.credential;
     let mut params = Params::default();
+    if let Some(refresh) = material.refresh.as_ref().filter(|_| is_bare_refresh(credential, material)) {
+        params.set("refresh_token", refresh.expose().into());
+        return Ok(params);
+    }
     if let Some(grant_type) = &credential.grant_type {
         params.set("grant_type", grant_type.as_str().into());
+    }
+    if let Some(refresh) = &material.refresh {
+        if credential.grant_type.is_some() && !matches!(credential.grant, Grant::RefreshToken { .. }) {
+            params.set("grant_type", "refresh_token".into());
+        }
+        params.set("refresh_token", refresh.expose().into());
+    } else if credential.grant == Grant::JwtBearer {
+        params.set("assertion", text_of(&assertion::of_grant(spec, material)?));
+    } else if let (Grant::TokenExchange { subject_token_type, requested_token_type, .. }, Some(subject)) =
+        (&credential.grant, &material.of_grant)
+    {
+        params.set("subject_token", subject.expose().into());
+        params.set("subject_token_type", subject_token_type.as_str().into());
+        if let Some(wanted) = requested_token_type {
+            params.set("requested_token_type", wanted.as_str().into());
+        }
+    } else if let (Grant::Password { username, .. }, Some(password)) = (&credential.grant, &material.of_grant) {
+        params.set("username", username.as_str().into());
+        params.set("password", password.expose().into());
     }
     match credential.client_auth {
         ClientAuth::Post => {
@@ -73,10 +137,17 @@ fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Params<'a> {
                 params.set(&credential.secret_param, secret.expose().into());
             }
         }
+        // A header of the user's own that says who asks says it alone.
+        ClientAuth::None if material.is_named_by_a_header || credential.client_id.is_empty() => {}
         ClientAuth::None => params.set(&credential.id_param, credential.client_id.as_str().into()),
+        ClientAuth::PrivateKeyJwt | ClientAuth::ClientSecretJwt => {
+            params.set(&credential.id_param, credential.client_id.as_str().into());
+            params.set("client_assertion_type", assertion::CLIENT_ASSERTION_TYPE.into());
+            params.set("client_assertion", text_of(&assertion::of_client(spec, material)?));
+        }
         ClientAuth::Basic | ClientAuth::BasicRaw => {}
     }
-    if !spec.scopes.is_empty() {
+    if !spec.scopes.is_empty() && !assertion::holds_scopes(spec) {
         params.set("scope", spec.scopes.join(&credential.scope_separator).into());
     }
     if let Some(audience) = &spec.audience {
@@ -88,75 +159,19 @@ fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Params<'a> {
     for (name, value) in &material.params {
         params.set(name, value.expose().into());
     }
-    params
+    Ok(params)
 }
 
-type Text<'a> = std::borrow::Cow<'a, str>;
-
-#[derive(Default)]
-struct Params<'a>(Vec<(&'a str, Vec<Text<'a>>)>);
-
-impl<'a> Params<'a> {
-    fn set(&mut self, name: &'a str, value: Text<'a>) {
-        match self.0.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, values)) => *values = vec![value],
-            None => self.0.push((name, vec![value])),
-        }
-    }
-
-    fn add(&mut self, name: &'a str, value: &'a str) {
-        match self.0.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, values)) => values.push(value.into()),
-            None => self.0.push((name, vec![value.into()])),
-        }
-    }
-
-    fn into_form(self) -> Zeroizing<Vec<u8>> {
-        let mut form = Zeroizing::new(String::with_capacity(ROOM));
-        for (name, values) in &self.0 {
-            for value in values {
-                if !form.is_empty() {
-                    form.push('&');
-                }
-                form_encode(name, &mut form);
-                form.push('=');
-                form_encode(value, &mut form);
-            }
-        }
-        Zeroizing::new(std::mem::take(&mut *form).into_bytes())
-    }
-
-    /// One flat object; several values of one name become an array.
-    fn into_json(self) -> Zeroizing<Vec<u8>> {
-        let mut json = Zeroizing::new(Vec::with_capacity(ROOM));
-        for (name, values) in &self.0 {
-            let first = json.is_empty();
-            json.push(if first { b'{' } else { b',' });
-            json_string(name, &mut json);
-            json.push(b':');
-            match &values[..] {
-                [one] => json_string(one, &mut json),
-                several => {
-                    for (position, value) in several.iter().enumerate() {
-                        json.push(if position == 0 { b'[' } else { b',' });
-                        json_string(value, &mut json);
-                    }
-                    json.push(b']');
-                }
-            }
-        }
-        if json.is_empty() {
-            json.push(b'{');
-        }
-        json.push(b'}');
-        json
-    }
+/// A signed text of our own, which is good once and for a minute.
+fn text_of(assertion: &Secret) -> Text<'static> {
+    assertion.expose().to_owned().into()
 }
 
-/// Appends a JSON string.
-fn json_string(text: &str, json: &mut Vec<u8>) {
-    // Into memory and from a string: nothing can fail.
-    let _ = serde_json::to_writer(json, text);
+/// A login that is none of `OAuth`'s (it has no `grant_type`) is refreshed by the refresh token alone (IX-API).
+fn is_bare_refresh(credential: &CredentialSpec, material: &Material) -> bool {
+    material.refresh.is_some()
+        && credential.grant_type.is_none()
+        && !matches!(credential.grant, Grant::RefreshToken { .. })
 }
 
 /// `Authorization: Basic …`, if that is the method.
@@ -174,25 +189,9 @@ fn basic(credential: &CredentialSpec, material: &Material) -> Option<Zeroizing<S
             pair.push(':');
             pair.push_str(secret);
         }
-        ClientAuth::Post | ClientAuth::None => return None,
+        ClientAuth::Post | ClientAuth::PrivateKeyJwt | ClientAuth::ClientSecretJwt | ClientAuth::None => return None,
     }
     Some(Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(pair.as_bytes())))))
-}
-
-/// The serializer of `application/x-www-form-urlencoded` (WHATWG URL section 5.2; RFC 6749 appendix B).
-fn form_encode(text: &str, into: &mut String) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'*' | b'-' | b'.' | b'_' => into.push(char::from(byte)),
-            b' ' => into.push('+'),
-            _ => {
-                into.push('%');
-                into.push(char::from(HEX[usize::from(byte >> 4)]));
-                into.push(char::from(HEX[usize::from(byte & 15)]));
-            }
-        }
-    }
 }
 
 fn settable(name: &str) -> Result<HeaderName, BuildError> {

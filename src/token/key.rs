@@ -9,8 +9,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::config::{
     model::{
-        ClientAuth, CredentialSpec, EgressKind, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme,
-        TokenBody, TokenSpec, Warm,
+        Alg, ClientAuth, CredentialSpec, EgressKind, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme,
+        TokenBody, TokenMethod, TokenSpec, Warm,
     },
     secret::SecretSource,
 };
@@ -36,6 +36,19 @@ impl Key {
 }
 
 impl Key {
+    /// The place of a credential's refresh token: it belongs to a user's consent, not to one scope, and the
+    /// credential's *name* is what tells two users of one client apart.
+    pub fn of_refresh(credential: &CredentialSpec) -> Self {
+        let mut inputs = Inputs(Context::new(&SHA256));
+        inputs.text("cupbearer refresh key 1");
+        inputs.text(&credential.name);
+        inputs.text(&credential.token_url.to_string());
+        inputs.text(&credential.client_id);
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(inputs.0.finish().as_ref());
+        Self(bytes)
+    }
+
     /// All of it.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -140,6 +153,10 @@ impl Inputs {
                     self.text("plain");
                     self.text(text);
                 }
+                Param::Template(text) => {
+                    self.text("template");
+                    self.text(text);
+                }
                 Param::Secret(source) => self.secret(Some(source)),
             }
         }
@@ -164,20 +181,56 @@ impl Inputs {
             ClientAuth::Basic => "basic",
             ClientAuth::BasicRaw => "basic_raw",
             ClientAuth::Post => "post",
+            ClientAuth::PrivateKeyJwt => "private_key_jwt",
+            ClientAuth::ClientSecretJwt => "client_secret_jwt",
             ClientAuth::None => "none",
         });
-        self.text(match credential.grant {
-            Grant::ClientCredentials => "client_credentials",
-        });
+        self.grant(credential);
+        self.signing(credential);
         self.optional(credential.grant_type.as_deref());
         self.text(match credential.body {
             TokenBody::Form => "form",
             TokenBody::Json => "json",
+            TokenBody::Query => "query",
+        });
+        self.text(match credential.method {
+            TokenMethod::Post => "post",
+            TokenMethod::Get => "get",
         });
         self.text(&credential.id_param);
         self.text(&credential.secret_param);
         self.params(&credential.params);
         self.params(&credential.headers);
+    }
+
+    fn grant(&mut self, credential: &CredentialSpec) {
+        self.text(credential.grant.as_str());
+        self.secret(credential.grant.source());
+        match &credential.grant {
+            Grant::Password { username, .. } => self.text(username),
+            // Two names may stand for two users whose refresh tokens both live in the store.
+            Grant::RefreshToken { .. } => self.text(&credential.name),
+            Grant::TokenExchange { subject_token_type, requested_token_type, .. } => {
+                self.text(subject_token_type);
+                self.optional(requested_token_type.as_deref());
+            }
+            Grant::ClientCredentials | Grant::Static { .. } | Grant::JwtBearer => {}
+        }
+        self.optional(credential.refresh_target.as_deref());
+    }
+
+    fn signing(&mut self, credential: &CredentialSpec) {
+        self.secret(credential.key.as_ref());
+        self.optional(credential.key_id.as_deref());
+        self.optional(credential.alg.map(Alg::as_str));
+        self.secret(credential.assertion.ready.as_ref());
+        let mut claims: Vec<_> = credential.assertion.claims.iter().collect();
+        claims.sort();
+        self.number(claims.len() as u128);
+        for (name, value) in claims {
+            self.text(name);
+            self.text(value);
+        }
     }
 
     fn what(&mut self, spec: &TokenSpec) {

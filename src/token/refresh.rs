@@ -23,12 +23,13 @@ use super::{
     overlap::{Candidate, Overlap},
     refusal::{Refusal, Severity},
     reply::{self, Minted},
+    rotation::{Root, Rotation},
     share::{self, Last, Turn},
     state::{Event, Policy, State, Todo},
     store::Store,
 };
 use crate::{
-    config::model::{CredentialSpec, TokenSpec, Warm},
+    config::model::{CredentialSpec, Grant, TokenSpec, Warm},
     net::Connector,
 };
 
@@ -78,6 +79,8 @@ pub struct Task {
     pub ledger: Arc<Ledger>,
     /// Which client secret works.
     pub overlap: Arc<tokio::sync::Mutex<Overlap>>,
+    /// The credential's refresh token, where it has one.
+    pub rotation: Option<Arc<Rotation>>,
     /// For status.
     pub progress: Arc<Mutex<Progress>>,
     /// Set when no configuration names the key any more.
@@ -113,7 +116,7 @@ impl Task {
 
     /// The token that an earlier process left in the store, if it can still be used.
     async fn restored(&self) -> Event {
-        if !self.store.holds(self.key) {
+        if self.is_static() || !self.store.holds(self.key) {
             return Event::Look;
         }
         let credential = &self.spec.credential;
@@ -158,6 +161,7 @@ impl Task {
                 connector: self.connector.clone(),
                 ledger: Arc::clone(&self.ledger),
                 overlap: Arc::clone(&self.overlap),
+                rotation: self.rotation.clone(),
                 key: self.key,
                 store: Arc::clone(&self.store),
                 last: run.last.clone(),
@@ -167,7 +171,8 @@ impl Task {
         // A retired key looks now and then whether its last reader has gone.
         let last_look = self.retired.borrow().then(|| now.mono + self.policy.pace.tick);
         run.wake = wake.into_iter().chain(last_look).min();
-        let polls = state.blames_secrets() && !state.is_fetching() && is_pollable(&self.spec.credential);
+        let watched = self.is_static() && run.tried.is_some();
+        let polls = (state.blames_secrets() || watched) && !state.is_fetching() && is_pollable(&self.spec.credential);
         run.poll = polls.then(|| now.mono + self.policy.pace.secret_poll);
         run.blocked = state.blames_budget();
         progress.state = state;
@@ -186,7 +191,7 @@ impl Task {
                 () = until(run.poll) => {
                     if secrets_changed(&self.spec.credential, run.tried).await {
                         tracing::info!(credential = self.spec.credential.name, "its secrets have changed, trying again");
-                        return Event::SecretChanged;
+                        return if self.is_static() { Event::TokenChanged } else { Event::SecretChanged };
                     }
                     run.poll = Some(Instant::now() + self.policy.pace.secret_poll);
                 }
@@ -194,6 +199,11 @@ impl Task {
                 Ok(()) = self.retired.changed() => return Event::Look,
             }
         }
+    }
+
+    /// There is nobody to ask: the token is read.
+    fn is_static(&self) -> bool {
+        matches!(self.spec.credential.grant, Grant::Static { .. })
     }
 
     /// Counts and logs a fetch, once.
@@ -204,7 +214,7 @@ impl Task {
             tracing::info!(credential, fingerprint, "token taken over from another replica");
             return Event::Fetched(Box::new(result));
         }
-        if let (Ok(minted), Some(version)) = (&result, version) {
+        if let (Ok(minted), Some(version), false) = (&result, version, self.is_static()) {
             self.store.save(self.key, version, minted);
         }
         let credential = &self.spec.credential;
@@ -215,7 +225,10 @@ impl Task {
                 progress.secret = secret;
                 progress.last_minted = Some((minted.life_from, minted.scope.clone(), minted.skew));
                 log_minted(credential, minted);
-                if minted.life_from == LifetimeSource::DefaultTtl && !std::mem::replace(&mut run.warned, true) {
+                if minted.life_from == LifetimeSource::DefaultTtl
+                    && !self.is_static()
+                    && !std::mem::replace(&mut run.warned, true)
+                {
                     let (credential, ttl) = (&credential.name, credential.default_ttl);
                     tracing::warn!(
                         credential,
@@ -261,6 +274,8 @@ struct Asking {
     ledger: Arc<Ledger>,
     /// Locked by the one fetch of the key only.
     overlap: Arc<tokio::sync::Mutex<Overlap>>,
+    /// The credential's refresh token, where it has one.
+    rotation: Option<Arc<Rotation>>,
     key: Key,
     store: Arc<Store>,
     last: Last,
@@ -277,6 +292,10 @@ impl Asking {
                 return Fetched { result, version: None, secret: None, taken_over: false };
             }
         };
+        if let (Grant::Static { .. }, Some(token)) = (&credential.grant, &material.of_grant) {
+            let (result, version) = (reply::given(credential, token), Some(material.version()));
+            return Fetched { result, version, secret: None, taken_over: false };
+        }
         let Store::Redis(redis) = &*self.store else { return self.fetch_alone(material).await };
         if !credential.share {
             return self.fetch_alone(material).await;
@@ -314,12 +333,12 @@ impl Asking {
         let mut overlap = self.overlap.lock().await;
         let candidates = overlap.candidates(&material.client_secrets);
         if candidates.is_empty() {
-            return Fetched { result: self.ask(&material).await, version, secret: None, taken_over: false };
+            return Fetched { result: self.ask_in_turn(&material).await, version, secret: None, taken_over: false };
         }
         let mut last = None;
         for candidate in &candidates {
             material.choose(credential, candidate.secret.clone());
-            let result = self.ask(&material).await;
+            let result = self.ask_in_turn(&material).await;
             match &result {
                 Ok(_) => overlap.worked(&candidate.secret),
                 Err(refusal) if refusal.blames_client => overlap.refused(&candidate.secret),
@@ -341,6 +360,40 @@ impl Asking {
             secret: None,
             taken_over: false,
         })
+    }
+
+    /// With the refresh token that is kept, if the credential keeps one; where there is none any more, with the
+    /// configured first one or by a login.
+    async fn ask_in_turn(&self, material: &Material) -> Result<Minted, Refusal> {
+        let Some(rotation) = &self.rotation else { return self.ask(material).await };
+        let credential = &*self.spec.credential;
+        let is_login = !matches!(credential.grant, Grant::RefreshToken { .. });
+        let root: Root = if is_login { material.version().to_bytes() } else { material.root_of_refresh() };
+        let mut owner = rotation.own().await;
+        if let Some(current) = owner.current(root) {
+            match self.ask(&material.with_refresh(current)).await {
+                Ok(minted) => {
+                    if let Some(next) = &minted.refresh {
+                        owner.keep(next.clone(), root);
+                    }
+                    return Ok(minted);
+                }
+                Err(refusal) if refusal.ends_refresh_token(is_login) => {
+                    log_refusal(credential, &refusal);
+                    owner.clear();
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        let minted = match &material.of_grant {
+            _ if is_login => self.ask(material).await?,
+            Some(first) => self.ask(&material.with_refresh(first.clone())).await?,
+            None => return Err(Refusal::of_settings(credential, "it has no refresh token")),
+        };
+        if let Some(next) = &minted.refresh {
+            owner.keep(next.clone(), root);
+        }
+        Ok(minted)
     }
 
     /// One token request: the only place where all the parts meet.

@@ -81,6 +81,12 @@ impl Refusal {
         Self { retry_after: Some(free_in), ..Self::new(Severity::Transient, FailureKind::Budget, message) }
     }
 
+    /// Whether the refresh token that was used is no good any more. `OAuth` has a code for that, and no other says
+    /// so; a login endpoint of a provider's own has not, and a login does no harm.
+    pub fn ends_refresh_token(&self, of_login: bool) -> bool {
+        self.code.as_deref() == Some("invalid_grant") || (of_login && self.severity == Severity::Permanent)
+    }
+
     /// Our own side: a secret that cannot be read, or a setting that makes no legal request.
     pub fn of_settings(credential: &CredentialSpec, what: &str) -> Self {
         let message = format!("{} cannot ask for a token: {what}", quoted(credential));

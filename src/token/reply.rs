@@ -57,6 +57,8 @@ pub struct Minted {
     pub scope: Option<String>,
     /// By how many seconds the provider's clock is ahead of ours, where it says.
     pub skew: Option<i64>,
+    /// The refresh token beside it, where the credential uses one.
+    pub refresh: Option<Secret>,
 }
 
 /// Reads the provider's answer to the request that `material` went into.
@@ -67,6 +69,19 @@ pub fn read(credential: &CredentialSpec, material: &Material, answer: &Answer) -
         300..=399 => Err(reading.malformed("is a redirect, and redirects are never followed. Check token_url.")),
         _ => Err(reading.refusal()),
     }
+}
+
+/// The token of [`crate::config::model::Grant::Static`], as if it had just been minted.
+pub fn given(credential: &CredentialSpec, token: &Secret) -> Result<Minted, Refusal> {
+    let text = token.expose();
+    if !is_token(text) {
+        return Err(Refusal::of_settings(credential, "the token holds characters that no token has"));
+    }
+    let issued = Now::read();
+    let life = lifetime(credential, &Value::Null, text, issued.wall);
+    let (life, life_from) = life.map_err(|what| Refusal::of_settings(credential, &what))?;
+    let (token, fingerprint) = (token.clone(), fingerprint(text));
+    Ok(Minted { token, fingerprint, issued, life, life_from, scope: None, skew: None, refresh: None })
 }
 
 struct Reading<'a> {
@@ -115,7 +130,13 @@ impl Reading<'_> {
             life_from,
             scope: body.get("scope").and_then(Value::as_str).map(|scope| printable(scope, 1000)),
             skew: date.map(|date| ahead(date, self.answer.sent.wall)),
+            refresh: self.refresh(body),
         })
+    }
+
+    fn refresh(&self, body: &Value) -> Option<Secret> {
+        let token = body.get("refresh_token").and_then(Value::as_str).filter(|_| self.credential.keeps_refresh_token());
+        token.filter(|token| is_token(token)).map(|token| Secret::new(token.to_owned()))
     }
 
     /// Any status but 2xx and 3xx.

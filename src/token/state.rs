@@ -54,6 +54,8 @@ pub enum Event {
     SecretChanged,
     /// The budget that was spent is another one, or a slot of it was given back.
     BudgetChanged,
+    /// The source of a static token gives another one than the one that is held.
+    TokenChanged,
 }
 
 /// What to do now.
@@ -107,6 +109,8 @@ pub struct State {
     strikes: u32,
     /// Somebody asked and has had no result yet.
     wanted: bool,
+    /// The token is good but not the newest: to be replaced at once.
+    outdated: bool,
     fetching: bool,
     /// Fetches ever started, and when the last one was.
     started: (u64, Option<Instant>),
@@ -140,6 +144,10 @@ impl State {
                 publish |= self.failure.take().is_some();
             }
             Event::BudgetChanged => publish |= self.failure.take_if(|f| f.kind == FailureKind::Budget).is_some(),
+            Event::TokenChanged => {
+                self.outdated = true;
+                publish |= self.failure.take().is_some();
+            }
         }
         let phase = self.phase(seen.last_use, now);
         if phase == Phase::Fresh {
@@ -150,6 +158,7 @@ impl State {
         let fetch = due && braked.is_none();
         if fetch {
             self.fetching = true;
+            self.outdated = false;
             self.started = (self.started.0 + 1, Some(now.mono));
         }
         let wake = if due { braked } else { self.next_look(policy, phase, seen, now) };
@@ -271,7 +280,7 @@ impl State {
             Phase::Advisory | Phase::Mandatory => asked || in_use(),
             Phase::Empty | Phase::Expired => asked,
         };
-        needed && !self.fetching && !self.is_backing_off(now)
+        (needed || self.outdated) && !self.fetching && !self.is_backing_off(now)
     }
 
     fn is_backing_off(&self, now: Now) -> bool {

@@ -246,6 +246,7 @@ impl World {
             life_from: LifetimeSource::ExpiresIn,
             scope: None,
             skew: None,
+            refresh: None,
         })
     }
 

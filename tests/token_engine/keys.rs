@@ -5,8 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use cupbearer::{
     config::{
         model::{
-            ClientAuth, CredentialSpec, ExpiresUnit, Expiry, IpFamily, NetSpec, Param, Scheme, TokenBody, TokenSpec,
-            Warm,
+            Alg, ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme, TokenBody,
+            TokenMethod, TokenSpec, Warm,
         },
         secret::{Secret, SecretSource},
     },
@@ -29,6 +29,18 @@ fn other() -> String {
     "other".to_owned()
 }
 
+fn password(username: &str, variable: &str) -> Grant {
+    Grant::Password { username: username.to_owned(), password: SecretSource::Env(variable.to_owned()) }
+}
+
+fn exchange(variable: &str, kind: &str, requested: Option<&str>) -> Grant {
+    Grant::TokenExchange {
+        subject_token: SecretSource::Env(variable.to_owned()),
+        subject_token_type: kind.to_owned(),
+        requested_token_type: requested.map(str::to_owned),
+    }
+}
+
 const CHANGES: &[Change] = &[
     ("scheme", |s| credential_of(s).token_url.scheme = Scheme::Https),
     ("host", |s| credential_of(s).token_url.host = other()),
@@ -48,6 +60,37 @@ const CHANGES: &[Change] = &[
     ("no grant_type", |s| credential_of(s).grant_type = None),
     ("empty grant_type", |s| credential_of(s).grant_type = Some(String::new())),
     ("body", |s| credential_of(s).body = TokenBody::Json),
+    ("body in the query", |s| credential_of(s).body = TokenBody::Query),
+    ("method", |s| credential_of(s).method = TokenMethod::Get),
+    ("header template", |s| {
+        credential_of(s).headers = vec![("a".to_owned(), Param::Template("b".to_owned()))];
+    }),
+    ("static", |s| credential_of(s).grant = Grant::Static { token: SecretSource::Env("a".to_owned()) }),
+    ("another static", |s| credential_of(s).grant = Grant::Static { token: SecretSource::Env("b".to_owned()) }),
+    ("password", |s| credential_of(s).grant = password("a", "b")),
+    ("another user", |s| credential_of(s).grant = password("b", "b")),
+    ("another password", |s| credential_of(s).grant = password("a", "a")),
+    ("refresh_token", |s| credential_of(s).grant = Grant::RefreshToken { first: None }),
+    ("first refresh_token", |s| {
+        credential_of(s).grant = Grant::RefreshToken { first: Some(SecretSource::Env("a".to_owned())) };
+    }),
+    ("refresh_token of another login", |s| {
+        credential_of(s).grant = Grant::RefreshToken { first: None };
+        credential_of(s).name = other();
+    }),
+    ("jwt_bearer", |s| credential_of(s).grant = Grant::JwtBearer),
+    ("token_exchange", |s| credential_of(s).grant = exchange("a", "b", None)),
+    ("subject_token", |s| credential_of(s).grant = exchange("b", "b", None)),
+    ("subject_token_type", |s| credential_of(s).grant = exchange("a", "a", None)),
+    ("requested_token_type", |s| credential_of(s).grant = exchange("a", "b", Some("c"))),
+    ("private_key_jwt", |s| credential_of(s).client_auth = ClientAuth::PrivateKeyJwt),
+    ("client_secret_jwt", |s| credential_of(s).client_auth = ClientAuth::ClientSecretJwt),
+    ("key", |s| credential_of(s).key = Some(SecretSource::Env("a".to_owned()))),
+    ("key_id", |s| credential_of(s).key_id = Some("a".to_owned())),
+    ("alg", |s| credential_of(s).alg = Some(Alg::Es256)),
+    ("ready assertion", |s| credential_of(s).assertion.ready = Some(SecretSource::Env("a".to_owned()))),
+    ("claims", |s| credential_of(s).assertion.claims = vec![("a".to_owned(), "b".to_owned())]),
+    ("refresh_url", |s| credential_of(s).refresh_target = Some(other())),
     ("id_param", |s| credential_of(s).id_param = other()),
     ("secret_param", |s| credential_of(s).secret_param = other()),
     ("scopes", |s| s.scopes = vec!["a b".to_owned()]),

@@ -231,6 +231,7 @@ fn minted(issued: Now, life: Duration) -> Minted {
         life_from: LifetimeSource::ExpiresIn,
         scope: None,
         skew: None,
+        refresh: None,
     }
 }
 

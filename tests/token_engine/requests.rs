@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use cupbearer::{
-    config::model::{ClientAuth, CredentialSpec, Param, TokenBody},
+    config::{
+        model::{ClientAuth, CredentialSpec, Grant, Param, TokenBody, TokenMethod},
+        secret::Secret,
+    },
     token::{
         credential::Material,
         grant::{self, USER_AGENT},
@@ -44,12 +47,20 @@ struct Given {
     headers: BTreeMap<String, String>,
     id_param: Option<String>,
     secret_param: Option<String>,
+    method: Option<String>,
+    target: Option<String>,
+    templates: BTreeMap<String, String>,
+    grant: Option<String>,
+    refresh_target: Option<String>,
+    refresh: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Then {
     body: Option<String>,
+    target: Option<String>,
+    method: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
     #[serde(default)]
@@ -71,8 +82,12 @@ async fn every_request_is_built_as_the_table_says() {
 }
 
 async fn judge(case: Case) -> Result<(), String> {
+    let refresh = case.given.refresh.clone();
     let spec = need(given(case.given));
-    let material = Material::read(&spec.credential).await.map_err(|e| e.to_string())?;
+    let mut material = Material::read(&spec.credential).await.map_err(|e| e.to_string())?;
+    if let Some(refresh) = refresh {
+        material = material.with_refresh(Secret::new(refresh));
+    }
     let request = match grant::build(&spec, &material) {
         Ok(request) => request,
         Err(error) if case.then.error == Some(error.to_string()) => return Ok(()),
@@ -81,6 +96,12 @@ async fn judge(case: Case) -> Result<(), String> {
     let body = String::from_utf8_lossy(&request.body);
     if let Some(wanted) = case.then.body.filter(|wanted| *wanted != body) {
         return Err(format!("body is  {body}\n    not      {wanted}"));
+    }
+    if let Some(wanted) = case.then.target.filter(|wanted| *wanted != *request.target) {
+        return Err(format!("target is  {}\n    not        {wanted}", *request.target));
+    }
+    if case.then.method.is_some_and(|wanted| wanted != request.method.as_str()) {
+        return Err(format!("method is {}", request.method));
     }
     for (name, wanted) in &case.then.headers {
         let values: Vec<_> = request.headers.get_all(name).iter().collect();
@@ -106,11 +127,27 @@ fn given(given: Given) -> CredentialSpec {
         Some("none") => ClientAuth::None,
         _ => ClientAuth::Post,
     };
-    c.body = if given.body.as_deref() == Some("json") { TokenBody::Json } else { TokenBody::Form };
+    c.body = match given.body.as_deref() {
+        Some("json") => TokenBody::Json,
+        Some("query") => TokenBody::Query,
+        _ => TokenBody::Form,
+    };
+    match given.grant.as_deref() {
+        Some("password") => {
+            let (username, password) = ("ann".to_owned(), secret_source("not-a-password"));
+            c.grant = Grant::Password { username, password };
+        }
+        Some("refresh_token") => c.grant = Grant::RefreshToken { first: None },
+        _ => {}
+    }
+    c.refresh_target = given.refresh_target;
+    c.method = if given.method.as_deref() == Some("GET") { TokenMethod::Get } else { TokenMethod::Post };
+    c.token_target = given.target.unwrap_or(c.token_target);
     (c.scopes, c.audience, c.resource) = (given.scopes, given.audience, given.resource);
     c.scope_separator = given.scope_separator.unwrap_or(c.scope_separator);
     let params = |map: BTreeMap<String, String>| map.into_iter().map(|(n, v)| (n, Param::Plain(v))).collect();
     (c.params, c.headers) = (params(given.params), params(given.headers));
+    c.headers.extend(given.templates.into_iter().map(|(n, v)| (n, Param::Template(v))));
     c.id_param = given.id_param.unwrap_or(c.id_param);
     c.secret_param = given.secret_param.unwrap_or(c.secret_param);
     c

@@ -17,8 +17,8 @@ use bytes::Bytes;
 use cupbearer::{
     config::{
         model::{
-            ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, NetSpec, Scheme, TokenBody, TokenSpec, Upstream,
-            Warm,
+            Assertion, ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, NetSpec, Scheme, TokenBody, TokenMethod,
+            TokenSpec, Upstream, Warm,
         },
         secret::{Secret, SecretSource},
     },
@@ -48,7 +48,9 @@ pub(crate) fn credential(port: u16) -> CredentialSpec {
         grant_type: Some("client_credentials".to_owned()),
         token_url: upstream(port),
         token_target: "/oauth2/token".to_owned(),
+        refresh_target: None,
         client_auth: ClientAuth::Post,
+        method: TokenMethod::Post,
         body: TokenBody::Form,
         scopes: Vec::new(),
         scope_separator: " ".to_owned(),
@@ -68,6 +70,10 @@ pub(crate) fn credential(port: u16) -> CredentialSpec {
         net: Arc::new(NetSpec::default()),
         timeout: Duration::from_secs(5),
         budget: None,
+        key: None,
+        key_id: None,
+        alg: None,
+        assertion: Assertion::default(),
     }
 }
 

@@ -4,17 +4,17 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use super::{Context, Note, Table, bare, check_name, refused};
+use super::{Context, Note, Table, bare, check_name, grant, refused};
 use crate::config::{
     diagnostic::Span,
     header, mask,
     model::{
-        ClientAuth, CredentialSpec, EgressKind, EgressProxy, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param,
-        Scheme, TokenBody, Upstream, Warm,
+        ClientAuth, CredentialSpec, EgressKind, EgressProxy, ExpiresUnit, Expiry, IpFamily, NetSpec, Param, Scheme,
+        TokenBody, TokenMethod, Upstream, Warm,
     },
     nearest::did_you_mean,
     profile::{self, Profile},
-    raw::{RawCredential, RawParam, RawParams},
+    raw::{GrantName, RawCredential, RawParam, RawParams},
     reader::At,
     url,
 };
@@ -99,10 +99,15 @@ struct Builder<'a, 't> {
 impl Builder<'_, '_> {
     /// `None` where anything essential is missing; all checks are made in any case.
     fn build(&self, name: &At<String>, provider: Option<String>, raw: RawCredential) -> Option<CredentialSpec> {
-        let grant = raw.grant.unwrap_or(Grant::ClientCredentials);
-        let client_auth = raw.client_auth.unwrap_or(ClientAuth::Post);
+        let kind = raw.grant.unwrap_or(GrantName::ClientCredentials);
+        let usual = if kind == GrantName::Static { ClientAuth::None } else { ClientAuth::Post };
+        let client_auth = raw.client_auth.unwrap_or(usual);
         self.check_secret(&raw, client_auth);
-        if raw.client_id.is_none() && !self.t.has("client_id") {
+        let grant = grant::grant(self.t, kind, &raw);
+        grant::check_key(self.t, kind, client_auth, &raw);
+        let needs_id =
+            client_auth != ClientAuth::None || matches!(kind, GrantName::ClientCredentials | GrantName::RefreshToken);
+        if needs_id && raw.client_id.is_none() && !self.t.has("client_id") {
             let note = Note::error(&name.span, format!("{} has no `client_id`", self.t.name)).follows();
             self.t.context.report(note.hint("a plain string, or client_id = \"${NAME}\" from the environment"));
         }
@@ -112,29 +117,37 @@ impl Builder<'_, '_> {
             let note = Note::error(&id.span, "`client_id` holds a colon, which client_auth = \"basic_raw\" can't send");
             self.t.context.report(note.hint("\"basic\" encodes it"));
         }
-        let token_url = self.token_url(&raw);
+        let (method, body) = self.method_and_body(&raw);
+        let token_url = match kind {
+            GrantName::Static => Some((Upstream::nowhere(), "/".to_owned())),
+            _ => self.token_url(&raw),
+        };
+        let refresh_target = token_url.as_ref().and_then(|url| grant::refresh_target(self.t, &raw, url));
         let net = self.net(&raw);
         let header_names = self.header_names(client_auth, raw.headers.as_ref());
         self.check_params(&raw);
         let token_field = self.pointer("token_field", raw.token_field, "/access_token");
         let expires_field = self.pointer("expires_field", raw.expires_field, "/expires_in");
-        let default_type = match grant {
-            Grant::ClientCredentials => "client_credentials",
-        };
-        let grant_type = raw.grant_type.map_or_else(|| default_type.to_owned(), |at| at.value);
-        let (token_url, token_target) = token_url?;
+        let (grant, (token_url, token_target)) = (grant?, token_url?);
+        let grant_type = raw.grant_type.map_or_else(|| grant.grant_type().to_owned(), |at| at.value);
+        let default_ttl = grant::default_ttl(&grant);
         Some(CredentialSpec {
             name: name.value.clone(),
             provider,
-            client_id: raw.client_id?.value,
+            client_id: match raw.client_id {
+                None if !needs_id => String::new(),
+                id => id?.value,
+            },
             client_secret: raw.client_secret.map(|at| at.value),
             more_secrets: raw.more_secrets.unwrap_or_default(),
             grant,
             grant_type: (!grant_type.is_empty()).then_some(grant_type),
             token_url,
             token_target,
+            refresh_target,
             client_auth,
-            body: raw.body.unwrap_or(TokenBody::Form),
+            method,
+            body,
             scopes: raw.scopes.map(bare).unwrap_or_default(),
             scope_separator: raw.scope_separator.map_or_else(|| " ".to_owned(), |at| at.value),
             audience: raw.audience.map(|at| at.value),
@@ -143,34 +156,63 @@ impl Builder<'_, '_> {
             headers: header_names
                 .into_iter()
                 .zip(raw.headers.unwrap_or_default())
-                .map(|(n, (_, v))| (n, param(v)))
+                .map(|(n, (_, v))| (n, header_param(v)))
                 .collect(),
             id_param: raw.id_param.map_or_else(|| "client_id".to_owned(), |at| at.value),
             secret_param: raw.secret_param.map_or_else(|| "client_secret".to_owned(), |at| at.value),
             token_field,
             expires_field,
             expires_unit: raw.expires_unit.unwrap_or(ExpiresUnit::Seconds),
-            default_ttl: raw.default_ttl.unwrap_or(Duration::from_secs(300)),
+            default_ttl: raw.default_ttl.unwrap_or(default_ttl),
             expiry: raw.expiry.unwrap_or(Expiry::Fixed),
             warm: raw.warm.unwrap_or(Warm::OnUse),
             share: raw.share.unwrap_or(true),
             net: Arc::new(net),
             timeout: raw.timeout.unwrap_or(Duration::from_secs(10)),
             budget: raw.budget,
+            key: raw.key.map(|at| at.value),
+            key_id: raw.key_id.map(|at| at.value),
+            alg: raw.alg,
+            assertion: raw.assertion.unwrap_or_default(),
         })
     }
 
     fn check_secret(&self, raw: &RawCredential, client_auth: ClientAuth) {
         let context = self.t.context;
-        if client_auth == ClientAuth::None && raw.has_secret {
-            let place = self.t.key_place("client_secret");
-            context
-                .error(&place, format!("{} has a `client_secret`, but client_auth = \"none\" sends none", self.t.name));
+        if sends_secret_in_header(raw) {
+            if !raw.has_secret {
+                let note = Note::error(&self.t.place, format!("{} has no `client_secret`", self.t.name)).follows();
+                context.report(note.hint("a header of the token request holds `{client_secret}` or `{basic}`"));
+            }
+            return;
         }
-        if client_auth != ClientAuth::None && !raw.has_secret {
+        let without = match client_auth {
+            ClientAuth::None => Some("none"),
+            ClientAuth::PrivateKeyJwt => Some("private_key_jwt"),
+            _ => None,
+        };
+        if let Some(name) = without.filter(|_| raw.has_secret) {
+            let place = self.t.key_place("client_secret");
+            let what = format!("{} has a `client_secret`, but client_auth = \"{name}\" sends none", self.t.name);
+            context.error(&place, what);
+        }
+        if without.is_none() && !raw.has_secret {
             let note = Note::error(&self.t.place, format!("{} has no `client_secret`", self.t.name)).follows();
             context.report(note.hint("client_secret = { env = \"NAME\" }, { file = \"…\" } or { command = [\"…\"] }"));
         }
+    }
+
+    /// A GET has no body, so its parameters can only go into the query.
+    fn method_and_body(&self, raw: &RawCredential) -> (TokenMethod, TokenBody) {
+        let method = raw.method.unwrap_or(TokenMethod::Post);
+        let usual = if method == TokenMethod::Get { TokenBody::Query } else { TokenBody::Form };
+        let body = raw.body.unwrap_or(usual);
+        if method == TokenMethod::Get && body != TokenBody::Query {
+            let place = self.t.key_place(if self.t.has("body") { "body" } else { "method" });
+            let note = Note::error(&place, "a token request with method = \"GET\" has no body");
+            self.t.context.report(note.hint("body = \"query\" puts the parameters into the query"));
+        }
+        (method, body)
     }
 
     /// The endpoint, and its request target.
@@ -284,7 +326,11 @@ impl Builder<'_, '_> {
                 if let Err(reason) = header::value(&text.value) {
                     refused(context, text, &format!("the value of header `{name}`"), reason);
                 }
-                self.warn_of_plain_secret(&at.value, text);
+                match header::template(&text.value) {
+                    Ok(None) => self.warn_of_plain_secret(&at.value, text),
+                    Ok(Some(_)) => {}
+                    Err(reason) => refused(context, text, &format!("the value of header `{name}`"), reason),
+                }
             }
             names.push(name);
         }
@@ -333,6 +379,21 @@ impl Builder<'_, '_> {
             self.t.context.report(note.maybe_hint(self.t.context.hint_about(&at, Some(hint))));
         }
         at.value
+    }
+}
+
+/// Whether the secret goes out by a header of the user's own making.
+fn sends_secret_in_header(raw: &RawCredential) -> bool {
+    raw.headers.iter().flatten().any(|(_, value)| match value {
+        RawParam::Plain(text) => header::template(&text.value) == Ok(Some(header::Holds::Secret)),
+        RawParam::Secret(_) => false,
+    })
+}
+
+fn header_param(raw: RawParam) -> Param {
+    match raw {
+        RawParam::Plain(at) if header::template(&at.value).is_ok_and(|t| t.is_some()) => Param::Template(at.value),
+        raw => param(raw),
     }
 }
 

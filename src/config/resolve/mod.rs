@@ -1,7 +1,7 @@
 //! Written → may run: profiles filled in, names looked up, everything checked against everything.
 //!
 //! 1. `server`: `[server]`, `[admin]`, `[tokens]`, `[log]`, `[telemetry]`
-//! 2. `credential`: `[credentials.*]` with their profiles
+//! 2. `credential` and `grant`: `[credentials.*]` with their profiles
 //! 3. `caller`: `[callers.*]`
 //! 4. `route` and `upstream`: `[[routes]]`, which refer to both
 //! 5. `access`: what only shows when all is known
@@ -11,6 +11,7 @@
 mod access;
 mod caller;
 mod credential;
+mod grant;
 mod route;
 mod server;
 mod upstream;
@@ -32,6 +33,9 @@ pub(super) fn resolve(context: &Context<'_>, root: &Table<'_>) -> Option<Config>
     let log = server::log(root);
     server::telemetry(root);
     let credentials = credential::credentials(root);
+    if let Some(tokens) = &tokens {
+        grant::warn_of_forgetful_store(context, tokens, &credentials);
+    }
     let callers = caller::callers(root);
     let routes = route::routes(root, &credentials, &callers);
     access::check(context, &server, &credentials, &callers, &routes);

@@ -3,8 +3,8 @@ use std::time::Duration;
 use super::*;
 use crate::config::{
     model::{
-        CallerIdentity, ClientAuth, Expiry, GlobSegment, HostPolicy, IpFamily, Param, PolicyMode, RouteCallers, Scheme,
-        StoreSpec, TokenBody, Warm,
+        Alg, CallerIdentity, ClientAuth, Expiry, GlobSegment, Grant, HostPolicy, IpFamily, Param, PolicyMode,
+        RouteCallers, Scheme, StoreSpec, TokenBody, Warm,
     },
     profile,
     secret::SecretSource,
@@ -287,4 +287,42 @@ fn a_redis_store_has_its_password_beside_its_address() {
     let StoreSpec::Redis(redis) = &config.tokens.store else { panic!("{:?}", config.tokens.store) };
     assert_eq!((redis.host.as_str(), redis.port, redis.database), ("::1", 6380, 3));
     assert!(redis.username.as_deref() == Some("cup") && redis.password.is_some());
+}
+
+#[test]
+fn each_grant_takes_what_belongs_to_it() {
+    let file = |grant: &str| {
+        let text = format!(
+            "[credentials.c]\n{grant}\n[[routes]]\nprefix = \"/a\"\nupstream = \"https://a.example\"\ncredential = \"c\"\n"
+        );
+        let (config, warnings) = good(&text);
+        ((*config.credentials[0]).clone(), warnings)
+    };
+    let (c, _) = file("grant = \"static\"\ntoken.env = \"SECRET\"");
+    assert!(matches!(c.grant, Grant::Static { .. }) && c.client_id.is_empty() && c.client_auth == ClientAuth::None);
+    assert_eq!(c.default_ttl.as_secs(), 366 * 86_400, "it is watched, not asked for");
+    let (c, _) = file("grant = \"static\"\ntoken.command = [\"print-a-token\"]");
+    assert_eq!(c.default_ttl.as_secs(), 300, "printed anew");
+    let url = "token_url = \"https://a.example/v2/login?v=1\"";
+    let (c, _) = file(&format!(
+        "{url}\ngrant = \"password\"\nclient_auth = \"none\"\nusername = \"ann\"\npassword.env = \"SECRET\"\nrefresh_url = \"./refresh?x=1\""
+    ));
+    assert!(matches!(&c.grant, Grant::Password { username, .. } if username == "ann"));
+    assert_eq!((c.grant_type.as_deref(), c.refresh_target.as_deref()), (Some("password"), Some("/v2/refresh?x=1")));
+    let (c, warnings) = file(&format!(
+        "{url}\ngrant = \"refresh_token\"\nclient_id = \"i\"\nclient_auth = \"none\"\nrefresh_token.env = \"SECRET\""
+    ));
+    assert!(matches!(c.grant, Grant::RefreshToken { first: Some(_) }));
+    let lost = "1:14 a rotated refresh token of this credential is lost at restart ([tokens] store = { file = \"…\" } keeps it)";
+    assert_eq!(warnings, [lost]);
+    let jwt =
+        "client_id = \"i\"\nclient_auth = \"private_key_jwt\"\nkey.env = \"PEM\"\nkey_id = \"k\"\nalg = \"PS256\"";
+    let (c, warnings) = file(&format!("{url}\n{jwt}\nassertion = {{ aud = \"https://a.example\" }}"));
+    assert_eq!((c.client_auth, c.alg, warnings.len()), (ClientAuth::PrivateKeyJwt, Some(Alg::Ps256), 0));
+    assert_eq!(c.assertion.claims, [("aud".to_owned(), "https://a.example".to_owned())]);
+    let exchange = "grant = \"token_exchange\"\nclient_auth = \"none\"\nsubject_token.env = \"SECRET\"\nsubject_token_type = \"jwt\"";
+    let (c, _) = file(&format!("{url}\n{exchange}"));
+    assert!(
+        matches!(&c.grant, Grant::TokenExchange { subject_token_type, .. } if subject_token_type == "urn:ietf:params:oauth:token-type:jwt")
+    );
 }

@@ -208,9 +208,10 @@ client_id = "${NOPE}"
 client_secret = "hunter2"
 token_url = "http://example.com/token"
 client_auth = "bsic"
-body = "query"
+body = "json"
 method = "GET"
-grant = "password"
+headers = { authorization = "ID {basics}" }
+grant = "device_code"
 issuer = "https://x"
 "#);
     let expected = [
@@ -218,10 +219,10 @@ issuer = "https://x"
         r#"3:17 `client_secret` in [credentials.acme] is a plain value: secrets don't belong in this file (say where the secret is: client_secret = { env = "ACME_CLIENT_SECRET" }, { file = "…" } or { command = ["…"] })"#,
         "4:13 `token_url` would send the client secret over plain http (use https://; http:// is only possible to this machine itself)",
         r#"5:15 `client_auth` in [credentials.acme] can't be `bsic` (did you mean "basic"?)"#,
-        r#"6:8 `body = "query"` in [credentials.acme] is not built yet in this version"#,
-        r#"7:10 `method = "GET"` in [credentials.acme] is not built yet in this version"#,
-        r#"8:9 `grant = "password"` in [credentials.acme] is not built yet in this version"#,
-        "9:1 `issuer` in [credentials.acme] is not built yet in this version",
+        r#"6:1 a token request with method = "GET" has no body (body = "query" puts the parameters into the query)"#,
+        "8:29 the value of header `authorization` has the unknown placeholder `{basics}` (`{client_id}`, `{client_secret}` and `{basic}` (base64 of id:secret) are known)",
+        r#"9:9 `grant = "device_code"` in [credentials.acme] is not built yet in this version"#,
+        "10:1 `issuer` in [credentials.acme] is not built yet in this version",
     ];
     assert_eq!(found, expected);
 }
@@ -767,4 +768,57 @@ fn an_egress_proxy_is_a_url_without_credentials() {
     let (config, _) = good(&BASE.replace("provider", "egress_proxy = \"socks5://[::1]\"\nprovider"));
     let proxy = config.credentials[0].net.egress_proxy.clone().unwrap();
     assert_eq!((proxy.host.as_str(), proxy.port), ("::1", 1080));
+}
+
+#[test]
+fn what_belongs_to_another_grant_or_is_missing_is_told() {
+    let found = bad_with(
+        r#"[credentials.a]
+client_id = "a"
+client_secret = { env = "SECRET" }
+token_url = "https://a.example/t"
+username = "ann"
+refresh_url = "https://b.example/t"
+[credentials.b]
+grant = "password"
+token_url = "https://a.example/t"
+client_auth = "none"
+[credentials.c]
+grant = "static"
+token = "hunter2"
+"#,
+    );
+    let expected = [
+        "5:1 `username` in [credentials.a] is of no use to its grant (it belongs to grant = \"password\")",
+        "6:15 `refresh_url` must have the scheme, host and port of `token_url` (\"./refresh\" stands beside token_url's last path segment)",
+        "7:14 [credentials.b] has no `username` (a plain string)",
+        "7:14 [credentials.b] has no `password` (password = { env = \"NAME\" }, { file = \"…\" } or { command = [\"…\"] })",
+    ];
+    assert_eq!(found[..4], expected);
+    assert!(found.len() == 5 && found[4].starts_with("13:9 `token` in [credentials.c] is a plain value"), "{found:?}");
+}
+
+#[test]
+fn whoever_signs_needs_a_key_and_a_key_somebody_who_signs() {
+    let found = bad_with(
+        r#"[credentials.a]
+client_id = "a"
+client_auth = "private_key_jwt"
+token_url = "https://a.example/t"
+alg = "HS256"
+assertion = { exp = "1" }
+[credentials.b]
+client_id = "b"
+client_secret = { env = "SECRET" }
+token_url = "https://b.example/t"
+key_id = "k"
+"#,
+    );
+    let expected = [
+        "1:14 [credentials.a] has no `key` (key = { file = \"key.pem\" }, or a ready one: assertion = { file = \"…\" })",
+        "5:1 this `alg` does not go with what signs here (HS256, HS384 and HS512 sign with the client secret, all others with a key)",
+        "6:15 `exp` of an assertion is set for each request",
+        "11:1 `key_id` in [credentials.b] is of no use: nothing is signed (it belongs to \"private_key_jwt\", \"client_secret_jwt\" and \"jwt_bearer\")",
+    ];
+    assert_eq!(found, expected);
 }

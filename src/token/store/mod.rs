@@ -7,6 +7,7 @@
 mod file;
 mod record;
 mod redis;
+mod refresh;
 mod seal;
 
 use std::{

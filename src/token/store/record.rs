@@ -88,6 +88,7 @@ impl Record {
             life_from: LifetimeSource::Stored,
             scope: self.scope.clone(),
             skew: None,
+            refresh: None,
         })
     }
 }

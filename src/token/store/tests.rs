@@ -60,6 +60,7 @@ fn minted() -> Minted {
         life_from: LifetimeSource::ExpiresIn,
         scope: Some("billing".to_owned()),
         skew: None,
+        refresh: None,
     }
 }
 

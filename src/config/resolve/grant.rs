@@ -1,0 +1,141 @@
+//! `grant` and the keys that belong to one grant alone.
+
+use std::time::Duration;
+
+use super::{Context, Note, Table, credential::Resolved, refused};
+use crate::config::{
+    model::{Alg, ClientAuth, Grant, StoreSpec, Tokens, Upstream},
+    raw::{GrantName, RawCredential},
+    secret::SecretSource,
+    url,
+};
+
+/// The keys that mean something to one grant only.
+const OWN: &[(&str, GrantName, &str)] = &[
+    ("token", GrantName::Static, "static"),
+    ("username", GrantName::Password, "password"),
+    ("password", GrantName::Password, "password"),
+    ("refresh_token", GrantName::RefreshToken, "refresh_token"),
+    ("subject_token", GrantName::TokenExchange, "token_exchange"),
+    ("subject_token_type", GrantName::TokenExchange, "token_exchange"),
+    ("requested_token_type", GrantName::TokenExchange, "token_exchange"),
+];
+
+/// RFC 8693 section 3; `jwt` is short for the type of that name.
+const TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:";
+
+/// The grant with what it needs; `None` where something is missing.
+pub(super) fn grant(t: &Table<'_>, kind: GrantName, raw: &RawCredential) -> Option<Grant> {
+    for (key, _, name) in OWN.iter().filter(|(key, owner, _)| *owner != kind && t.has(key)) {
+        let note = Note::error(&t.key_place(key), format!("`{key}` in {} is of no use to its grant", t.name));
+        t.context.report(note.hint(format!("it belongs to grant = \"{name}\"")));
+    }
+    let source = |at: &Option<crate::config::reader::At<SecretSource>>, key: &str| {
+        let found = at.as_ref().map(|at| at.value.clone());
+        found.or_else(|| {
+            missing(t, key, &format!("{key} = {{ env = \"NAME\" }}, {{ file = \"…\" }} or {{ command = [\"…\"] }}"))
+        })
+    };
+    match kind {
+        GrantName::ClientCredentials => Some(Grant::ClientCredentials),
+        GrantName::Static => Some(Grant::Static { token: source(&raw.token, "token")? }),
+        GrantName::Password => {
+            let username = raw.username.as_ref().map(|at| at.value.clone());
+            let username = username.or_else(|| missing(t, "username", "a plain string"));
+            let password = source(&raw.password, "password");
+            Some(Grant::Password { username: username?, password: password? })
+        }
+        GrantName::RefreshToken => {
+            let first = match &raw.refresh_token {
+                None if t.has("refresh_token") => return None,
+                first => first.as_ref().map(|at| at.value.clone()),
+            };
+            Some(Grant::RefreshToken { first })
+        }
+        GrantName::JwtBearer => Some(Grant::JwtBearer),
+        GrantName::TokenExchange => {
+            let kind = |text: &str| if text.contains(':') { text.to_owned() } else { format!("{TOKEN_TYPE}{text}") };
+            let given = raw.subject_token_type.as_ref().map_or("access_token", |at| at.value.as_str());
+            Some(Grant::TokenExchange {
+                subject_token: source(&raw.subject_token, "subject_token")?,
+                subject_token_type: kind(given),
+                requested_token_type: raw.requested_token_type.as_ref().map(|at| kind(&at.value)),
+            })
+        }
+    }
+}
+
+fn missing<T>(t: &Table<'_>, key: &str, hint: &str) -> Option<T> {
+    if !t.has(key) {
+        let note = Note::error(&t.place, format!("{} has no `{key}`", t.name)).follows();
+        t.context.report(note.hint(hint));
+    }
+    None
+}
+
+/// How long a token counts as good where nothing says so. A static one from a file or the environment is watched,
+/// not asked for again; one that a command prints is printed anew.
+pub(super) fn default_ttl(grant: &Grant) -> Duration {
+    match grant {
+        Grant::Static { token } if !matches!(token, SecretSource::Command(_)) => Duration::from_secs(366 * 86_400),
+        _ => Duration::from_secs(300),
+    }
+}
+
+/// Whoever signs needs a key, and a key needs somebody who signs with it.
+pub(super) fn check_key(t: &Table<'_>, kind: GrantName, client_auth: ClientAuth, raw: &RawCredential) {
+    let is_ready = raw.assertion.as_ref().is_some_and(|a| a.ready.is_some());
+    let (by_client, by_grant) = (client_auth == ClientAuth::PrivateKeyJwt, kind == GrantName::JwtBearer);
+    let (signs, uses) = (by_client || by_grant, by_client || by_grant || client_auth == ClientAuth::ClientSecretJwt);
+    let has_key = raw.key.is_some() || t.has("key");
+    if signs && !has_key && !(is_ready && by_client != by_grant) {
+        let hint = "key = { file = \"key.pem\" }, or a ready one: assertion = { file = \"…\" }";
+        let _: Option<()> = missing(t, "key", hint);
+    }
+    for key in ["key", "key_id", "alg", "assertion"].into_iter().filter(|key| !uses && t.has(key)) {
+        let note = Note::error(&t.key_place(key), format!("`{key}` in {} is of no use: nothing is signed", t.name));
+        t.context.report(note.hint("it belongs to \"private_key_jwt\", \"client_secret_jwt\" and \"jwt_bearer\""));
+    }
+    let symmetric = raw.alg.is_some_and(|alg| matches!(alg, Alg::Hs256 | Alg::Hs384 | Alg::Hs512));
+    if raw.alg.is_some() && uses && symmetric != (client_auth == ClientAuth::ClientSecretJwt) {
+        let note = Note::error(&t.key_place("alg"), "this `alg` does not go with what signs here");
+        t.context.report(note.hint("HS256, HS384 and HS512 sign with the client secret, all others with a key"));
+    }
+}
+
+/// `refresh_url`: a URL at the host of `token_url`, or `./PATH` beside it.
+pub(super) fn refresh_target(t: &Table<'_>, raw: &RawCredential, token: &(Upstream, String)) -> Option<String> {
+    let at = raw.refresh_url.as_ref()?;
+    let (url, target) = token;
+    let path = target.split('?').next().unwrap_or_default();
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let whole = match at.value.strip_prefix("./") {
+        Some(rest) => format!("{}://{}{folder}/{rest}", url.scheme.as_str(), url.authority),
+        None => at.value.clone(),
+    };
+    match url::endpoint(&whole) {
+        Ok((own, target)) if (own.scheme, &own.host, own.port) == (url.scheme, &url.host, url.port) => Some(target),
+        Ok(_) => {
+            let note = Note::error(&at.span, "`refresh_url` must have the scheme, host and port of `token_url`");
+            t.context.report(note.hint("\"./refresh\" stands beside token_url's last path segment"));
+            None
+        }
+        Err(reason) => {
+            refused(t.context, at, "`refresh_url`", reason);
+            None
+        }
+    }
+}
+
+/// A rotated refresh token that only memory holds is lost at the next restart, and the first one is used up by then.
+pub(super) fn warn_of_forgetful_store(context: &Context<'_>, tokens: &Tokens, credentials: &[Resolved]) {
+    if tokens.store != StoreSpec::Memory {
+        return;
+    }
+    let rotates = |r: &&Resolved| r.spec.as_ref().is_some_and(|s| matches!(s.grant, Grant::RefreshToken { .. }));
+    for credential in credentials.iter().filter(rotates) {
+        let note =
+            Note::warning(&credential.name.span, "a rotated refresh token of this credential is lost at restart");
+        context.report(note.hint("[tokens] store = { file = \"…\" } keeps it"));
+    }
+}

@@ -1,0 +1,105 @@
+//! 2 … the JWT by which a client or a grant is vouched for (RFC 7521, RFC 7523): ready-made, or signed here,
+//! a new one for every attempt.
+
+use std::{
+    fmt::Write as _,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::{Map, Value};
+
+use super::{
+    credential::Material,
+    jwt::{JwtError, Signer},
+};
+use crate::config::{
+    model::{ClientAuth, Grant, TokenSpec},
+    secret::Secret,
+};
+
+/// `client_assertion_type`, and `grant_type` of the grant (RFC 7523 section 2).
+pub(super) const CLIENT_ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// Seconds that an assertion may be used for. One request needs less; a clock that runs behind needs some.
+const LIFE: u64 = 60;
+
+/// Seconds by which its beginning is dated back, for a provider whose clock runs behind ours.
+const BACKDATED: u64 = 5;
+
+/// Who the client is: `private_key_jwt` and `client_secret_jwt`.
+pub(super) fn of_client(spec: &TokenSpec, material: &Material) -> Result<Secret, JwtError> {
+    let credential = &*spec.credential;
+    let is_grants = matches!(credential.grant, Grant::JwtBearer);
+    if let Some(ready) = material.assertion.as_ref().filter(|_| !is_grants) {
+        return Ok(ready.clone());
+    }
+    let signer = match (credential.client_auth, &material.client_secret, &material.key) {
+        (ClientAuth::ClientSecretJwt, Some(secret), _) => Signer::with_secret(secret, credential.alg)?,
+        (_, _, Some(key)) => Signer::with_key(key, credential.alg)?,
+        _ => return Err(JwtError::Format),
+    };
+    let written: &[(String, String)] = if is_grants { &[] } else { &credential.assertion.claims };
+    signer.sign(credential.key_id.as_deref(), &claims(spec, written, material.read_at))
+}
+
+/// What is asked with: `jwt_bearer`.
+pub(super) fn of_grant(spec: &TokenSpec, material: &Material) -> Result<Secret, JwtError> {
+    let credential = &*spec.credential;
+    if let Some(ready) = &material.assertion {
+        return Ok(ready.clone());
+    }
+    let signer = Signer::with_key(material.key.as_ref().ok_or(JwtError::Format)?, credential.alg)?;
+    signer.sign(credential.key_id.as_deref(), &claims(spec, &credential.assertion.claims, material.read_at))
+}
+
+/// Whether the scopes stand in the grant's assertion, and so not beside it (Google).
+pub(super) fn holds_scopes(spec: &TokenSpec) -> bool {
+    let credential = &*spec.credential;
+    matches!(credential.grant, Grant::JwtBearer) && credential.assertion.claims.iter().any(|(_, v)| v == SCOPES)
+}
+
+/// In a claim: the scopes that the route needs.
+const SCOPES: &str = "{scopes}";
+
+/// The written claims; where they say nothing, the client speaks of itself to the token endpoint.
+fn claims(spec: &TokenSpec, written: &[(String, String)], now: SystemTime) -> Map<String, Value> {
+    let credential = &*spec.credential;
+    let mut claims = Map::new();
+    for (name, value) in written {
+        let scopes = || spec.scopes.join(&credential.scope_separator);
+        claims.insert(name.clone(), if value == SCOPES { scopes() } else { value.clone() }.into());
+    }
+    let issuer = claims.get("iss").cloned().unwrap_or_else(|| credential.client_id.clone().into());
+    let endpoint = format!(
+        "{}://{}{}",
+        credential.token_url.scheme.as_str(),
+        credential.token_url.authority,
+        credential.token_target
+    );
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let from = now.saturating_sub(BACKDATED);
+    let usual: [(&str, Value); 7] = [
+        ("iss", issuer.clone()),
+        ("sub", issuer),
+        ("aud", endpoint.into()),
+        ("iat", from.into()),
+        ("nbf", from.into()),
+        ("exp", (now + LIFE).into()),
+        ("jti", random_id().into()),
+    ];
+    for (name, value) in usual {
+        claims.entry(name).or_insert(value);
+    }
+    claims
+}
+
+/// 128 random bits: a provider remembers it and refuses the assertion a second time.
+fn random_id() -> String {
+    let mut bytes = [0; 16];
+    // Without random numbers TLS would not work either; an empty one is refused by the provider at most.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}

@@ -1,0 +1,149 @@
+//! What vouches for a client or a grant: signed anew for every attempt, or ready and re-read.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use aws_lc_rs::{
+    hmac,
+    signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use cupbearer::{
+    config::{
+        model::{Alg, ClientAuth, CredentialSpec, Grant},
+        secret::SecretSource,
+    },
+    token::{credential::Material, grant},
+};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use serde_json::{Value, json};
+
+use crate::support::{SECRET, credential, given, need, secret_file};
+
+/// The parameters of the form that would be sent now.
+async fn params(credential: &CredentialSpec) -> BTreeMap<String, String> {
+    let material = Material::read(credential).await.unwrap();
+    let request = grant::build(&need(credential.clone()), &material).unwrap();
+    let body = String::from_utf8(request.body.to_vec()).unwrap();
+    let pair = |p: &str| p.split_once('=').map(|(n, v)| (n.to_owned(), v.replace("%3A", ":"))).unwrap();
+    body.split('&').map(pair).collect()
+}
+
+fn part(token: &str, index: usize) -> Vec<u8> {
+    URL_SAFE_NO_PAD.decode(token.split('.').nth(index).unwrap()).unwrap()
+}
+
+fn claims(token: &str) -> Value {
+    serde_json::from_slice(&part(token, 1)).unwrap()
+}
+
+fn signed(token: &str) -> &[u8] {
+    token.rsplit_once('.').unwrap().0.as_bytes()
+}
+
+/// A key file and the public key.
+fn key() -> (PathBuf, Vec<u8>) {
+    let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    (secret_file(&pair.serialize_pem()), pair.public_key_raw().to_vec())
+}
+
+#[tokio::test]
+async fn private_key_jwt_signs_a_new_assertion_for_every_attempt_with_the_key_that_the_file_holds_then() {
+    let (file, public) = key();
+    let mut c = credential(1);
+    c.client_auth = ClientAuth::PrivateKeyJwt;
+    (c.client_secret, c.key, c.key_id) = (None, Some(SecretSource::File(file.clone())), Some("k1".to_owned()));
+    let sent = params(&c).await;
+    let token = &sent["client_assertion"];
+    assert_eq!(sent["client_assertion_type"], "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+    assert_eq!(sent["client_id"], "client-1");
+    assert!(!sent.contains_key("client_secret"));
+    let head: Value = serde_json::from_slice(&part(token, 0)).unwrap();
+    assert_eq!(head, json!({ "alg": "ES256", "typ": "JWT", "kid": "k1" }));
+    let verify = |public: &[u8], token: &str| {
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, public).verify(signed(token), &part(token, 2))
+    };
+    verify(&public, token).unwrap();
+    let c1 = claims(token);
+    assert_eq!((&c1["iss"], &c1["sub"]), (&json!("client-1"), &json!("client-1")));
+    assert_eq!(c1["aud"], "http://127.0.0.1:1/oauth2/token");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let at = |name: &str| c1[name].as_u64().unwrap();
+    assert!(at("iat") <= now && at("nbf") <= now && at("exp") > now && at("exp") <= now + 60);
+    let (other, other_public) = key();
+    std::fs::rename(other, file).unwrap();
+    let again = params(&c).await["client_assertion"].clone();
+    verify(&other_public, &again).unwrap();
+    assert_ne!(claims(&again)["jti"], c1["jti"]);
+}
+
+#[tokio::test]
+async fn client_secret_jwt_signs_with_the_secret_and_does_not_send_it() {
+    let mut c = credential(1);
+    (c.client_auth, c.alg) = (ClientAuth::ClientSecretJwt, Some(Alg::Hs256));
+    c.assertion.claims = vec![("aud".to_owned(), "https://issuer.example".to_owned())];
+    let sent = params(&c).await;
+    let token = &sent["client_assertion"];
+    hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes()), signed(token), &part(token, 2)).unwrap();
+    assert_eq!(claims(token)["aud"], "https://issuer.example");
+    assert!(!sent.values().any(|v| v.contains(SECRET)));
+}
+
+#[tokio::test]
+async fn jwt_bearer_asks_with_an_assertion_that_holds_the_scopes() {
+    let (file, _) = key();
+    let mut c = credential(1);
+    (c.grant, c.client_auth) = (Grant::JwtBearer, ClientAuth::None);
+    (c.client_id, c.client_secret, c.key) = (String::new(), None, Some(SecretSource::File(file)));
+    c.grant_type = Some(Grant::JwtBearer.grant_type().to_owned());
+    c.scopes = vec!["a".to_owned(), "b".to_owned()];
+    let claim = |n: &str, v: &str| (n.to_owned(), v.to_owned());
+    c.assertion.claims = vec![claim("iss", "robot@example"), claim("scope", "{scopes}"), claim("sub", "ann@example")];
+    let sent = params(&c).await;
+    assert_eq!(sent.keys().collect::<Vec<_>>(), ["assertion", "grant_type"]);
+    assert_eq!(sent["grant_type"], "urn:ietf:params:oauth:grant-type:jwt-bearer");
+    let told = claims(&sent["assertion"]);
+    assert_eq!(
+        (&told["iss"], &told["sub"], &told["scope"]),
+        (&json!("robot@example"), &json!("ann@example"), &json!("a b"))
+    );
+}
+
+#[tokio::test]
+async fn a_ready_assertion_is_read_again_for_every_request() {
+    let file = secret_file("not.a.jwt-1");
+    let mut c = credential(1);
+    (c.client_auth, c.client_secret) = (ClientAuth::PrivateKeyJwt, None);
+    c.assertion.ready = Some(SecretSource::File(file.clone()));
+    assert_eq!(params(&c).await["client_assertion"], "not.a.jwt-1");
+    std::fs::write(file, "not.a.jwt-2\n").unwrap();
+    assert_eq!(params(&c).await["client_assertion"], "not.a.jwt-2");
+}
+
+#[tokio::test]
+async fn token_exchange_hands_in_the_subject_token() {
+    let mut c = credential(1);
+    c.grant = Grant::TokenExchange {
+        subject_token: given("not-a-subject-token"),
+        subject_token_type: "urn:ietf:params:oauth:token-type:jwt".to_owned(),
+        requested_token_type: None,
+    };
+    c.grant_type = Some(c.grant.grant_type().to_owned());
+    let sent = params(&c).await;
+    assert_eq!(sent["grant_type"], "urn:ietf:params:oauth:grant-type:token-exchange");
+    assert_eq!(sent["subject_token"], "not-a-subject-token");
+    assert_eq!(sent["subject_token_type"], "urn:ietf:params:oauth:token-type:jwt");
+    assert!(!sent.contains_key("requested_token_type"));
+}
+
+#[tokio::test]
+async fn a_key_that_is_none_is_told_without_quoting_it() {
+    let mut c = credential(1);
+    (c.client_auth, c.key) = (ClientAuth::PrivateKeyJwt, Some(given("not-a-key")));
+    let material = Material::read(&c).await.unwrap();
+    let error = grant::build(&need(c), &material).err().unwrap().to_string();
+    assert!(error.starts_with("key is neither") && !error.contains("not-a-key"), "{error}");
+}
