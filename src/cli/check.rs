@@ -141,6 +141,14 @@ fn credential_row(credential: &CredentialSpec) -> Vec<String> {
     ]
 }
 
+/// Where its tokens come from.
+pub(super) fn origin(credential: &CredentialSpec) -> String {
+    match &credential.grant {
+        Grant::Static { token } => token.to_string(),
+        _ => credential.token_url.to_string(),
+    }
+}
+
 /// The one that matters most.
 fn secret(credential: &CredentialSpec) -> Option<&SecretSource> {
     let of_key = || credential.key.as_ref().or(credential.assertion.ready.as_ref());
@@ -188,7 +196,7 @@ fn as_json(config: &Config) -> Value {
         json!({
             "name": c.name,
             "provider": c.provider,
-            "token_url": c.token_url.to_string(),
+            "token_url": origin(c),
             "client_auth": auth(c.client_auth),
             "body": body(c.body),
             "grant": c.grant.as_str(),

@@ -1,13 +1,13 @@
 //! `cupbearer explain METHOD PATH`: what would happen to a request, told by the code that would do it.
 
-use std::process::ExitCode;
+use std::{net::Ipv4Addr, process::ExitCode};
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
     BAD_CONFIG, DENIED, Format, Global,
-    check::{auth, body, identity, shown_prefix, wants},
+    check::{auth, body, identity, origin, shown_prefix, wants},
     output::{columns, say, tell},
 };
 use crate::{
@@ -62,9 +62,18 @@ pub(super) fn run(args: &ExplainArgs, global: &Global) -> ExitCode {
     }
 }
 
-fn explain(args: &ExplainArgs, config: Config) -> Result<(String, ExitCode), String> {
+fn explain(args: &ExplainArgs, mut config: Config) -> Result<(String, ExitCode), String> {
     if [&args.method, &args.path].iter().any(|text| text.contains(char::is_control)) {
         return Err("METHOD and PATH hold control characters; write %0A and the like in a path".to_owned());
+    }
+    if let Some(listen) = config.server.listen.first_mut() {
+        // Port 0 and a wildcard are no names that a request could use; localhost on some port is.
+        if listen.port() == 0 {
+            listen.set_port(8080);
+        }
+        if listen.ip().is_unspecified() {
+            listen.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
     }
     // The cells stay empty: nobody looks into them before a request is sent.
     let snapshot = Snapshot::compile(config, 1, |_| Ok(bearer::cell().1))?;
@@ -151,7 +160,7 @@ impl Telling<'_> {
         let mut rows = vec![
             ("upstream", url(forwarded, route)),
             ("credential", format!("{} ({how})", credential.name)),
-            ("token", format!("{wanted}; from {}{}", credential.token_url, self.shared(route))),
+            ("token", format!("{wanted}; from {}{}", origin(credential), self.shared(route))),
             ("timeouts", timeouts(route)),
             ("replay", replay(route)),
         ];
@@ -244,7 +253,7 @@ impl Telling<'_> {
         answer["token"] = json!({
             "credential": credential.name,
             "provider": credential.provider,
-            "token_url": credential.token_url.to_string(),
+            "token_url": origin(credential),
             "scopes": route.token.scopes,
             "audience": route.token.audience,
             "resource": route.token.resource,

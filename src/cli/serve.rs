@@ -51,8 +51,14 @@ pub(super) async fn serve(config: Config, started: impl FnOnce(&Proxy)) -> Resul
     started(&proxy);
     let signal = stop.await;
     tracing::info!("{signal}: finishing what runs");
-    proxy.stop().await;
-    Ok(())
+    let again = stop_signal()?;
+    tokio::select! {
+        () = proxy.stop() => Ok(()),
+        signal = again => {
+            tell(format!("{signal} again: what still runs is cut off"));
+            std::process::exit(1)
+        }
+    }
 }
 
 /// The exit code of a run, its error told.

@@ -9,10 +9,17 @@ use tokio::signal::unix::{SignalKind, signal};
 pub fn stop_signal() -> io::Result<impl Future<Output = &'static str>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Unhandled, these would end the process and cut every running request.
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut upgrade = signal(SignalKind::user_defined2())?;
     Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return "SIGTERM",
+                _ = interrupt.recv() => return "SIGINT",
+                _ = hang_up.recv() => tracing::warn!("SIGHUP: reload is not built yet in this version; restart instead"),
+                _ = upgrade.recv() => tracing::warn!("SIGUSR2: hand-over is not built yet in this version; restart instead"),
+            }
         }
     })
 }

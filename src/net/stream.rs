@@ -35,7 +35,15 @@ impl Stream {
 
     /// Whether an idle connection may still be used: nothing has arrived on it (an answer nobody asked
     /// for, or its end). Costs no system call while nothing has.
-    pub fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&mut self) -> bool {
+        if let Self::Tls(tls) = self {
+            // What rustls has read and decrypted already is in no socket buffer any more.
+            let nothing_more =
+                |state: rustls::IoState| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed();
+            if !tls.get_mut().1.process_new_packets().is_ok_and(nothing_more) {
+                return false;
+            }
+        }
         let Some(tcp) = self.tcp() else { return true };
         match tcp.try_io(Interest::READABLE, || peek(tcp)) {
             Err(e) => e.kind() == io::ErrorKind::WouldBlock,

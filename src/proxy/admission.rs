@@ -1,7 +1,6 @@
 //! 2 admit — a strict head within its limits and its time, and a place for it.
 
 use std::{
-    cell::Cell,
     future::poll_fn,
     io,
     task::Poll,
@@ -14,6 +13,7 @@ use super::{
     buffer::{Buffers, SMALL},
     error::{Code, ProxyError},
     exchange::Caller,
+    seats::Idle,
 };
 use crate::{
     config::model::Server,
@@ -37,18 +37,16 @@ const SILENCE: Duration = Duration::from_secs(2);
 
 /// Waits for the next request and reads its head into `caller.side.buf`; returns its length.
 ///
-/// `idle` says meanwhile that nothing would be lost if the connection were closed.
+/// While nothing has arrived, `idle` may ask it to leave.
 pub(super) async fn head(
     caller: &mut Caller,
     buffers: &Buffers,
     limits: &Server,
-    idle: &Cell<bool>,
+    idle: &Idle,
 ) -> Result<usize, NoHead> {
     if caller.side.buf.is_empty() {
         buffers.give(std::mem::take(&mut caller.side.buf));
-        idle.set(true);
-        first_bytes(caller, buffers, Instant::now() + limits.idle_timeout).await?;
-        idle.set(false);
+        first_bytes(caller, buffers, Instant::now() + limits.idle_timeout, idle).await?;
     }
     let deadline = Instant::now() + limits.header_timeout;
     let mut scanned = 0;
@@ -56,7 +54,6 @@ pub(super) async fn head(
         skip_empty_line(caller);
         let filled = caller.side.buf.filled();
         if let Some(length) = head_end(filled, scanned) {
-            idle.set(false);
             if length > limits.max_header_bytes {
                 return Err(NoHead::Refused(too_large(filled, limits)));
             }
@@ -71,7 +68,6 @@ pub(super) async fn head(
             caller.side.buf.grow(size);
         }
         fill(caller, deadline).await?;
-        idle.set(caller.side.buf.is_empty());
     }
 }
 
@@ -85,7 +81,7 @@ fn skip_empty_line(caller: &mut Caller) {
 /// Waits idly, without a buffer, until bytes are there and reads them.
 ///
 /// A socket may say that it is readable and then have nothing, a new one always does: it goes on being idle.
-async fn first_bytes(caller: &mut Caller, buffers: &Buffers, deadline: Instant) -> Result<(), NoHead> {
+async fn first_bytes(caller: &mut Caller, buffers: &Buffers, deadline: Instant, idle: &Idle) -> Result<(), NoHead> {
     caller.timer.set(deadline);
     poll_fn(|cx| {
         if caller.side.io.poll_readable(cx).is_ready() {
@@ -95,6 +91,10 @@ async fn first_bytes(caller: &mut Caller, buffers: &Buffers, deadline: Instant) 
                 Poll::Ready(Ok(_)) => return Poll::Ready(Ok(())),
                 Poll::Pending => buffers.give(std::mem::take(&mut caller.side.buf)),
             }
+        }
+        // What the runtime knows of the socket may be old; the kernel says whether a request is there already.
+        if idle.poll_leave(cx) && !caller.side.io.has_arrived() {
+            return Poll::Ready(Err(NoHead::Ended));
         }
         caller.timer.poll(cx).map(|()| Err(NoHead::Ended))
     })

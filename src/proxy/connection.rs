@@ -1,6 +1,6 @@
 //! One caller's connection: request after request, until either side has had enough.
 
-use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Instant};
+use std::{net::SocketAddr, rc::Rc, time::Instant};
 
 use tokio::io::AsyncWriteExt as _;
 
@@ -30,9 +30,7 @@ pub(super) fn spawn(worker: &Rc<Worker>, stream: Socket, peer: SocketAddr, hosts
         }
         return;
     };
-    let idle = seat.idle();
-    let task = tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, hosts, idle, seat.clone()));
-    seat.occupy(task.abort_handle());
+    tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, hosts, seat));
 }
 
 /// Over `max_connections`: a quick answer instead of silence.
@@ -52,14 +50,7 @@ struct Peer {
     hosts: Rc<Hosts>,
 }
 
-async fn serve(
-    worker: Rc<Worker>,
-    stream: Socket,
-    address: SocketAddr,
-    hosts: Rc<Hosts>,
-    idle: Rc<Cell<bool>>,
-    _seat: Seat,
-) {
+async fn serve(worker: Rc<Worker>, stream: Socket, address: SocketAddr, hosts: Rc<Hosts>, seat: Seat) {
     let core = worker.core();
     let timer = Timer::new(Instant::now() + core.snapshot.server().idle_timeout);
     let mut caller = Caller { side: Side { io: stream, buf: Buffer::default() }, timer, body_begun: false };
@@ -67,7 +58,7 @@ async fn serve(
     let mut fields = Vec::new();
     loop {
         let core = worker.core();
-        let length = match admission::head(&mut caller, &worker.buffers, core.snapshot.server(), &idle).await {
+        let length = match admission::head(&mut caller, &worker.buffers, core.snapshot.server(), seat.idle()).await {
             Ok(length) => length,
             Err(NoHead::Ended) => return,
             Err(NoHead::Refused(refused)) => {

@@ -118,6 +118,8 @@ pub(super) struct Exchange<'a> {
     /// The upload ended because the upstream took no more.
     refused: Option<io::Error>,
     seen: u64,
+    /// The upload's progress when this attempt began.
+    began_at: u64,
     /// When something last moved.
     moved: Instant,
 }
@@ -134,7 +136,19 @@ impl<'a> Exchange<'a> {
     ) -> Self {
         let seen = upload.progress;
         caller.body_begun = true;
-        Self { caller, up, upload, replay, buffers, route, uploading: true, refused: None, seen, moved: now }
+        Self {
+            caller,
+            up,
+            upload,
+            replay,
+            buffers,
+            route,
+            uploading: true,
+            refused: None,
+            seen,
+            began_at: seen,
+            moved: now,
+        }
     }
 
     /// Whether the whole request went out on the upstream connection.
@@ -242,7 +256,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn no_answer(&self, error: Option<&io::Error>) -> Broken {
-        if self.up.buf.is_empty() && self.upload.progress == 0 {
+        if self.up.buf.is_empty() && self.upload.progress == self.began_at {
             return Broken::Stale;
         }
         let why = match (error, &self.refused) {

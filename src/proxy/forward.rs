@@ -110,7 +110,7 @@ pub(super) async fn forward(
                     continue;
                 }
             };
-        } else {
+        } else if response.head.status != 401 {
             route.bearer.used(generation, sent);
         }
         let answer = Answer { core, request, draining: worker.is_draining(), marker };

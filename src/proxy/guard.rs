@@ -10,6 +10,7 @@ use crate::{
     config::model::CallerSpec,
     rules::{
         caller::{self, Identified},
+        glob::Loose,
         origin::{Hosts, is_preflight},
         path::CanonicalPath,
         policy::{self, Asked, Denial, DenialCode, Verdict},
@@ -88,6 +89,12 @@ pub(super) fn judge_marked<'s>(
     };
     let index = found.index;
     let blame = |error, denial, caller| Refused { error, route: Some(index), caller, denial };
+    // A server that drops path parameters (`/admin;v=1`) would read a path of another route.
+    let loosely = Loose::of(path.decoded());
+    if snapshot.table.longest_prefix(loosely.reading(path.decoded())).map(|(at, _)| at) != Some(index) {
+        let text = "with its path parameters (;…) left out, as some servers do, this path belongs to another route";
+        return Err(blame(ProxyError::new(Code::BadPath, text), None, None));
+    }
     let route = &snapshot.routes[index].spec;
     if path.has_empty_segments() && !route.allow_empty_segments {
         let text = "the path has an empty segment (//); a route may allow it with allow_empty_segments";

@@ -11,12 +11,13 @@ use std::{
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::watch;
+use tokio::{net::TcpStream, sync::watch};
 
 use super::{
     connection, socket,
     worker::{Order, Worker},
 };
+use crate::rules::origin::Hosts;
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -72,22 +73,14 @@ pub(super) async fn accept(
     let socket = tokio::net::TcpListener::from_std(socket)?;
     let hosts = Rc::new(worker.core().snapshot.hosts(address));
     let mut draining = pin!(orders.wait_for(|order| *order == Order::Drain));
-    let mut last_round = false;
     loop {
-        let accepted = poll_fn(|cx| {
-            last_round = last_round || draining.as_mut().poll(cx).is_ready();
-            match socket.poll_accept(cx) {
-                Poll::Pending if last_round => Poll::Ready(None),
-                accepted => accepted.map(Some),
-            }
+        let accepted = poll_fn(|cx| match draining.as_mut().poll(cx) {
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending => socket.poll_accept(cx).map(Some),
         });
-        let Some(accepted) = accepted.await else { return Ok(()) };
+        let Some(accepted) = accepted.await else { break };
         match accepted {
-            Ok((stream, peer)) => {
-                // Fails only on a connection that is gone already.
-                let _ = stream.set_nodelay(true);
-                connection::spawn(&worker, socket::Socket::Tcp(stream), peer, Rc::clone(&hosts));
-            }
+            Ok((stream, peer)) => serve(&worker, stream, peer, &hosts),
             Err(e) if is_about_one_connection(&e) => {}
             Err(e) => {
                 tracing::warn!("cannot accept on {address}: {e}");
@@ -95,6 +88,19 @@ pub(super) async fn accept(
             }
         }
     }
+    // Asked of the kernel itself: what the runtime knows of the queue may be old.
+    let socket = socket.into_std()?;
+    while let Ok((stream, peer)) = socket.accept() {
+        stream.set_nonblocking(true)?;
+        serve(&worker, TcpStream::from_std(stream)?, peer, &hosts);
+    }
+    Ok(())
+}
+
+fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, hosts: &Rc<Hosts>) {
+    // Fails only on a connection that is gone already.
+    let _ = stream.set_nodelay(true);
+    connection::spawn(worker, socket::Socket::Tcp(stream), peer, Rc::clone(hosts));
 }
 
 fn is_about_one_connection(error: &io::Error) -> bool {

@@ -89,6 +89,7 @@ fn behind_prefix(core: &Core, route: usize, kind: Kind, value: &[u8]) -> Respons
     let replaced = match kind {
         Kind::Location | Kind::ContentLocation => mappings.location(value, route),
         Kind::Link => mappings.link(value, route),
+        Kind::Refresh => mappings.refresh(value, route),
         Kind::SetCookie => Some(mappings.set_cookie(value, route)),
         _ => None,
     };

@@ -1,5 +1,5 @@
-//! The connections of one core: counted over all cores, and known one by one, so that idle ones can be
-//! closed when the core drains. It costs nothing per request.
+//! The connections of one core: counted over all cores, and known one by one, so that idle ones can be asked
+//! to leave when the core drains.
 
 use std::{
     cell::{Cell, RefCell},
@@ -8,18 +8,43 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Waker},
 };
 
-use tokio::task::AbortHandle;
+/// How an idle connection is asked to leave. It leaves by itself, and only if nothing has arrived: whoever
+/// ended it from outside could not know that a request is already there.
+#[derive(Default)]
+pub(super) struct Idle {
+    leave: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
 
-/// Whether a connection is idle, and the task that serves it.
-type Place = (Rc<Cell<bool>>, Option<AbortHandle>);
+impl Idle {
+    /// Whether it is asked to leave; else its task is woken when it is.
+    pub(super) fn poll_leave(&self, cx: &Context<'_>) -> bool {
+        if !self.leave.get() {
+            let mut waker = self.waker.borrow_mut();
+            match &mut *waker {
+                Some(known) => known.clone_from(cx.waker()),
+                None => *waker = Some(cx.waker().clone()),
+            }
+        }
+        self.leave.get()
+    }
+
+    fn ask(&self) {
+        self.leave.set(true);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
 
 /// The connections of one core.
 #[derive(Default)]
 pub(super) struct Seats {
     free: Vec<usize>,
-    places: Vec<Option<Place>>,
+    places: Vec<Option<Rc<Idle>>>,
 }
 
 impl Seats {
@@ -31,24 +56,18 @@ impl Seats {
         self.free.len() == self.places.len()
     }
 
-    pub(super) fn close_idle(&self) {
-        for (idle, task) in self.places.iter().flatten() {
-            if let (true, Some(task)) = (idle.get(), task) {
-                task.abort();
-            }
-        }
+    /// Asks all connections to leave as soon as they are idle.
+    pub(super) fn ask_to_leave(&self) {
+        self.places.iter().flatten().for_each(|idle| idle.ask());
     }
 }
 
-/// One connection's place; free again once all its clones are gone.
-#[derive(Clone)]
-pub(super) struct Seat(Rc<Taken>);
-
-struct Taken {
+/// One connection's place, free again when it is dropped.
+pub(super) struct Seat {
     seats: Rc<RefCell<Seats>>,
     all: Arc<AtomicUsize>,
     at: usize,
-    idle: Rc<Cell<bool>>,
+    idle: Rc<Idle>,
 }
 
 impl Seat {
@@ -58,34 +77,24 @@ impl Seat {
             all.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let idle = Rc::new(Cell::new(true));
+        let idle = Rc::new(Idle::default());
         let mut inner = seats.borrow_mut();
-        let entry = Some((Rc::clone(&idle), None));
-        let at = if let Some(at) = inner.free.pop() {
-            inner.places[at] = entry;
-            at
-        } else {
-            inner.places.push(entry);
-            inner.places.len() - 1
-        };
-        drop(inner);
-        Some(Self(Rc::new(Taken { seats: Rc::clone(seats), all: Arc::clone(all), at, idle })))
-    }
-
-    /// Whether the connection could be closed without losing anything; the connection keeps it true.
-    pub(super) fn idle(&self) -> Rc<Cell<bool>> {
-        Rc::clone(&self.0.idle)
-    }
-
-    /// Says which task has the seat, so that it can be closed while idle.
-    pub(super) fn occupy(self, task: AbortHandle) {
-        if let Some((_, slot)) = &mut self.0.seats.borrow_mut().places[self.0.at] {
-            *slot = Some(task);
+        let at = inner.free.pop().unwrap_or(inner.places.len());
+        if at == inner.places.len() {
+            inner.places.push(None);
         }
+        inner.places[at] = Some(Rc::clone(&idle));
+        drop(inner);
+        Some(Self { seats: Rc::clone(seats), all: Arc::clone(all), at, idle })
+    }
+
+    /// How this connection is asked to leave.
+    pub(super) fn idle(&self) -> &Idle {
+        &self.idle
     }
 }
 
-impl Drop for Taken {
+impl Drop for Seat {
     fn drop(&mut self) {
         let mut seats = self.seats.borrow_mut();
         seats.places[self.at] = None;

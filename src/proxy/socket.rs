@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     io,
+    mem::MaybeUninit,
     pin::{Pin, pin},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -28,6 +29,14 @@ impl Socket {
         match self {
             Self::Tcp(tcp) => tcp.poll_read_ready(cx),
             Self::Memory(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Whether bytes or an end have arrived, as the kernel has it: one system call.
+    pub(super) fn has_arrived(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => socket2::SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|n| n > 0),
+            Self::Memory(_) => false,
         }
     }
 

@@ -50,7 +50,7 @@ impl Pool {
     /// An idle connection that is still quiet.
     fn take(&self) -> Option<Stream> {
         loop {
-            let idle = self.idle.borrow_mut().pop()?;
+            let mut idle = self.idle.borrow_mut().pop()?;
             if Instant::now() < idle.until && idle.stream.is_quiet() {
                 return Some(idle.stream);
             }
@@ -60,16 +60,17 @@ impl Pool {
     /// Takes a connection back whose last answer was read to its end. `promised`: how long the upstream
     /// said that it keeps it (`Keep-Alive: timeout=5`). It is not used up to the very end of that time,
     /// when a request and the upstream's close could cross.
-    pub(super) fn give(&self, stream: Stream, promised: Option<Duration>) {
+    pub(super) fn give(&self, mut stream: Stream, promised: Option<Duration>) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < MAX_IDLE {
+        // Surplus bytes would be taken for the answer to the next request.
+        if idle.len() < MAX_IDLE && stream.is_quiet() {
             let safe = promised.map_or(IDLE_TTL, |p| p.saturating_sub(CROSSING).min(IDLE_TTL));
             idle.push(Idle { stream, until: Instant::now() + safe });
         }
     }
 
     fn sweep(&self, now: Instant) {
-        self.idle.borrow_mut().retain(|c| now < c.until && c.stream.is_quiet());
+        self.idle.borrow_mut().retain_mut(|c| now < c.until && c.stream.is_quiet());
     }
 
     /// An idle connection, or a new one.
@@ -85,6 +86,12 @@ impl Pool {
 }
 
 fn refused(error: &ConnectError) -> ProxyError {
+    if let ConnectError::Tcp { source, .. } = error
+        && is_our_own_shortage(source)
+    {
+        return ProxyError::new(Code::Overloaded, format!("this host has nothing left to connect with: {source}"))
+            .retry_after(1);
+    }
     let code = match error {
         ConnectError::Tls { .. } => Code::UpstreamTls,
         ConnectError::Timeout { .. } => Code::UpstreamTimeout,
@@ -94,6 +101,13 @@ fn refused(error: &ConnectError) -> ProxyError {
         | ConnectError::NotLoopback { .. } => Code::UpstreamConnect,
     };
     ProxyError::new(code, format!("{error}; the request was not sent"))
+}
+
+/// Descriptors, local ports or buffers have run out here: no fault of the upstream's.
+fn is_our_own_shortage(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|code| shortages.iter().any(|e| e.raw_os_error() == code))
 }
 
 /// Where a connection leads and how it leaves: connections are shared only where both are equal.

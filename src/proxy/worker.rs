@@ -213,10 +213,8 @@ impl Worker {
                 // An accept loop that failed has nothing left to accept.
                 let _ = last_round.await;
             }
-            // Those who came last get the time to say what they want before they count as idle.
-            tokio::time::sleep(DRAIN_TICK).await;
             loop {
-                self.seats.borrow().close_idle();
+                self.seats.borrow().ask_to_leave();
                 if self.seats.borrow().is_empty() {
                     return;
                 }

@@ -243,15 +243,12 @@ fn filled(template: &Secret, words: &[(&str, &str)]) -> Secret {
     let mut rest = template.expose();
     let mut text = Zeroizing::new(String::with_capacity(rest.len() + words.iter().map(|w| w.1.len()).sum::<usize>()));
     while let Some(next) = rest.chars().next() {
-        match words.iter().find(|(word, _)| rest.starts_with(word)) {
-            Some((word, value)) => {
-                text.push_str(value);
-                rest = &rest[word.len()..];
-            }
-            None => {
-                text.push(next);
-                rest = &rest[next.len_utf8()..];
-            }
+        if let Some((word, value)) = words.iter().find(|(word, _)| rest.starts_with(word)) {
+            text.push_str(value);
+            rest = &rest[word.len()..];
+        } else {
+            text.push(next);
+            rest = &rest[next.len_utf8()..];
         }
     }
     Secret::new(std::mem::take(&mut *text))

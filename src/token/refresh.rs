@@ -293,7 +293,7 @@ impl Asking {
             }
         };
         if let (Grant::Static { .. }, Some(token)) = (&credential.grant, &material.of_grant) {
-            let (result, version) = (reply::given(credential, token), Some(material.version()));
+            let (result, version) = (reply::given(credential, token, Now::read()), Some(material.version()));
             return Fetched { result, version, secret: None, taken_over: false };
         }
         let Store::Redis(redis) = &*self.store else { return self.fetch_alone(material).await };

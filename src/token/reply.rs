@@ -71,13 +71,12 @@ pub fn read(credential: &CredentialSpec, material: &Material, answer: &Answer) -
     }
 }
 
-/// The token of [`crate::config::model::Grant::Static`], as if it had just been minted.
-pub fn given(credential: &CredentialSpec, token: &Secret) -> Result<Minted, Refusal> {
+/// The token of [`crate::config::model::Grant::Static`], as if it had been minted at `issued`.
+pub fn given(credential: &CredentialSpec, token: &Secret, issued: Now) -> Result<Minted, Refusal> {
     let text = token.expose();
     if !is_token(text) {
         return Err(Refusal::of_settings(credential, "the token holds characters that no token has"));
     }
-    let issued = Now::read();
     let life = lifetime(credential, &Value::Null, text, issued.wall);
     let (life, life_from) = life.map_err(|what| Refusal::of_settings(credential, &what))?;
     let (token, fingerprint) = (token.clone(), fingerprint(text));

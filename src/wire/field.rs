@@ -69,6 +69,7 @@ kinds! {
     ProxyAuthorization = "proxy-authorization",
     ProxyConnection = "proxy-connection",
     ProxyStatus = "proxy-status",
+    Refresh = "refresh",
     RetryAfter = "retry-after",
     SecFetchSite = "sec-fetch-site",
     SetCookie = "set-cookie",

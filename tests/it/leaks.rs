@@ -271,3 +271,28 @@ fn over_tls_a_cut_is_no_end() {
         end(proxy);
     }
 }
+
+#[test]
+fn what_a_tls_upstream_sends_beyond_its_answer_is_nobodys_answer() {
+    let ca = Ca::new();
+    let (certificate, key) = ca.issue(&["localhost"]);
+    let tokens = Upstream::tokens(3600);
+    // The surplus begins a TLS record of its own just where our read buffer is full.
+    for size in [100, 16_384, 2 * 16_384, 4 * 16_384, 5 * 16_384] {
+        let head = |body: usize| format!("HTTP/1.1 200 OK\r\nContent-Length: {body:05}\r\n\r\n");
+        let body = size - head(0).len();
+        let forged = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nFORGED";
+        let answer = format!("{}{}{forged}", head(body), "x".repeat(body));
+        let upstream = TlsUpstream::start(&certificate, &key, answer.leak(), Ending::KeepAlive);
+        let proxy = tls_proxy(&upstream.url(), &ca, &tokens);
+        for n in 0..3 {
+            let response = proxy.get(&format!("/tls/{n}"));
+            assert_eq!(
+                (response.status, response.text().len()),
+                (200, body),
+                "request {n} after answers of {size} bytes"
+            );
+        }
+        end(proxy);
+    }
+}

@@ -146,3 +146,45 @@ fn a_second_instance_does_not_share_the_port() {
     }
     scene.end();
 }
+
+#[test]
+fn every_request_that_was_sent_before_sigterm_is_answered() {
+    let scene = Stage::new(Upstream::always(OK)).workers(1).start();
+    let warm: Vec<Client> = (0..100)
+        .map(|_| {
+            let mut client = scene.send("GET /api/first HTTP/1.1\r\nHost: HOST\r\n\r\n");
+            assert_eq!(client.response().status, 200);
+            client
+        })
+        .collect();
+    let get = scene.fill("GET /api/last HTTP/1.1\r\nHost: HOST\r\n\r\n");
+    let mut clients: Vec<Client> = warm;
+    clients.extend((0..200).map(|_| scene.proxy.connect()));
+    for client in &mut clients {
+        client.send(&get);
+    }
+    scene.end_with(|proxy| {
+        proxy.process().signal("TERM");
+        let answered = clients.iter_mut().filter_map(|client| client.try_response(false).ok());
+        assert_eq!(answered.filter(|response| response.status == 200).count(), 300);
+        drop(clients);
+        proxy.wait_for_end()
+    });
+}
+
+#[test]
+fn signals_for_what_is_not_built_yet_change_nothing() {
+    let scene = Scene::new(Upstream::always(OK));
+    for signal in ["HUP", "USR2"] {
+        scene.proxy.process().signal(signal);
+        assert_eq!(scene.get("/api/x").status, 200, "after SIG{signal}");
+    }
+    scene.end_with(|proxy| {
+        let output = proxy.stop();
+        assert!(
+            output.contains("reload is not built yet") && output.contains("hand-over is not built yet"),
+            "{output}"
+        );
+        output
+    });
+}

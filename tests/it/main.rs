@@ -5,6 +5,7 @@
 
 mod demo;
 mod flow;
+mod grants;
 mod leaks;
 mod lifecycle;
 mod mixing;

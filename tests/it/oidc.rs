@@ -2,6 +2,7 @@
 
 use std::{thread, time::Duration};
 
+use cupbearer::{config::secret::Secret, token::jwt::Signer};
 use serde_json::Value;
 
 use crate::support::{Cupbearer, OidcProvider, noise, sha256};
@@ -28,8 +29,8 @@ fn proxy(provider: &OidcProvider) -> Cupbearer {
     };
     let config = [
         credential("post", "poster", "post", "POST_SECRET"),
-        credential("basic", "awkward:client %2B", "basic", "AWKWARD_SECRET"),
-        credential("raw", "awkward:client %2B", "basic_raw", "AWKWARD_SECRET"),
+        credential("basic", "awkward client %2B", "basic", "AWKWARD_SECRET"),
+        credential("raw", "awkward client %2B", "basic_raw", "AWKWARD_SECRET"),
         credential("wrong", "poster", "post", "AWKWARD_SECRET"),
         route("/post", "/api", "post", "scopes = [\"read\"]"),
         route("/basic", "/api", "basic", ""),
@@ -73,7 +74,7 @@ fn client_secret_post_gets_a_token_that_the_resource_accepts() {
 fn client_secret_basic_is_form_encoded_first_as_rfc_6749_wants() {
     let provider = OidcProvider::start();
     let proxy = proxy(&provider);
-    assert_eq!(ok(&proxy, "/basic/")["token"]["client_id"], "awkward:client %2B");
+    assert_eq!(ok(&proxy, "/basic/")["token"]["client_id"], "awkward client %2B");
     proxy.get("/raw/").expect_problem(502, "idp_refused");
     proxy.expect_never_printed(&[AWKWARD_SECRET]);
 }
@@ -196,4 +197,73 @@ fn a_provider_with_a_foreign_certificate_gets_no_secret() {
     let proxy = Cupbearer::builder().env("POST_SECRET", POST_SECRET).start(&config);
     proxy.get("/post/").expect_problem(503, "idp_unavailable");
     assert!(!provider.output().contains("Error"), "{}", provider.output());
+}
+
+/// A credential that asks for itself by an assertion, with `/NAME-read` and `/NAME-write`, one token each.
+fn signing(provider: &OidcProvider, name: &str, lines: &str) -> String {
+    let (url, ca) = (provider.url(), provider.ca_file());
+    let mut text =
+        format!("[credentials.{name}]\ntoken_url = \"{url}/token\"\nca_file = \"{}\"\n{lines}\n\n", ca.display());
+    let route = |scope: &str| {
+        format!(
+            "[[routes]]\nprefix = \"/{name}-{scope}\"\nupstream = \"{url}/api\"\ncredential = \"{name}\"\n\
+             scopes = [\"{scope}\"]\n\n"
+        )
+    };
+    text.extend(["read", "write"].map(route));
+    text
+}
+
+#[test]
+#[ignore = "needs npm oidc-provider: run tests/run"]
+fn signed_assertions_are_accepted_and_each_request_has_its_own() {
+    let provider = OidcProvider::start();
+    let mut config = String::new();
+    for alg in ["ES256", "PS256", "EdDSA"] {
+        let key = provider.key_file(alg).display().to_string();
+        let lines = format!(
+            "client_id = \"signer-{alg}\"\nclient_auth = \"private_key_jwt\"\nalg = \"{alg}\"\nkey_id = \"{alg}\"\n\
+             key = {{ file = \"{key}\" }}"
+        );
+        config += &signing(&provider, alg, &lines);
+    }
+    let lines = format!(
+        "client_id = \"macer\"\nclient_auth = \"client_secret_jwt\"\nclient_secret = {{ env = \"MAC\" }}\n\
+         assertion = {{ aud = \"{}\" }}",
+        provider.url()
+    );
+    config += &signing(&provider, "HS256", &lines);
+    let proxy = Cupbearer::builder().env("MAC", "not-a-secret-but-long-enough-for-it").start(&config);
+    for alg in ["ES256", "PS256", "EdDSA", "HS256"] {
+        for scope in ["read", "write"] {
+            assert_eq!(ok(&proxy, &format!("/{alg}-{scope}/"))["token"]["scope"], scope);
+        }
+    }
+    proxy.expect_never_printed(&["not-a-secret-but-long-enough-for-it", "PRIVATE KEY"]);
+}
+
+#[test]
+#[ignore = "needs npm oidc-provider: run tests/run"]
+fn a_ready_assertion_that_was_used_before_is_refused_and_a_new_one_in_its_file_is_read() {
+    let provider = OidcProvider::start();
+    let key = std::fs::read_to_string(provider.key_file("ES256")).unwrap();
+    let fresh = |id: &str| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let claims = serde_json::json!({
+            "iss": "signer-ES256", "sub": "signer-ES256", "aud": provider.url(), "exp": now + 60, "jti": id,
+        });
+        let signer = Signer::with_key(&Secret::new(key.clone()), None).unwrap();
+        signer.sign(Some("ES256"), claims.as_object().unwrap()).unwrap().expose().to_owned()
+    };
+    let file = provider.key_file("ES256").with_extension("jwt");
+    std::fs::write(&file, fresh("first")).unwrap();
+    let lines = format!(
+        "client_id = \"signer-ES256\"\nclient_auth = \"private_key_jwt\"\nassertion = {{ file = \"{}\" }}",
+        file.display()
+    );
+    let proxy = Cupbearer::builder().start(&signing(&provider, "ready", &lines));
+    ok(&proxy, "/ready-read/");
+    proxy.get("/ready-write/").expect_problem(502, "idp_refused");
+    std::fs::write(&file, fresh("second")).unwrap();
+    crate::support::eventually("the new assertion", || proxy.get("/ready-write/").status == 200);
 }

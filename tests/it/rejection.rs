@@ -115,3 +115,23 @@ fn a_fresh_token_that_is_refused_for_ever_makes_no_loop() {
     assert_eq!(setup.tokens.requests().len(), 1);
     assert_eq!(setup.api.requests().len(), 20);
 }
+
+#[test]
+fn a_401_that_does_not_blame_the_token_keeps_no_sliding_token_alive() {
+    let api = Upstream::always(
+        "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer error=\"insufficient_scope\"\r\nContent-Length: 2\r\n\r\nno",
+    );
+    let tokens = Upstream::tokens(2);
+    let proxy = Cupbearer::builder().env("SECRET", "not-a-secret").start(&format!(
+        "[credentials.c]\nclient_id = \"id\"\nclient_secret = {{ env = \"SECRET\" }}\nclient_auth = \"post\"\nexpiry = \"sliding\"\n\
+         token_url = \"{}/token\"\n\n[[routes]]\nprefix = \"/api\"\nupstream = \"{}\"\ncredential = \"c\"\n",
+        tokens.url(),
+        api.url()
+    ));
+    let began = Instant::now();
+    crate::support::eventually("the token expires although it is asked for", || {
+        assert_eq!(proxy.get("/api/x").status, 401);
+        tokens.requests().len() >= 2
+    });
+    assert!(began.elapsed() < Duration::from_secs(10), "it lived for {:?}", began.elapsed());
+}

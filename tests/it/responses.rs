@@ -22,7 +22,7 @@ fn scene(lines: &'static [&'static str]) -> Scene {
 
 #[test]
 fn references_stay_behind_the_prefix() {
-    const CASES: [(&str, &str, &str); 19] = [
+    const CASES: [(&str, &str, &str); 20] = [
         // route, what the upstream says, what the caller gets
         ("/base", "Location: http://UPSTREAM/v1/b/x?y#z", "/base/x?y#z"),
         ("/base", "Location: HTTP://UPSTREAM/v1/b", "/base"),
@@ -47,11 +47,12 @@ fn references_stay_behind_the_prefix() {
         ("/base", "Set-Cookie: a=b; Path=/v1/b/c; HttpOnly", "a=b; Path=/base/c; HttpOnly"),
         ("/base", "Set-Cookie: a=b", "a=b; Path=/base"),
         ("/base", "Set-Cookie: a=b; path=/", "a=b; path=/base"),
+        ("/base", "Refresh: 3; url=/v1/b/r", "3; url=/base/r"),
     ];
-    static LINES: [&str; 19] = {
-        let mut lines = [""; 19];
+    static LINES: [&str; 20] = {
+        let mut lines = [""; 20];
         let mut n = 0;
-        while n < 19 {
+        while n < 20 {
             lines[n] = CASES[n].1;
             n += 1;
         }

@@ -55,7 +55,7 @@ fn the_longest_prefix_on_a_segment_boundary_wins_in_any_order() {
             ("/api/deep/er/x?y", "/deeper/base/x?y"),
             ("/api/deep/erx", "/deep/erx"),
             ("/api/deep-sea/x", "/sea/x"),
-            ("/api/deep;x", "/deep;x"),
+            ("/api/dee;x", "/dee;x"),
             ("/apix/y", "/apix/y"),
             ("/%61pi/x", "/x"),
             ("/api/d%65ep/%65r/x%20y", "/deeper/base/x%20y"),
@@ -384,5 +384,20 @@ fn browsers_are_refused_unless_their_origin_is_listed() {
         let response = scene.send(&format!("GET /api/x HTTP/1.1\r\nHost: {host}\r\n\r\n")).response();
         assert_eq!(response.status, status, "{host}");
     }
+    scene.end();
+}
+
+#[test]
+fn a_path_parameter_does_not_lead_past_a_narrower_route() {
+    let more =
+        "[[routes]]\nprefix = \"/api/admin\"\nupstream = \"{api}/admin\"\ncredential = \"c\"\ndeny = [\"* /**\"]\n";
+    let scene = Stage::new(Upstream::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")).more(more).start();
+    scene.get("/api/admin/x").expect_problem(403, "policy_denied");
+    for target in ["/api/admin;v=1/x", "/api/admin%3bv/x", "/api;v/admin/x", "/api/admin;/x"] {
+        let response = scene.get(target);
+        assert!(matches!(response.status, 400 | 403 | 404), "{target}: {}", response.status);
+    }
+    assert_eq!(scene.get("/api/x;v=1").status, 200, "a parameter that leads nowhere else is no harm");
+    assert!(scene.heads_with("admin").is_empty());
     scene.end();
 }

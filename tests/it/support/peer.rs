@@ -33,12 +33,20 @@ impl OidcProvider {
         let ready = process.wait_for_line("READY ").unwrap_or_else(|e| panic!("{e}"));
         let ready: serde_json::Value = serde_json::from_str(&ready).expect("READY is followed by JSON");
         let port = ready["port"].as_u64().and_then(|p| u16::try_from(p).ok()).expect("a port");
+        for (alg, key) in ready["keys"].as_object().into_iter().flatten() {
+            dir.write(&format!("{alg}.key"), key.as_str().expect("text"));
+        }
         Self { process, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), dir }
     }
 
     /// Its root certificate.
     pub(crate) fn ca_file(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
+    }
+
+    /// The private key of its client `signer-ALG`: SEC1 (ES256), JWK (PS256), PKCS#8 (`EdDSA`).
+    pub(crate) fn key_file(&self, alg: &str) -> PathBuf {
+        self.dir.path().join(format!("{alg}.key"))
     }
 
     /// `https://localhost:PORT`: the issuer, and the authority of the protected resource.

@@ -3,7 +3,7 @@
 //   node server.mjs CERT.pem KEY.pem
 //
 // Listens with TLS on a loopback port of the kernel's choice and prints one line,
-// `READY {"port":…,"issuer":"https://localhost:…"}`. Ends when its standard input closes, so that it
+// `READY {"port":…,"issuer":"https://localhost:…","keys":{ALG: PEM or JWK}}`. Ends when its standard input closes, so that it
 // never outlives the test that started it.
 //
 //   /token          the provider's token endpoint (client_credentials, RFC 8707 resources)
@@ -17,14 +17,33 @@ import { createServer } from 'node:https';
 import { createLocalJWKSet, jwtVerify } from 'jose';
 import Provider, { errors } from 'oidc-provider'; // 8.x: the last that runs on Node 18 and 20 (Debian 12 and 13)
 
+// The keys of clients that sign, made anew; the READY line tells the private ones to the test.
+const clientKeys = {
+  ES256: generateKeyPairSync('ec', { namedCurve: 'P-256' }),
+  PS256: generateKeyPairSync('rsa', { modulusLength: 2048 }),
+  EdDSA: generateKeyPairSync('ed25519'),
+};
+
 // The clients. tests/it/oidc.rs knows them too.
 const clients = [
   { client_id: 'poster', client_secret: 'not-a-secret', token_endpoint_auth_method: 'client_secret_post' },
   {
     // Every character here breaks a client that forgets the form-encoding of RFC 6749 section 2.3.1.
-    client_id: 'awkward:client %2B',
+    client_id: 'awkward client %2B',
     client_secret: 'not a secret: 100%+/?&=~%3A"\\',
     token_endpoint_auth_method: 'client_secret_basic',
+  },
+  ...['ES256', 'PS256', 'EdDSA'].map((alg) => ({
+    client_id: `signer-${alg}`,
+    token_endpoint_auth_method: 'private_key_jwt',
+    token_endpoint_auth_signing_alg: alg,
+    jwks: { keys: [{ ...clientKeys[alg].publicKey.export({ format: 'jwk' }), alg, use: 'sig', kid: alg }] },
+  })),
+  {
+    client_id: 'macer',
+    client_secret: 'not-a-secret-but-long-enough-for-it',
+    token_endpoint_auth_method: 'client_secret_jwt',
+    token_endpoint_auth_signing_alg: 'HS256',
   },
 ].map((client) => ({ ...client, grant_types: ['client_credentials'], response_types: [], redirect_uris: [] }));
 
@@ -45,7 +64,7 @@ const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex');
 function makeProvider(issuer) {
   const provider = new Provider(issuer, {
     clients,
-    clientAuthMethods: ['client_secret_basic', 'client_secret_post'],
+    clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt'],
     jwks: { keys: [{ ...signing.privateKey.export({ format: 'jwk' }), ...jwk }] },
     scopes: ['read', 'write'],
     cookies: { keys: ['not-a-secret'] },
@@ -148,7 +167,12 @@ server.listen(0, '127.0.0.1', () => {
     }
     return callback(request, response);
   });
-  console.log(`READY ${JSON.stringify({ port, issuer })}`);
+  const keys = {
+    ES256: clientKeys.ES256.privateKey.export({ type: 'sec1', format: 'pem' }),
+    PS256: JSON.stringify(clientKeys.PS256.privateKey.export({ format: 'jwk' })),
+    EdDSA: clientKeys.EdDSA.privateKey.export({ type: 'pkcs8', format: 'pem' }),
+  };
+  console.log(`READY ${JSON.stringify({ port, issuer, keys })}`);
 });
 
 process.stdin.resume();
