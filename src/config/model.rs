@@ -72,6 +72,23 @@ pub enum StoreSpec {
     Memory,
     /// In sealed files of this directory.
     File(PathBuf),
+    /// In a Redis or Valkey that several replicas share, sealed too.
+    Redis(RedisSpec),
+}
+
+/// `tokens.store = { redis = "redis://HOST:PORT/DATABASE", … }`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisSpec {
+    /// DNS name or address literal, IPv6 without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Number of the database.
+    pub database: u32,
+    /// Of an ACL user; `None` = the default user.
+    pub username: Option<String>,
+    /// Its password.
+    pub password: Option<SecretSource>,
 }
 
 /// One `[credentials.NAME]`: what we hold and how we ask, profile defaults filled in.
@@ -85,6 +102,8 @@ pub struct CredentialSpec {
     pub client_id: String,
     /// Where the client secret comes from; `None` only with [`ClientAuth::None`].
     pub client_secret: Option<SecretSource>,
+    /// Further entries of a `client_secret` list, for rotation: tried in turn when the provider refuses.
+    pub more_secrets: Vec<SecretSource>,
     /// How we ask.
     pub grant: Grant,
     /// The `grant_type` parameter as sent; `None` = not sent (some providers want none).
@@ -136,6 +155,8 @@ pub struct CredentialSpec {
     pub net: Arc<NetSpec>,
     /// The whole token call.
     pub timeout: Duration,
+    /// How many token requests the provider grants; no input of the token's key.
+    pub budget: Option<Budget>,
     /// Private key, PEM or JWK, re-read for every request; there wherever something is signed with one.
     pub key: Option<SecretSource>,
     /// `kid` of what is signed.
@@ -144,6 +165,22 @@ pub struct CredentialSpec {
     pub alg: Option<Alg>,
     /// What is signed, or ready.
     pub assertion: Assertion,
+}
+
+/// `budget`: at most `limit` token requests in any `window`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Never 0.
+    pub limit: u32,
+    /// Never zero.
+    pub window: Duration,
+}
+
+impl Budget {
+    /// Requests per second, to tell the stricter of two.
+    pub fn rate(&self) -> f64 {
+        f64::from(self.limit) / self.window.as_secs_f64()
+    }
 }
 
 impl CredentialSpec {
@@ -365,6 +402,28 @@ pub struct NetSpec {
     pub ip_family: IpFamily,
     /// Roots in addition to the system's.
     pub ca_file: Option<PathBuf>,
+    /// Everything goes through this proxy, as a tunnel; the other rules hold for the way to it.
+    pub egress_proxy: Option<EgressProxy>,
+}
+
+/// `egress_proxy = "http://HOST:PORT"` or `"socks5://HOST:PORT"`
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EgressProxy {
+    /// What it speaks.
+    pub kind: EgressKind,
+    /// DNS name or address literal, IPv6 without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// What an egress proxy speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EgressKind {
+    /// HTTP CONNECT.
+    Http,
+    /// SOCKS5; names are resolved by the proxy.
+    Socks5,
 }
 
 /// `ip_family`.

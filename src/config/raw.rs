@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{
     model::{
-        Alg, Assertion, ClientAuth, ExpiresUnit, Expiry, HostPolicy, IpFamily, LogFormat, PolicyMode, TokenBody,
-        TokenMethod, Warm,
+        Alg, Assertion, Budget, ClientAuth, ExpiresUnit, Expiry, HostPolicy, IpFamily, LogFormat, PolicyMode,
+        TokenBody, TokenMethod, Warm,
     },
     reader::{At, Entry, Limit, Table},
     secret::SecretSource,
@@ -42,6 +42,8 @@ pub(super) type RawParams = Vec<(At<String>, RawParam)>;
 pub(super) struct RawCredential {
     pub(super) client_id: Option<At<String>>,
     pub(super) client_secret: Option<At<SecretSource>>,
+    /// The rest of a list.
+    pub(super) more_secrets: Option<Vec<SecretSource>>,
     /// There is a `client_secret`, perhaps a wrong one.
     pub(super) has_secret: bool,
     pub(super) grant: Option<GrantName>,
@@ -82,15 +84,19 @@ pub(super) struct RawCredential {
     pub(super) local_address: Option<At<String>>,
     pub(super) ip_family: Option<IpFamily>,
     pub(super) ca_file: Option<At<String>>,
+    pub(super) egress_proxy: Option<At<String>>,
     pub(super) timeout: Option<Duration>,
+    pub(super) budget: Option<Budget>,
 }
 
 impl RawCredential {
     /// Reads the keys that a profile may also give. `provider` and `environment` are read by the caller.
     pub(super) fn read(t: &Table<'_>) -> Self {
+        let mut secrets = source::read_list(t, "client_secret").into_iter();
         Self {
             client_id: t.word("client_id"),
-            client_secret: source::read(t, "client_secret"),
+            client_secret: secrets.next(),
+            more_secrets: Some(secrets.map(|at| at.value).collect::<Vec<_>>()).filter(|more| !more.is_empty()),
             has_secret: t.has("client_secret"),
             grant: t.choice(
                 "grant",
@@ -150,7 +156,9 @@ impl RawCredential {
             local_address: t.word("local_address"),
             ip_family: t.choice("ip_family", &[("any", IpFamily::Any), ("v4", IpFamily::V4), ("v6", IpFamily::V6)]),
             ca_file: t.word("ca_file"),
+            egress_proxy: t.word("egress_proxy"),
             timeout: t.duration("timeout", 100 * MS, HOUR),
+            budget: t.budget("budget"),
         }
     }
 
@@ -167,10 +175,10 @@ impl RawCredential {
                 }
             };
         }
-        first!(client_id client_secret grant grant_type token username password refresh_token refresh_url
+        first!(client_id client_secret more_secrets grant grant_type token username password refresh_token refresh_url
             subject_token subject_token_type requested_token_type key key_id alg assertion token_url client_auth method body scopes scope_separator audience
             resource id_param secret_param token_field expires_field expires_unit default_ttl expiry warm share
-            local_address ip_family ca_file timeout)
+            local_address ip_family ca_file egress_proxy timeout budget)
     }
 }
 

@@ -1,11 +1,12 @@
-//! Reads `{ env | file | command = … }`, and looks at once whether the secret is there.
+//! Reads `{ env | file | command | systemd = … }`, and looks at once whether the secret is there.
+
+use std::path::PathBuf;
 
 use toml::de::DeValue;
 
 use super::{
     diagnostic::Note,
     expand::is_name,
-    not_built,
     reader::{At, Entry, Table},
     secret::{Secret, SecretError, SecretSource, Shape},
 };
@@ -13,6 +14,22 @@ use super::{
 /// The secret source at `key`. Environment and files are looked at now; a command is not run.
 pub(super) fn read(table: &Table<'_>, key: &'static str) -> Option<At<SecretSource>> {
     of_entry(table, table.entry(key)?)
+}
+
+/// The secret sources at `key`: one, or a list of them. Empty where there is none, or a wrong one.
+pub(super) fn read_list(table: &Table<'_>, key: &'static str) -> Vec<At<SecretSource>> {
+    let Some(entry) = table.entry(key) else { return Vec::new() };
+    let DeValue::Array(items) = entry.value else { return of_entry(table, entry).into_iter().collect() };
+    if items.is_empty() {
+        table.context.error(&entry.span, format!("`{key}` in {} is an empty list", table.name));
+    }
+    let of_item = |item: &toml::Spanned<DeValue<'_>>| {
+        let (key_span, span) = (entry.key_span.clone(), table.at(item.span()));
+        of_entry(table, &Entry { key: entry.key, key_span, value: item.get_ref(), span })
+    };
+    let all: Vec<_> = items.iter().map(of_item).collect();
+    // One that is wrong spoils the list: the order counts.
+    if all.iter().any(Option::is_none) { Vec::new() } else { all.into_iter().flatten().collect() }
 }
 
 /// The same for a key, which has several lines.
@@ -33,8 +50,8 @@ fn written(table: &Table<'_>, entry: &Entry<'_>) -> Option<SecretSource> {
     let key = entry.key;
     let inner = match entry.value {
         DeValue::Table(inner) => table.below(inner, format!("`{key}`"), "secret", entry.key_span.clone()),
-        DeValue::Array(_) if not_built::value("secret", "[]") => {
-            table.not_built(&entry.span, &format!("a list of secrets for `{key}`"));
+        DeValue::Array(_) => {
+            context.error(&entry.span, format!("`{key}` in {} takes one source, not a list", table.name));
             return None;
         }
         other => {
@@ -51,14 +68,17 @@ fn written(table: &Table<'_>, entry: &Entry<'_>) -> Option<SecretSource> {
             return None;
         }
     };
-    let sources = [environment(&inner), file(&inner), command(&inner)];
-    let given = ["env", "file", "command"].into_iter().filter(|k| inner.entries().iter().any(|e| e.key == *k)).count();
+    let sources = [environment(&inner), file(&inner), command(&inner), systemd(&inner)];
+    let given = ["env", "file", "command", "systemd"]
+        .into_iter()
+        .filter(|k| inner.entries().iter().any(|e| e.key == *k))
+        .count();
     let known_only = inner.entries().len() == given;
     inner.finish();
     if given != 1 {
         if known_only {
             let message = format!("`{key}` in {} needs exactly one source", table.name);
-            context.report(Note::error(&entry.span, message).hint("one of env, file, command"));
+            context.report(Note::error(&entry.span, message).hint("one of env, file, command, systemd"));
         }
         return None;
     }
@@ -94,6 +114,23 @@ fn file(inner: &Table<'_>) -> Option<SecretSource> {
     // A path is no secret: unlike the others it may hold `${CREDENTIALS_DIRECTORY}`.
     let path = inner.word("file")?;
     Some(SecretSource::File(inner.context.dir.join(path.value)))
+}
+
+/// A credential that systemd passed to the service: a file of its own directory.
+fn systemd(inner: &Table<'_>) -> Option<SecretSource> {
+    const DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+    let name = inner.word("systemd")?;
+    let context = inner.context;
+    if name.value.contains('/') || name.value.starts_with('.') {
+        context.error(&name.span, format!("`systemd` of {} must be the name of a credential, not a path", inner.name));
+        return None;
+    }
+    let Some(directory) = context.env(DIRECTORY).filter(|directory| !directory.is_empty()) else {
+        let note = Note::error(&name.span, format!("`systemd` of {}: {DIRECTORY} is not set", inner.name));
+        context.report(note.hint("systemd sets it for a service with LoadCredential= or LoadCredentialEncrypted="));
+        return None;
+    };
+    Some(SecretSource::File(PathBuf::from(directory).join(name.value)))
 }
 
 fn command(inner: &Table<'_>) -> Option<SecretSource> {

@@ -28,6 +28,18 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     Some(total)
 }
 
+/// `50/12h`, `1000/min`: how many in which time; a unit alone is one of it.
+pub(super) fn rate(text: &str) -> Option<(u32, Duration)> {
+    let (count, time) = text.split_once('/')?;
+    let count: u32 = count.trim_end().parse().ok().filter(|n| *n > 0)?;
+    let time = match time.trim_start() {
+        "min" => "1m".to_owned(),
+        unit if unit.starts_with(|c: char| c.is_ascii_alphabetic()) => format!("1{unit}"),
+        time => time.to_owned(),
+    };
+    Some((count, duration(&time).filter(|time| !time.is_zero())?))
+}
+
 /// `32KiB`, `1MiB`, `64kB`, `512B`, `512`.
 pub(super) fn size(text: &str) -> Option<u64> {
     let text = text.trim();
@@ -76,6 +88,16 @@ mod tests {
         assert_eq!(duration("24h"), Some(Duration::from_secs(86400)));
         for bad in ["", "10", "s", "10 s", "-1s", "1.5s", "10x", "99999999999999999999s", "18446744073709551615h"] {
             assert_eq!(duration(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn rates_are_a_number_in_a_time() {
+        assert_eq!(rate("50/12h"), Some((50, Duration::from_secs(43_200))));
+        assert_eq!(rate("1000/min"), Some((1000, Duration::from_secs(60))));
+        assert_eq!(rate("5 / s"), Some((5, Duration::from_secs(1))));
+        for bad in ["", "50", "/12h", "0/12h", "50/", "50/12", "50/0s", "-1/h", "50/12h/2", "x/h"] {
+            assert_eq!(rate(bad), None, "{bad}");
         }
     }
 

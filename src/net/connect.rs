@@ -11,8 +11,8 @@ use rustls::{ClientConfig, pki_types::ServerName};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::{Stream, tls};
-use crate::config::model::{IpFamily, NetSpec, Scheme, Upstream};
+use super::{Stream, tls, tunnel};
+use crate::config::model::{EgressProxy, IpFamily, NetSpec, Scheme, Upstream};
 
 /// Where a connection goes.
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +76,14 @@ pub enum ConnectError {
         /// The timeout.
         timeout: Duration,
     },
+    /// The egress proxy cannot be reached, or made no tunnel.
+    #[error("no way through the egress proxy {proxy}: {why}")]
+    Proxy {
+        /// Its host and port.
+        proxy: String,
+        /// Why.
+        why: String,
+    },
     /// Plain text to an address that is not loopback.
     #[error("{host} is not a loopback address and plain http to it is not allowed")]
     NotLoopback {
@@ -105,25 +113,12 @@ impl Connector {
     }
 
     async fn connect_now(&self, target: Target<'_>) -> Result<Stream, ConnectError> {
-        let addresses = self.resolve(target).await?;
-        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        let mut connected = None;
-        for address in addresses {
-            if target.scheme == Scheme::Http && !target.insecure && !address.ip().is_loopback() {
-                return Err(ConnectError::NotLoopback { host: target.host.to_owned() });
-            }
-            match self.dial(address).await {
-                Ok(tcp) => {
-                    connected = Some(tcp);
-                    break;
-                }
-                Err(e) => last = e,
-            }
-        }
-        let (host, port) = (target.host.to_owned(), target.port);
-        let Some(tcp) = connected else {
-            return Err(ConnectError::Tcp { host, port, source: last });
+        let plain = target.scheme == Scheme::Http && !target.insecure;
+        let tcp = match &self.spec.egress_proxy {
+            None => self.reach(target.host, target.port, plain).await?,
+            Some(proxy) => self.through(proxy, target, plain).await?,
         };
+        let (host, port) = (target.host.to_owned(), target.port);
         match target.scheme {
             Scheme::Http => Ok(Stream::Plain(tcp)),
             Scheme::Https => match self.handshake(target.host, tcp).await {
@@ -133,14 +128,43 @@ impl Connector {
         }
     }
 
-    async fn resolve(&self, target: Target<'_>) -> Result<Vec<SocketAddr>, ConnectError> {
-        let unresolved = |why: String| ConnectError::Name { host: target.host.to_owned(), why };
-        let mut addresses: Vec<SocketAddr> = match target.host.parse::<IpAddr>() {
-            Ok(ip) => vec![SocketAddr::new(ip, target.port)],
-            Err(_) => tokio::net::lookup_host((target.host, target.port))
-                .await
-                .map_err(|e| unresolved(e.to_string()))?
-                .collect(),
+    /// A connection to the first address that accepts one; with `loopback_only` to none but loopback addresses.
+    async fn reach(&self, host: &str, port: u16, loopback_only: bool) -> Result<TcpStream, ConnectError> {
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for address in self.resolve(host, port).await? {
+            if loopback_only && !address.ip().is_loopback() {
+                return Err(ConnectError::NotLoopback { host: host.to_owned() });
+            }
+            match self.dial(address).await {
+                Ok(tcp) => return Ok(tcp),
+                Err(e) => last = e,
+            }
+        }
+        Err(ConnectError::Tcp { host: host.to_owned(), port, source: last })
+    }
+
+    /// A tunnel through `proxy`. Plain text stays on this host also with a proxy: target and proxy must be here.
+    async fn through(
+        &self,
+        proxy: &EgressProxy,
+        target: Target<'_>,
+        loopback_only: bool,
+    ) -> Result<TcpStream, ConnectError> {
+        let here = target.host == "localhost" || target.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        if loopback_only && !here {
+            return Err(ConnectError::NotLoopback { host: target.host.to_owned() });
+        }
+        let refused = |why: String| ConnectError::Proxy { proxy: format!("{}:{}", proxy.host, proxy.port), why };
+        let mut tcp = self.reach(&proxy.host, proxy.port, loopback_only).await.map_err(|e| refused(e.to_string()))?;
+        tunnel::open(&mut tcp, proxy, target.host, target.port).await.map_err(refused)?;
+        Ok(tcp)
+    }
+
+    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
+        let unresolved = |why: String| ConnectError::Name { host: host.to_owned(), why };
+        let mut addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
+            Ok(ip) => vec![SocketAddr::new(ip, port)],
+            Err(_) => tokio::net::lookup_host((host, port)).await.map_err(|e| unresolved(e.to_string()))?.collect(),
         };
         addresses.retain(|a| match self.spec.ip_family {
             IpFamily::Any => true,

@@ -1,10 +1,11 @@
-//! How a connection leaves this host: names, source address, family, TLS identity. Token calls and
+//! How a connection leaves this host: names, source address, family, egress proxy, TLS identity. Token calls and
 //! upstream connections both go through [`Connector::connect`], so that a credential's egress rules
 //! hold for both.
 
 mod connect;
 mod stream;
 mod tls;
+mod tunnel;
 
 pub use connect::{ConnectError, Connector, Target};
 pub use stream::Stream;

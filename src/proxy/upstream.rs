@@ -95,9 +95,10 @@ fn refused(error: &ConnectError) -> ProxyError {
     let code = match error {
         ConnectError::Tls { .. } => Code::UpstreamTls,
         ConnectError::Timeout { .. } => Code::UpstreamTimeout,
-        ConnectError::Name { .. } | ConnectError::Tcp { .. } | ConnectError::NotLoopback { .. } => {
-            Code::UpstreamConnect
-        }
+        ConnectError::Name { .. }
+        | ConnectError::Tcp { .. }
+        | ConnectError::Proxy { .. }
+        | ConnectError::NotLoopback { .. } => Code::UpstreamConnect,
     };
     ProxyError::new(code, format!("{error}; the request was not sent"))
 }

@@ -36,8 +36,10 @@ pub enum MaterialError {
 /// Everything secret that goes into one token request.
 #[derive(Debug, Clone)]
 pub struct Material {
-    /// `client_secret`.
+    /// `client_secret`: the one that this request goes out with.
     pub client_secret: Option<Secret>,
+    /// All entries of `client_secret` that could be read, by position.
+    pub client_secrets: Vec<(usize, Secret)>,
     /// What the grant itself brings: token, password, first refresh token.
     pub of_grant: Option<Secret>,
     /// `key`: PEM or JWK.
@@ -52,12 +54,15 @@ pub struct Material {
     pub params: Vec<(String, Secret)>,
     /// `headers`, values read.
     pub headers: Vec<(String, Secret)>,
+    /// Headers that are templates, by index, as they were written.
+    templates: Vec<(usize, Secret)>,
     /// A template among `headers` names the client.
     pub(super) is_named_by_a_header: bool,
     /// Which of all these came from secret sources.
     secrets: Vec<Secret>,
-    /// Id and secret as `Authorization: Basic` carries them, for [`Self::is_quoted_in`].
-    basic: Option<Secret>,
+    /// Every client secret that was chosen, also as `Authorization: Basic` carries it, for
+    /// [`Self::is_quoted_in`].
+    basic: Vec<Secret>,
 }
 
 impl Material {
@@ -68,10 +73,7 @@ impl Material {
 
     async fn read_now(credential: &CredentialSpec) -> Result<Self, MaterialError> {
         let mut secrets = Vec::new();
-        let client_secret = match &credential.client_secret {
-            Some(source) => Some(read(source, "client_secret", &mut secrets).await?),
-            None => None,
-        };
+        let client_secrets = read_list(credential, &mut secrets).await?;
         let of_grant = match credential.grant.source() {
             Some(source) => Some(read(source, grant_key(&credential.grant), &mut secrets).await?),
             None => None,
@@ -85,26 +87,20 @@ impl Material {
             None => None,
         };
         let params = read_all(&credential.params, "params", &mut secrets).await?;
-        let mut headers = read_all(&credential.headers, "headers", &mut secrets).await?;
-        let basic = client_secret.as_ref().map(|secret| {
-            let pair = Zeroizing::new(format!("{}:{}", credential.client_id, secret.expose()));
-            Secret::new(STANDARD.encode(pair.as_bytes()))
-        });
-        let templates = || credential.headers.iter().enumerate().filter(|(_, (_, p))| matches!(p, Param::Template(_)));
-        for (index, _) in templates() {
-            let template = &headers[index].1;
-            let secret = client_secret.as_ref().map_or("", Secret::expose);
-            let words = [
-                ("{client_id}", credential.client_id.as_str()),
-                ("{client_secret}", secret),
-                ("{basic}", basic.as_ref().map_or("", Secret::expose)),
-            ];
-            headers[index].1 = filled(template, &words);
-        }
-        let is_named_by_a_header = templates().next().is_some();
+        let headers = read_all(&credential.headers, "headers", &mut secrets).await?;
+        let is_template = |param: &Param| matches!(param, Param::Template(_));
+        let templates: Vec<(usize, Secret)> = credential
+            .headers
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, param))| is_template(param))
+            .map(|(index, _)| (index, headers[index].1.clone()))
+            .collect();
         let read_at = SystemTime::now();
-        Ok(Self {
-            client_secret,
+        let client_secret = client_secrets.first().map(|(_, secret)| secret.clone());
+        let mut material = Self {
+            client_secret: None,
+            client_secrets,
             of_grant,
             key,
             assertion,
@@ -112,10 +108,36 @@ impl Material {
             refresh: None,
             params,
             headers,
-            is_named_by_a_header,
+            is_named_by_a_header: !templates.is_empty(),
+            templates,
             secrets,
-            basic,
-        })
+            basic: Vec::new(),
+        };
+        material.set_secret(credential, client_secret);
+        Ok(material)
+    }
+
+    /// Sends this client secret; one that is in no source any more is guarded like the others.
+    pub fn choose(&mut self, credential: &CredentialSpec, secret: Secret) {
+        self.set_secret(credential, Some(secret));
+    }
+
+    fn set_secret(&mut self, credential: &CredentialSpec, secret: Option<Secret>) {
+        let basic = secret.as_ref().map(|secret| {
+            let pair = Zeroizing::new(format!("{}:{}", credential.client_id, secret.expose()));
+            Secret::new(STANDARD.encode(pair.as_bytes()))
+        });
+        for (index, template) in &self.templates {
+            let words = [
+                ("{client_id}", credential.client_id.as_str()),
+                ("{client_secret}", secret.as_ref().map_or("", Secret::expose)),
+                ("{basic}", basic.as_ref().map_or("", Secret::expose)),
+            ];
+            self.headers[*index].1 = filled(template, &words);
+        }
+        self.basic.extend(basic);
+        self.basic.extend(secret.clone());
+        self.client_secret = secret;
     }
 
     /// The same, to ask with this refresh token.
@@ -201,6 +223,7 @@ pub(super) fn is_pollable(credential: &CredentialSpec) -> bool {
     for source in credential
         .client_secret
         .iter()
+        .chain(&credential.more_secrets)
         .chain(credential.grant.source())
         .chain(&credential.key)
         .chain(&credential.assertion.ready)
@@ -245,6 +268,24 @@ async fn read_shaped(
         source.read_shaped(shape).await.map_err(|source| MaterialError::Source { what: what.to_owned(), source })?;
     secrets.push(secret.clone());
     Ok(secret)
+}
+
+/// The entries of `client_secret`. Of a list one must be readable: during a rotation one comes, another goes.
+async fn read_list(
+    credential: &CredentialSpec,
+    secrets: &mut Vec<Secret>,
+) -> Result<Vec<(usize, Secret)>, MaterialError> {
+    let (mut all, mut error) = (Vec::new(), None);
+    for (position, source) in credential.client_secret.iter().chain(&credential.more_secrets).enumerate() {
+        match read(source, "client_secret", secrets).await {
+            Ok(secret) => all.push((position, secret)),
+            Err(e) => error = error.or(Some(e)),
+        }
+    }
+    match error {
+        Some(error) if all.is_empty() => Err(error),
+        _ => Ok(all),
+    }
 }
 
 async fn read_all(

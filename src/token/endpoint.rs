@@ -46,6 +46,11 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// Whether not a byte of the request has left this host.
+    pub fn was_unsent(&self) -> bool {
+        matches!(self, Self::Connect(_))
+    }
+
     /// As the failure of a token request: always transient.
     pub fn into_refusal(self, credential: &CredentialSpec) -> Refusal {
         match self {

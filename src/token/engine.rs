@@ -10,6 +10,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use super::{
     Key, Reader, Store, TokenStatus,
     bearer::{self, Now},
+    budget::{Account, Ledger},
     pace::Pace,
     refresh::{Progress, Task},
     refusal::Refusal,
@@ -45,6 +46,8 @@ pub struct Engine {
 struct Inner {
     tokens: HashMap<Key, Entry>,
     connectors: HashMap<NetSpec, Connector>,
+    /// By who is counted; kept for ever, since a reload may bring an account back.
+    ledgers: HashMap<Account, Arc<Ledger>>,
     /// By [`Key::of_refresh`]: shared by all tokens of a credential.
     rotations: HashMap<Key, Arc<Rotation>>,
 }
@@ -56,6 +59,7 @@ struct Entry {
     policy: Policy,
     reader: Reader,
     progress: Arc<Mutex<Progress>>,
+    ledger: Arc<Ledger>,
     retire: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -99,6 +103,7 @@ impl Engine {
     pub fn reader(&self, spec: &Arc<TokenSpec>) -> Result<Reader, EngineError> {
         let key = Key::of(spec);
         let mut inner = self.lock();
+        let ledger = inner.ledger(spec, &self.store);
         if let Some(entry) = inner.tokens.get_mut(&key) {
             entry.names.insert(spec.credential.name.clone());
             return Ok(entry.reader.clone());
@@ -109,7 +114,7 @@ impl Engine {
             let rotation = inner.rotations.entry(place);
             Arc::clone(rotation.or_insert_with(|| Arc::new(Rotation::new(place, Arc::clone(&self.store)))))
         });
-        let entry = self.start(key, spec, connector, rotation);
+        let entry = self.start(key, spec, connector, (ledger, rotation));
         let reader = entry.reader.clone();
         inner.tokens.insert(key, entry);
         Ok(reader)
@@ -126,6 +131,7 @@ impl Engine {
             }
             stays
         });
+        inner.ledgers.values().for_each(|ledger| ledger.settle());
         inner.rotations.retain(|_, rotation| Arc::strong_count(rotation) > 1);
         inner.connectors.clear(); // so that the next reload reads the roots anew
     }
@@ -139,8 +145,8 @@ impl Engine {
             .iter()
             .flat_map(|(key, entry)| {
                 let progress = entry.progress.lock().unwrap_or_else(PoisonError::into_inner);
-                let status =
-                    TokenStatus::new(*key, &entry.spec, &entry.policy, &progress, entry.reader.last_use(), now);
+                let (last_use, budget) = (entry.reader.last_use(), entry.ledger.usage());
+                let status = TokenStatus::new(*key, &entry.spec, &entry.policy, &progress, last_use, budget, now);
                 entry
                     .names
                     .iter()
@@ -152,7 +158,13 @@ impl Engine {
         all
     }
 
-    fn start(&self, key: Key, spec: &Arc<TokenSpec>, connector: Connector, rotation: Option<Arc<Rotation>>) -> Entry {
+    fn start(
+        &self,
+        key: Key,
+        spec: &Arc<TokenSpec>,
+        connector: Connector,
+        (ledger, rotation): (Arc<Ledger>, Option<Arc<Rotation>>),
+    ) -> Entry {
         let (writer, reader) = bearer::cell();
         let policy = Policy {
             pace: self.pace.clone(),
@@ -172,11 +184,13 @@ impl Engine {
             writer,
             rotation,
             progress: Arc::clone(&progress),
+            ledger: Arc::clone(&ledger),
+            overlap: Arc::default(),
             retired,
         };
         let task = tokio::spawn(task.run());
         let names = BTreeSet::from([spec.credential.name.clone()]);
-        Entry { spec: Arc::clone(spec), names, policy, reader, progress, retire, task }
+        Entry { spec: Arc::clone(spec), names, policy, reader, progress, ledger, retire, task }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -185,6 +199,14 @@ impl Engine {
 }
 
 impl Inner {
+    fn ledger(&mut self, spec: &TokenSpec, store: &Arc<Store>) -> Arc<Ledger> {
+        let account = Account::of(&spec.credential);
+        let new = || Arc::new(Ledger::open(account, Arc::clone(store)));
+        let ledger = Arc::clone(self.ledgers.entry(account).or_insert_with(new));
+        ledger.allow(spec.credential.budget);
+        ledger
+    }
+
     fn connector(&mut self, spec: &TokenSpec) -> Result<Connector, EngineError> {
         let net = &spec.credential.net;
         if let Some(connector) = self.connectors.get(&**net) {

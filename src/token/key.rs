@@ -9,8 +9,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::config::{
     model::{
-        Alg, ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme, TokenBody,
-        TokenMethod, TokenSpec, Warm,
+        Alg, ClientAuth, CredentialSpec, EgressKind, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme,
+        TokenBody, TokenMethod, TokenSpec, Warm,
     },
     secret::SecretSource,
 };
@@ -175,6 +175,8 @@ impl Inputs {
         self.text(&credential.token_target);
         self.text(&credential.client_id);
         self.secret(credential.client_secret.as_ref());
+        self.number(credential.more_secrets.len() as u128);
+        credential.more_secrets.iter().for_each(|source| self.secret(Some(source)));
         self.text(match credential.client_auth {
             ClientAuth::Basic => "basic",
             ClientAuth::BasicRaw => "basic_raw",
@@ -248,6 +250,15 @@ impl Inputs {
         });
         self.number(net.ca_file.is_some().into());
         self.bytes(net.ca_file.as_ref().map_or(&[], |path| path.as_os_str().as_encoded_bytes()));
+        self.number(net.egress_proxy.is_some().into());
+        if let Some(proxy) = &net.egress_proxy {
+            self.text(match proxy.kind {
+                EgressKind::Http => "http",
+                EgressKind::Socks5 => "socks5",
+            });
+            self.text(&proxy.host);
+            self.number(proxy.port.into());
+        }
     }
 
     /// How the answer is read and the token kept.

@@ -1,12 +1,13 @@
 //! The life of a token, on the control thread.
 //!
-//! 1. **which and who** — [`key`]: what makes two tokens the same; [`credential`]: the secrets, read for each request;
+//! 1. **which and who** — [`key`]: what makes two tokens the same; [`credential`]: the secrets, read for each
+//!    request, with [`overlap`]: which of several;
 //! 2. **how we ask, what comes back** — [`grant`] builds the request (its parameters: `params`; what vouches
 //!    for us: `assertion`, signed by [`jwt`]); [`reply`], with [`lifetime`] and
 //!    [`refusal`], judges the answer: a token, or a refusal, transient or permanent; [`rotation`]: the refresh token;
-//! 3. **the asking** — [`endpoint`]: one HTTP call and its limits;
+//! 3. **the asking** — [`endpoint`]: one HTTP call and its limits; [`budget`]: whether it may be made;
 //! 4. **where it stands** — [`state`]: the pure state machine; [`pace`]: its numbers;
-//! 5. **the one who does it** — [`refresh`]: one task a key, timers, single-flight;
+//! 5. **the one who does it** — [`refresh`]: one task a key, timers, single-flight; [`share`]: among replicas;
 //! 6. **the store** — [`store`]: where tokens outlive the process, sealed;
 //! 7. **the result** — [`bearer`]: all that the data plane sees.
 //!
@@ -14,6 +15,7 @@
 
 mod assertion;
 pub mod bearer;
+pub mod budget;
 pub mod credential;
 pub mod endpoint;
 mod engine;
@@ -21,12 +23,14 @@ pub mod grant;
 pub mod jwt;
 pub mod key;
 pub mod lifetime;
+pub mod overlap;
 pub mod pace;
 mod params;
 pub mod refresh;
 pub mod refusal;
 pub mod reply;
 pub mod rotation;
+pub mod share;
 pub mod state;
 mod status;
 pub mod store;

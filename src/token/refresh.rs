@@ -8,20 +8,23 @@ use std::{
     future::{Future, pending},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
 
 use super::{
     Key,
-    bearer::{Now, Writer},
+    bearer::{FailureKind, Now, Writer},
+    budget::Ledger,
     credential::{Material, Version, is_pollable},
     endpoint, grant,
     lifetime::LifetimeSource,
+    overlap::{Candidate, Overlap},
     refusal::{Refusal, Severity},
     reply::{self, Minted},
     rotation::{Root, Rotation},
+    share::{self, Last, Turn},
     state::{Event, Policy, State, Todo},
     store::Store,
 };
@@ -41,12 +44,22 @@ pub struct Progress {
     pub failed: u64,
     /// What the last token was minted from.
     pub last_minted: Option<(LifetimeSource, Option<String>, Option<i64>)>,
+    /// Which of several client secrets gave the last token, by position and source.
+    pub secret: Option<String>,
     /// The last failure in full, kept after it has healed.
     pub last_refusal: Option<(Refusal, std::time::SystemTime)>,
 }
 
-/// How a fetch ended, and with which version of the secrets.
-type Fetched = (Result<Minted, Refusal>, Option<Version>);
+/// How a fetch ended.
+struct Fetched {
+    result: Result<Minted, Refusal>,
+    /// Which version of the secrets stood in the sources.
+    version: Option<Version>,
+    /// Which of several client secrets gave the token, by position and source.
+    secret: Option<String>,
+    /// Another replica fetched it.
+    taken_over: bool,
+}
 
 /// One key's task.
 pub struct Task {
@@ -62,6 +75,10 @@ pub struct Task {
     pub writer: Writer,
     /// Where tokens outlive the process.
     pub store: Arc<Store>,
+    /// Whether a token request may be sent.
+    pub ledger: Arc<Ledger>,
+    /// Which client secret works.
+    pub overlap: Arc<tokio::sync::Mutex<Overlap>>,
     /// The credential's refresh token, where it has one.
     pub rotation: Option<Arc<Rotation>>,
     /// For status.
@@ -73,7 +90,17 @@ pub struct Task {
 impl Task {
     /// Runs until the key is retired and nobody reads its cell any more.
     pub async fn run(mut self) {
-        let mut run = Run { fetch: None, wake: None, tried: None, poll: None, warned: false };
+        let budget = self.ledger.changes();
+        let mut run = Run {
+            fetch: None,
+            wake: None,
+            tried: None,
+            poll: None,
+            warned: false,
+            budget,
+            blocked: false,
+            last: Last::default(),
+        };
         let mut event = self.restored().await;
         loop {
             self.step(&mut run, event);
@@ -107,6 +134,12 @@ impl Task {
 
     fn step(&self, run: &mut Run, event: Event) {
         let now = Now::read();
+        if let Event::Fetched(result) = &event
+            && let Ok(minted) = &**result
+        {
+            let (issued, fingerprint) = (Some(minted.issued.wall), minted.fingerprint.clone());
+            run.last = Last { issued, fingerprint, rejected: false };
+        }
         let seen = self.writer.take_signals();
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let before = progress.state.view();
@@ -118,13 +151,22 @@ impl Task {
                 let credential = &self.spec.credential.name;
                 tracing::info!(credential, fingerprint = old.fingerprint, "an upstream rejected the token");
                 self.store.forget(self.key);
+                run.last.rejected = run.last.fingerprint == old.fingerprint;
             }
             self.writer.publish(view);
         }
         if fetch {
-            let (spec, connector) = (Arc::clone(&self.spec), self.connector.clone());
-            let rotation = self.rotation.clone();
-            run.fetch = Some(Box::pin(async move { fetch_token(&spec, &connector, rotation.as_deref()).await }));
+            let asking = Asking {
+                spec: Arc::clone(&self.spec),
+                connector: self.connector.clone(),
+                ledger: Arc::clone(&self.ledger),
+                overlap: Arc::clone(&self.overlap),
+                rotation: self.rotation.clone(),
+                key: self.key,
+                store: Arc::clone(&self.store),
+                last: run.last.clone(),
+            };
+            run.fetch = Some(Box::pin(async move { asking.fetch().await }));
         }
         // A retired key looks now and then whether its last reader has gone.
         let last_look = self.retired.borrow().then(|| now.mono + self.policy.pace.tick);
@@ -132,6 +174,7 @@ impl Task {
         let watched = self.is_static() && run.tried.is_some();
         let polls = (state.blames_secrets() || watched) && !state.is_fetching() && is_pollable(&self.spec.credential);
         run.poll = polls.then(|| now.mono + self.policy.pace.secret_poll);
+        run.blocked = state.blames_budget();
         progress.state = state;
     }
 
@@ -152,6 +195,7 @@ impl Task {
                     }
                     run.poll = Some(Instant::now() + self.policy.pace.secret_poll);
                 }
+                Ok(()) = run.budget.changed(), if run.blocked => return Event::BudgetChanged,
                 Ok(()) = self.retired.changed() => return Event::Look,
             }
         }
@@ -163,8 +207,13 @@ impl Task {
     }
 
     /// Counts and logs a fetch, once.
-    fn fetched(&self, run: &mut Run, (result, version): Fetched) -> Event {
+    fn fetched(&self, run: &mut Run, Fetched { result, version, secret, taken_over }: Fetched) -> Event {
         run.tried = version;
+        if let (true, Ok(minted)) = (taken_over, &result) {
+            let (credential, fingerprint) = (&self.spec.credential.name, &minted.fingerprint);
+            tracing::info!(credential, fingerprint, "token taken over from another replica");
+            return Event::Fetched(Box::new(result));
+        }
         if let (Ok(minted), Some(version), false) = (&result, version, self.is_static()) {
             self.store.save(self.key, version, minted);
         }
@@ -173,6 +222,7 @@ impl Task {
         match &result {
             Ok(minted) => {
                 progress.succeeded += 1;
+                progress.secret = secret;
                 progress.last_minted = Some((minted.life_from, minted.scope.clone(), minted.skew));
                 log_minted(credential, minted);
                 if minted.life_from == LifetimeSource::DefaultTtl
@@ -188,7 +238,8 @@ impl Task {
                 }
             }
             Err(refusal) => {
-                progress.failed += 1;
+                // What the budget stopped was no token request.
+                progress.failed += u64::from(refusal.kind != FailureKind::Budget);
                 progress.last_refusal = Some((refusal.clone(), std::time::SystemTime::now()));
                 log_refusal(credential, refusal);
             }
@@ -201,72 +252,177 @@ impl Task {
 struct Run {
     fetch: Option<Pin<Box<dyn Future<Output = Fetched> + Send>>>,
     wake: Option<Instant>,
+    /// Tells of changes of the budget; of interest while it is `blocked`.
+    budget: watch::Receiver<()>,
+    /// The failure that stands is a spent budget.
+    blocked: bool,
+    /// The last token, for what other replicas share.
+    last: Last,
     /// The version of the secrets that the last fetch went out with.
     tried: Option<Version>,
     poll: Option<Instant>,
     warned: bool,
 }
 
-/// One token request from secrets to token: the only place where all the parts meet.
-async fn fetch_token(spec: &TokenSpec, connector: &Connector, rotation: Option<&Rotation>) -> Fetched {
-    let credential = &*spec.credential;
-    let material = match Material::read(credential).await {
-        Ok(material) => material,
-        Err(error) => return (Err(Refusal::of_settings(credential, &error.to_string())), None),
-    };
-    let result = match (&credential.grant, &material.of_grant, rotation) {
-        (Grant::Static { .. }, Some(token), _) => reply::given(credential, token, Now::read()),
-        (_, _, Some(rotation)) => ask_in_turn(spec, connector, rotation, &material).await,
-        _ => ask(spec, connector, &material).await,
-    };
-    (result, Some(material.version()))
+/// What a lease lasts beyond the token requests themselves: reading the secrets, and Redis.
+const LEASE_SLACK: Duration = Duration::from_secs(5);
+
+/// All that a fetch needs of its task.
+struct Asking {
+    spec: Arc<TokenSpec>,
+    connector: Connector,
+    ledger: Arc<Ledger>,
+    /// Locked by the one fetch of the key only.
+    overlap: Arc<tokio::sync::Mutex<Overlap>>,
+    /// The credential's refresh token, where it has one.
+    rotation: Option<Arc<Rotation>>,
+    key: Key,
+    store: Arc<Store>,
+    last: Last,
 }
 
-/// One request to the token endpoint.
-async fn ask(spec: &TokenSpec, connector: &Connector, material: &Material) -> Result<Minted, Refusal> {
-    let credential = &*spec.credential;
-    let request = grant::build(spec, material).map_err(|e| Refusal::of_settings(credential, &e.to_string()))?;
-    match endpoint::call(connector, credential, request).await {
-        Ok(answer) => reply::read(credential, material, &answer),
-        Err(error) => Err(error.into_refusal(credential)),
-    }
-}
-
-/// With the refresh token that is kept; where there is none any more, with the configured first one or by a login.
-async fn ask_in_turn(
-    spec: &TokenSpec,
-    connector: &Connector,
-    rotation: &Rotation,
-    material: &Material,
-) -> Result<Minted, Refusal> {
-    let credential = &*spec.credential;
-    let is_login = !matches!(credential.grant, Grant::RefreshToken { .. });
-    let root: Root = if is_login { material.version().to_bytes() } else { material.root_of_refresh() };
-    let mut owner = rotation.own().await;
-    if let Some(current) = owner.current(root) {
-        match ask(spec, connector, &material.with_refresh(current)).await {
-            Ok(minted) => {
-                if let Some(next) = &minted.refresh {
-                    owner.keep(next.clone(), root);
+impl Asking {
+    /// From secrets to token, unless another replica has a newer one.
+    async fn fetch(&self) -> Fetched {
+        let credential = &*self.spec.credential;
+        let material = match Material::read(credential).await {
+            Ok(material) => material,
+            Err(error) => {
+                let result = Err(Refusal::of_settings(credential, &error.to_string()));
+                return Fetched { result, version: None, secret: None, taken_over: false };
+            }
+        };
+        if let (Grant::Static { .. }, Some(token)) = (&credential.grant, &material.of_grant) {
+            let (result, version) = (reply::given(credential, token, Now::read()), Some(material.version()));
+            return Fetched { result, version, secret: None, taken_over: false };
+        }
+        let Store::Redis(redis) = &*self.store else { return self.fetch_alone(material).await };
+        if !credential.share {
+            return self.fetch_alone(material).await;
+        }
+        let version = material.version();
+        let secrets = 1 + u32::try_from(credential.more_secrets.len()).unwrap_or(u32::MAX);
+        let lease = LEASE_SLACK + credential.timeout.saturating_mul(secrets + 1);
+        match share::turn(redis, self.key, version, &self.last, lease).await {
+            Turn::Take(minted) => {
+                Fetched { result: Ok(*minted), version: Some(version), secret: None, taken_over: true }
+            }
+            Turn::Alone => {
+                let fetched = self.fetch_alone(material).await;
+                if let Ok(minted) = &fetched.result {
+                    let _ = redis.save(self.key, version, minted).await;
                 }
-                return Ok(minted);
+                fetched
             }
-            Err(refusal) if refusal.ends_refresh_token(is_login) => {
-                log_refusal(credential, &refusal);
-                owner.clear();
+            Turn::Fetch(lease) => {
+                let fetched = self.fetch_alone(material).await;
+                if let Ok(minted) = &fetched.result {
+                    let _ = redis.save(self.key, version, minted).await;
+                }
+                redis.release(&lease).await;
+                fetched
             }
-            Err(refusal) => return Err(refusal),
         }
     }
-    let minted = match &material.of_grant {
-        _ if is_login => ask(spec, connector, material).await?,
-        Some(first) => ask(spec, connector, &material.with_refresh(first.clone())).await?,
-        None => return Err(Refusal::of_settings(credential, "it has no refresh token")),
-    };
-    if let Some(next) = &minted.refresh {
-        owner.keep(next.clone(), root);
+
+    /// From secrets to token: one token request, and one more for each further client secret while the
+    /// provider refuses the one before.
+    async fn fetch_alone(&self, mut material: Material) -> Fetched {
+        let credential = &*self.spec.credential;
+        let version = Some(material.version());
+        let mut overlap = self.overlap.lock().await;
+        let candidates = overlap.candidates(&material.client_secrets);
+        if candidates.is_empty() {
+            return Fetched { result: self.ask_in_turn(&material).await, version, secret: None, taken_over: false };
+        }
+        let mut last = None;
+        for candidate in &candidates {
+            material.choose(credential, candidate.secret.clone());
+            let result = self.ask_in_turn(&material).await;
+            match &result {
+                Ok(_) => overlap.worked(&candidate.secret),
+                Err(refusal) if refusal.blames_client => overlap.refused(&candidate.secret),
+                Err(_) => {}
+            }
+            let refused = result.as_ref().is_err_and(|refusal| refusal.blames_client);
+            let name = name_of(credential, candidate);
+            if refused && candidates.len() > 1 {
+                tracing::warn!(credential = credential.name, secret = name, "the provider refused this client secret");
+            }
+            last = Some(Fetched { result, version, secret: Some(name), taken_over: false });
+            if !refused {
+                break;
+            }
+        }
+        last.unwrap_or_else(|| Fetched {
+            result: Err(Refusal::of_settings(credential, "there is no client_secret")),
+            version,
+            secret: None,
+            taken_over: false,
+        })
     }
-    Ok(minted)
+
+    /// With the refresh token that is kept, if the credential keeps one; where there is none any more, with the
+    /// configured first one or by a login.
+    async fn ask_in_turn(&self, material: &Material) -> Result<Minted, Refusal> {
+        let Some(rotation) = &self.rotation else { return self.ask(material).await };
+        let credential = &*self.spec.credential;
+        let is_login = !matches!(credential.grant, Grant::RefreshToken { .. });
+        let root: Root = if is_login { material.version().to_bytes() } else { material.root_of_refresh() };
+        let mut owner = rotation.own().await;
+        if let Some(current) = owner.current(root) {
+            match self.ask(&material.with_refresh(current)).await {
+                Ok(minted) => {
+                    if let Some(next) = &minted.refresh {
+                        owner.keep(next.clone(), root);
+                    }
+                    return Ok(minted);
+                }
+                Err(refusal) if refusal.ends_refresh_token(is_login) => {
+                    log_refusal(credential, &refusal);
+                    owner.clear();
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        let minted = match &material.of_grant {
+            _ if is_login => self.ask(material).await?,
+            Some(first) => self.ask(&material.with_refresh(first.clone())).await?,
+            None => return Err(Refusal::of_settings(credential, "it has no refresh token")),
+        };
+        if let Some(next) = &minted.refresh {
+            owner.keep(next.clone(), root);
+        }
+        Ok(minted)
+    }
+
+    /// One token request: the only place where all the parts meet.
+    async fn ask(&self, material: &Material) -> Result<Minted, Refusal> {
+        let credential = &*self.spec.credential;
+        let of_settings = |error: grant::BuildError| Refusal::of_settings(credential, &error.to_string());
+        let request = grant::build(&self.spec, material).map_err(of_settings)?;
+        let taken = self.ledger.take().map_err(|spent| Refusal::of_budget(credential, spent.usage, spent.free_in))?;
+        match endpoint::call(&self.connector, credential, request).await {
+            Ok(answer) => reply::read(credential, material, &answer),
+            Err(error) => {
+                if error.was_unsent() {
+                    self.ledger.give_back(&taken);
+                }
+                Err(error.into_refusal(credential))
+            }
+        }
+    }
+}
+
+/// How a client secret is called where people see it: never by its text.
+fn name_of(credential: &CredentialSpec, candidate: &Candidate) -> String {
+    let mut sources = credential.client_secret.iter().chain(&credential.more_secrets);
+    let count = 1 + credential.more_secrets.len();
+    match candidate.position.and_then(|position| Some((position, sources.nth(position)?))) {
+        Some((_, source)) if count == 1 => source.to_string(),
+        Some((position, source)) => format!("{} of {count}: {source}", position + 1),
+        None => "the one before its source changed".to_owned(),
+    }
 }
 
 /// Whether the secrets can be read, and are others than those `tried`.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::bearer::FailureKind;
+use super::{bearer::FailureKind, budget::BudgetUse};
 use crate::config::model::CredentialSpec;
 
 /// Whether asking again soon makes sense.
@@ -28,13 +28,15 @@ pub struct Refusal {
     pub code: Option<String>,
     /// The provider's own description, filtered; for the log and the status page only.
     pub detail: Option<String>,
+    /// The provider did not take the client itself: another secret may help.
+    pub blames_client: bool,
     /// `Retry-After` of a 429 or 503.
     pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
     fn new(severity: Severity, kind: FailureKind, message: String) -> Self {
-        Self { severity, kind, message, code: None, detail: None, retry_after: None }
+        Self { severity, kind, message, code: None, detail: None, blames_client: false, retry_after: None }
     }
 
     /// No usable answer: network, 5xx, nonsense. `what` completes "… got no token for …: ".
@@ -58,7 +60,25 @@ impl Refusal {
             quoted(credential),
             advice(code, status)
         );
-        Self { code: code.map(str::to_owned), ..Self::new(Severity::Permanent, FailureKind::Refused, message) }
+        let blames_client = code == Some("invalid_client") || status == 401;
+        Self {
+            code: code.map(str::to_owned),
+            blames_client,
+            ..Self::new(Severity::Permanent, FailureKind::Refused, message)
+        }
+    }
+
+    /// The budget is spent: nothing was sent.
+    pub fn of_budget(credential: &CredentialSpec, budget: BudgetUse, free_in: Duration) -> Self {
+        let BudgetUse { limit, window, .. } = budget;
+        let message = format!(
+            "{} has spent its budget of {limit} token requests in {window:?}; nothing was sent to {}. The next one is \
+             free in {} s. Raise `budget` if the provider grants more.",
+            quoted(credential),
+            provider(credential),
+            free_in.as_secs() + 1,
+        );
+        Self { retry_after: Some(free_in), ..Self::new(Severity::Transient, FailureKind::Budget, message) }
     }
 
     /// Whether the refresh token that was used is no good any more. `OAuth` has a code for that, and no other says

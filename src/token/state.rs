@@ -52,6 +52,8 @@ pub enum Event {
     Fetched(Box<Result<Minted, Refusal>>),
     /// The secrets are others than those which were refused.
     SecretChanged,
+    /// The budget that was spent is another one, or a slot of it was given back.
+    BudgetChanged,
     /// The source of a static token gives another one than the one that is held.
     TokenChanged,
 }
@@ -141,6 +143,7 @@ impl State {
                 self.streaks = (0, 0);
                 publish |= self.failure.take().is_some();
             }
+            Event::BudgetChanged => publish |= self.failure.take_if(|f| f.kind == FailureKind::Budget).is_some(),
             Event::TokenChanged => {
                 self.outdated = true;
                 publish |= self.failure.take().is_some();
@@ -253,6 +256,8 @@ impl State {
         let Pace { retry_after_cap, .. } = policy.pace;
         let (transient, permanent) = &mut self.streaks;
         let delay = match refusal.severity {
+            // No attempt, hence no streak; and no cap on a wait that is our own arithmetic.
+            _ if refusal.kind == FailureKind::Budget => Duration::ZERO,
             Severity::Transient => {
                 *transient = transient.saturating_add(1);
                 policy.pace.transient_delay(*transient, luck(policy.seed, self.started.0))
@@ -263,7 +268,8 @@ impl State {
             }
         };
         let asked = refusal.retry_after.filter(|after| !after.is_zero());
-        let delay = asked.map_or(delay, |after| after.min(retry_after_cap));
+        let cap = if refusal.kind == FailureKind::Budget { Duration::MAX } else { retry_after_cap };
+        let delay = asked.map_or(delay, |after| after.min(cap));
         let Refusal { kind, message, .. } = refusal;
         self.failure = Some(Failure { kind, message, at: now.wall, until: now.mono + delay });
     }
@@ -303,6 +309,11 @@ impl State {
         };
         let often = often.clamp(Duration::from_millis(100), policy.pace.tick);
         Some(now.mono + until.later_by(slid).left(now).min(often))
+    }
+
+    /// Whether a spent budget stands in the way.
+    pub fn blames_budget(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Budget)
     }
 
     /// Whether this failure may be healed by other secrets.

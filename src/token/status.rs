@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime};
 use super::{
     Key,
     bearer::{FailureKind, Now},
+    budget::BudgetUse,
     lifetime::LifetimeSource,
     refresh::Progress,
     state::Policy,
@@ -54,6 +55,10 @@ pub struct TokenStatus {
     pub succeeded: u64,
     /// Token requests that gave none.
     pub failed: u64,
+    /// Which client secret gave the last token, by position and source.
+    pub secret: Option<String>,
+    /// What is used of the budget, over all tokens of the account.
+    pub budget: Option<BudgetUse>,
     /// The last failure, kept after it has healed.
     pub last_error: Option<LastError>,
 }
@@ -80,6 +85,7 @@ impl TokenStatus {
         policy: &Policy,
         progress: &Progress,
         last_use: Option<Instant>,
+        budget: Option<BudgetUse>,
         now: Now,
     ) -> Self {
         let view = progress.state.view();
@@ -116,12 +122,14 @@ impl TokenStatus {
             skew,
             succeeded: progress.succeeded,
             failed: progress.failed,
+            secret: progress.secret.clone(),
+            budget,
             last_error,
         }
     }
 
-    /// Whether a token was asked for at least once.
+    /// Whether a token was asked for at least once, or could not even be asked for.
     pub fn was_tried(&self) -> bool {
-        self.succeeded + self.failed > 0
+        self.succeeded + self.failed > 0 || self.last_error.is_some()
     }
 }

@@ -205,6 +205,10 @@ impl World {
             ["the", "provider", "says", "retry", "after", after] => {
                 self.fail(Severity::Transient, FailureKind::Unavailable, Some(duration(after)?))?;
             }
+            ["the", "budget", "is", "spent", "for", time] => {
+                self.fail(Severity::Transient, FailureKind::Budget, Some(duration(time)?))?;
+            }
+            ["the", "budget", "changes"] => self.event(Event::BudgetChanged, false),
             ["the", "secret", "changes"] => self.event(Event::SecretChanged, false),
             // Of a sleeping machine the monotonic clock sleeps too.
             ["the", "wall", "clock", "jumps", by] | ["the", "machine", "sleeps", by] => self.jump(by)?,

@@ -6,14 +6,22 @@
 //! * `waiting`: what a reader of the cell waits for;
 //! * `assertions`: what vouches for a client or a grant;
 //! * `grants`: static tokens and rotating refresh tokens;
+//! * `budget`: what a budget lets through;
+//! * `overlap`: several client secrets, and files that change;
+//! * `redis`: several replicas and a real Redis;
+//! * `egress`: the way through a proxy;
 //! * `live`: the engine against a small provider over real sockets.
 
 mod assertions;
+mod budget;
 mod cases;
+mod egress;
 mod grants;
 mod keys;
 mod live;
+mod overlap;
 mod properties;
+mod redis;
 mod replies;
 mod requests;
 mod support;

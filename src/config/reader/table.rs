@@ -69,7 +69,8 @@ impl<'t> Table<'t> {
         self.entries.iter().find(|e| e.key == key).map_or(&self.place, |e| &e.key_span).clone()
     }
 
-    pub(super) fn at(&self, span: Span) -> Span {
+    /// Where a part of a value stands, for messages.
+    pub(in crate::config) fn at(&self, span: Span) -> Span {
         self.origin.clone().unwrap_or(span)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::{At, Entry, Limit, Table, article};
-use crate::config::{diagnostic::Note, nearest::nearest, not_built, units};
+use crate::config::{diagnostic::Note, model::Budget, nearest::nearest, not_built, units};
 
 impl Table<'_> {
     pub(super) fn wrong_type(&self, key: &str, wanted: &str, entry: &Entry<'_>) {
@@ -145,6 +145,18 @@ impl Table<'_> {
                 None
             }
         }
+    }
+
+    /// A number of token requests in a time of at most a year.
+    pub(in crate::config) fn budget(&self, key: &'static str) -> Option<Budget> {
+        let text = self.string(key)?;
+        let year = Duration::from_secs(366 * 86_400);
+        let budget = units::rate(&text.value).filter(|(limit, window)| *limit <= 1_000_000 && *window <= year);
+        if budget.is_none() {
+            let note = Note::error(&text.span, format!("`{key}`: {} is no budget", self.context.quote(&text)));
+            self.context.report(note.hint("how many token requests in which time: \"50/12h\", \"1000/d\""));
+        }
+        budget.map(|(limit, window)| Budget { limit, window })
     }
 
     /// A size in bytes within bounds, or `"none"`.

@@ -9,8 +9,8 @@ use crate::config::{
     diagnostic::Span,
     header, mask,
     model::{
-        ClientAuth, CredentialSpec, ExpiresUnit, Expiry, IpFamily, NetSpec, Param, Scheme, TokenBody, TokenMethod,
-        Upstream, Warm,
+        ClientAuth, CredentialSpec, EgressKind, EgressProxy, ExpiresUnit, Expiry, IpFamily, NetSpec, Param, Scheme,
+        TokenBody, TokenMethod, Upstream, Warm,
     },
     nearest::did_you_mean,
     profile::{self, Profile},
@@ -139,6 +139,7 @@ impl Builder<'_, '_> {
                 id => id?.value,
             },
             client_secret: raw.client_secret.map(|at| at.value),
+            more_secrets: raw.more_secrets.unwrap_or_default(),
             grant,
             grant_type: (!grant_type.is_empty()).then_some(grant_type),
             token_url,
@@ -168,6 +169,7 @@ impl Builder<'_, '_> {
             share: raw.share.unwrap_or(true),
             net: Arc::new(net),
             timeout: raw.timeout.unwrap_or(Duration::from_secs(10)),
+            budget: raw.budget,
             key: raw.key.map(|at| at.value),
             key_id: raw.key_id.map(|at| at.value),
             alg: raw.alg,
@@ -271,7 +273,37 @@ impl Builder<'_, '_> {
             }
             net.ca_file = Some(path);
         }
+        net.egress_proxy = raw.egress_proxy.as_ref().and_then(|at| self.egress_proxy(at));
         net
+    }
+
+    /// `http://HOST:PORT` or `socks5://HOST:PORT`.
+    fn egress_proxy(&self, at: &At<String>) -> Option<EgressProxy> {
+        let context = self.t.context;
+        let refuse = |why: &str, hint: &str| {
+            context.hide(&at.span);
+            context.report(Note::error(&at.span, format!("`egress_proxy` {why}")).hint(hint));
+        };
+        let (kind, rest) = match at.value.split_once("://") {
+            Some(("http", rest)) => (EgressKind::Http, rest),
+            Some(("socks5" | "socks5h", rest)) => (EgressKind::Socks5, rest),
+            _ => {
+                refuse("is neither http:// nor socks5://", "\"http://HOST:3128\" or \"socks5://HOST:1080\"");
+                return None;
+            }
+        };
+        if rest.contains('@') {
+            refuse("holds a user or password, which are not sent", "use a proxy that knows this host by its address");
+            return None;
+        }
+        let default = if kind == EgressKind::Http { 80 } else { 1080 };
+        match url::host_and_port(rest.strip_suffix('/').unwrap_or(rest)) {
+            Ok((host, port)) => Some(EgressProxy { kind, host, port: port.unwrap_or(default) }),
+            Err(reason) => {
+                refused(context, at, "`egress_proxy`", reason);
+                None
+            }
+        }
     }
 
     /// Legal, lower-case, and none that the token request sets by itself.

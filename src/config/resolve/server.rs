@@ -7,7 +7,7 @@ use toml::de::DeValue;
 use super::{Note, Table, not_built, refused};
 use crate::config::{
     diagnostic::Span,
-    model::{AccessLog, Log, Server, StoreSpec, Tokens},
+    model::{AccessLog, Log, RedisSpec, Server, StoreSpec, Tokens},
     raw::{self, RawServer},
     reader::{At, Limit},
     secret::SecretSource,
@@ -173,12 +173,15 @@ pub(super) fn admin(root: &Table<'_>) -> Option<SocketAddr> {
     address
 }
 
-/// `[tokens]`: `store = "memory"` or `{ file = "DIRECTORY" }`, and the key that seals it.
+/// `[tokens]`: `store = "memory"`, `{ file = "DIRECTORY" }` or `{ redis = "URL" }`, and the key that seals it.
 pub(super) fn tokens(root: &Table<'_>) -> Option<Tokens> {
     let Some(t) = root.table("tokens", "tokens") else { return Some(Tokens::default()) };
     let seal_key = source::read(&t, "seal_key").and_then(|at| seal_key(&t, at));
     let store = store(&t);
-    if let Some(entry) = t.entry("store").filter(|_| matches!(store, Some(StoreSpec::File(_))) && !t.has("seal_key")) {
+    if let Some(entry) = t
+        .entry("store")
+        .filter(|_| matches!(store, Some(StoreSpec::File(_) | StoreSpec::Redis(_))) && !t.has("seal_key"))
+    {
         let note = Note::error(&entry.span, "this `store` in [tokens] needs a `seal_key`: no token is stored readable");
         let hint = "make one with `openssl rand -base64 32`, then seal_key = { env = \"CUPBEARER_SEAL_KEY\" }";
         t.context.report(note.hint(hint));
@@ -206,22 +209,66 @@ fn store(t: &Table<'_>) -> Option<StoreSpec> {
     let Some(table) = entry.value.as_table() else {
         return t.choice("store", &[("memory", ())]).map(|()| StoreSpec::Memory);
     };
-    let future = table
-        .iter()
-        .map(|(kind, _)| kind.get_ref().to_string())
-        .find(|kind| not_built::value("tokens.store", &format!("{{{kind}}}")));
-    if let Some(kind) = future {
-        t.context.hide(&entry.span);
-        t.not_built(&entry.span, &format!("`store = {{ {kind} = … }}`"));
-        return None;
-    }
     let inner = t.below(table, "`store`".to_owned(), "store", entry.key_span.clone());
-    let directory = inner.word("file");
-    if directory.is_none() && !inner.has("file") {
-        t.context.error(&entry.span, "`store` in [tokens] must be \"memory\" or { file = \"DIRECTORY\" }");
+    let (directory, redis) = (inner.word("file"), inner.word("redis"));
+    let (username, password) = (inner.word("username"), source::read(&inner, "password").map(|at| at.value));
+    let one = inner.has("file") != inner.has("redis");
+    if !one {
+        let hint = "\"memory\", { file = \"DIRECTORY\" } or { redis = \"redis://HOST:6379/0\" }";
+        t.context.report(Note::error(&entry.span, "`store` in [tokens] must name one place").hint(hint));
+    }
+    if !inner.has("redis") {
+        for key in ["username", "password"].into_iter().filter(|key| inner.has(key)) {
+            t.context.error(&inner.key_place(key), format!("`{key}` in `store` goes with `redis`"));
+        }
     }
     inner.finish();
-    directory.map(|at| StoreSpec::File(t.context.dir.join(at.value)))
+    if !one {
+        return None;
+    }
+    match (directory, redis) {
+        (Some(at), _) => Some(StoreSpec::File(t.context.dir.join(at.value))),
+        (None, Some(at)) => {
+            let (host, port, database) = redis_url(t, &at)?;
+            Some(StoreSpec::Redis(RedisSpec { host, port, database, username: username.map(|at| at.value), password }))
+        }
+        (None, None) => None,
+    }
+}
+
+/// `redis://HOST[:PORT][/DATABASE]`
+fn redis_url(t: &Table<'_>, at: &At<String>) -> Option<(String, u16, u32)> {
+    let refuse = |why: &str, hint: &str| {
+        t.context.hide(&at.span);
+        t.context.report(Note::error(&at.span, format!("`redis` in `store` {why}")).hint(hint));
+    };
+    let Some(rest) = at.value.strip_prefix("redis://") else {
+        if at.value.starts_with("rediss://") {
+            t.context.hide(&at.span);
+            t.not_built(&at.span, "`redis` over TLS (rediss://)");
+        } else {
+            refuse("must be a URL", "redis = \"redis://HOST:6379/0\"");
+        }
+        return None;
+    };
+    if rest.contains('@') {
+        refuse("holds a user or password", "username = \"…\" and password = { env = \"NAME\" } stand beside it");
+        return None;
+    }
+    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+    let database = if database.is_empty() { Some(0) } else { database.parse().ok() };
+    let Some(database) = database else {
+        refuse("has a path that is no number of a database", "redis = \"redis://HOST:6379/0\"");
+        return None;
+    };
+    match url::host_and_port(authority) {
+        Ok((host, port)) => Some((host, port.unwrap_or(6379), database)),
+        Err(reason) => {
+            t.context.hide(&at.span);
+            refused(t.context, at, "`redis` in `store`", reason);
+            None
+        }
+    }
 }
 
 /// `[log]`

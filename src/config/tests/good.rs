@@ -4,7 +4,7 @@ use super::*;
 use crate::config::{
     model::{
         Alg, CallerIdentity, ClientAuth, Expiry, GlobSegment, Grant, HostPolicy, IpFamily, Param, PolicyMode,
-        RouteCallers, Scheme, TokenBody, Warm,
+        RouteCallers, Scheme, StoreSpec, TokenBody, Warm,
     },
     profile,
     secret::SecretSource,
@@ -93,6 +93,7 @@ share = false
 local_address = "127.0.0.1"
 ip_family = "v4"
 timeout = "3s"
+budget = "50/12h"
 
 [callers.erp]
 api_key = { env = "KEY" }
@@ -139,6 +140,7 @@ allow_empty_segments = true
     assert!(matches!(&c.params[0], (name, Param::Plain(v)) if name == "account_id" && v == "7"));
     assert!(matches!(&c.params[1], (name, Param::Secret(SecretSource::Given { .. })) if name == "pin"));
     assert_eq!(c.headers[0].0, "x-tenant");
+    assert_eq!(c.budget.map(|b| (b.limit, b.window)), Some((50, Duration::from_secs(43_200))));
     assert_eq!((c.net.ip_family, c.net.local_address), (IpFamily::V4, Some("127.0.0.1".parse().unwrap())));
     assert!(matches!(config.callers[0].identity, CallerIdentity::ApiKey(hash) if hash[0] != hash[1]));
     let CallerIdentity::Cidr(ranges) = &config.callers[1].identity else { panic!("a range") };
@@ -273,6 +275,18 @@ fn the_example_file_passes_as_soon_as_its_variables_are_set() {
     assert_eq!(warnings, []);
     let providers: Vec<_> = config.credentials.iter().filter_map(|c| c.provider.as_deref()).collect();
     assert_eq!(providers, ["ipxo", "digital-realty", "pax8", "mythic-beasts"]);
+}
+
+#[test]
+fn a_redis_store_has_its_password_beside_its_address() {
+    let text = format!(
+        "[tokens]\nseal_key = {{ env = \"SEAL_KEY\" }}\nstore = {{ redis = \"redis://[::1]:6380/3\", username = \"cup\", \
+         password = {{ env = \"KEY\" }} }}\n{BASE}"
+    );
+    let (config, _) = good(&text);
+    let StoreSpec::Redis(redis) = &config.tokens.store else { panic!("{:?}", config.tokens.store) };
+    assert_eq!((redis.host.as_str(), redis.port, redis.database), ("::1", 6380, 3));
+    assert!(redis.username.as_deref() == Some("cup") && redis.password.is_some());
 }
 
 #[test]

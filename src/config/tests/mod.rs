@@ -18,6 +18,7 @@ fn env(name: &str) -> Option<String> {
         "KEY_2" => Some("not-a-secret-key-for-others".to_owned()),
         "SHORT" => Some("not-secret".to_owned()),
         "EMPTY" => Some(String::new()),
+        "SEAL_KEY" => Some("c3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3M=".to_owned()),
         "PEM" => Some("-----BEGIN\nnot-a-key\nEND-----\n".to_owned()),
         "PORT" => Some("9000".to_owned()),
         _ => None,

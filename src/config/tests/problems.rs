@@ -139,7 +139,7 @@ fn what_is_still_to_come_is_refused_by_name() {
         r#"[admin]
 listen = "127.0.0.1:8081"
 [tokens]
-store = { redis = "redis://127.0.0.1" }
+store = { redis = "rediss://127.0.0.1" }
 [log]
 format = "xml"
 access = "stdout"
@@ -150,7 +150,7 @@ otlp = "http://127.0.0.1:4317"
     );
     let expected = [
         "2:10 an admin address in [admin] is not built yet in this version",
-        "4:9 `store = { redis = … }` in [tokens] is not built yet in this version",
+        "4:19 `redis` over TLS (rediss://) in [tokens] is not built yet in this version",
         r#"6:10 `format` in [log] can't be `xml` (use one of "text", "json")"#,
         r#"7:10 `access` (other than "off") in [log] is not built yet in this version"#,
         r#"8:9 `audit` (other than "off") in [log] is not built yet in this version"#,
@@ -257,7 +257,7 @@ timeout = "10"
 "#);
     let expected = [
         "2:13 `client_id` in [credentials.acme] must be a string, not an integer",
-        "3:17 `client_secret` in [credentials.acme] needs exactly one source (one of env, file, command)",
+        "3:17 `client_secret` in [credentials.acme] needs exactly one source (one of env, file, command, systemd)",
         "4:13 `token_url` holds a user name or password (credentials belong into [credentials.NAME])",
         r#"5:10 `scopes` in [credentials.acme] must be a list of strings, not a string (write `scopes = ["…"]`)"#,
         r#"6:15 `token_field` must be a JSON pointer (it starts with a slash: "/data/token")"#,
@@ -281,7 +281,7 @@ params = { scope = "a", client_id = "b", grant_type = "c", n = 5 }
 headers = { "Content-Type" = "x", "Host" = "y", "a b" = "z", "X-A" = "1", "x-a" = "2" }
 "#);
     let expected = [
-        "3:17 a list of secrets for `client_secret` in [credentials.acme] is not built yet in this version",
+        "3:18 `client_secret` in [credentials.acme]: environment variable A is not set (set it in the environment of cupbearer)",
         "4:13 `token_url` is not a URL (start it with https://)",
         "5:12 parameter `scope` has a key of its own (use `scopes` of the credential)",
         "5:25 parameter `client_id` has a key of its own (use `client_id` of the credential)",
@@ -340,7 +340,7 @@ token_url = "https://e.com/t"
     let expected = [
         "4:19 `keyring` in `client_secret` is not built yet in this version",
         "8:19 unknown key `envv` in `client_secret` (did you mean `env`?)",
-        "12:17 `client_secret` in [credentials.c] needs exactly one source (one of env, file, command)",
+        "12:17 `client_secret` in [credentials.c] needs exactly one source (one of env, file, command, systemd)",
         "16:17 `client_secret` in [credentials.d]: environment variable MISSING_ONE is not set (set it in the environment of cupbearer)",
         "20:17 `client_secret` in [credentials.e]: file /does/not/exist can't be read: No such file or directory (os error 2)",
         "24:17 `client_secret` in [credentials.f]: environment variable EMPTY is empty",
@@ -678,6 +678,96 @@ fn a_long_or_odd_line_is_clipped_around_its_mark() {
     let marked: String = place.source.chars().skip(place.mark).take(place.width).collect();
     assert_eq!(marked, "\"a b\"");
     assert_eq!(place.line, 2);
+}
+
+#[test]
+fn a_budget_is_a_number_of_requests_in_a_time() {
+    for wrong in ["50", "0/12h", "50/0s", "50/12", "many/h", "5/400d"] {
+        let found = bad(&BASE.replace("provider", &format!("budget = \"{wrong}\"\nprovider")));
+        let expected = format!(
+            "3:10 `budget`: `{wrong}` is no budget (how many token requests in which time: \"50/12h\", \"1000/d\")"
+        );
+        assert_eq!(found, [expected], "{wrong}");
+    }
+}
+
+#[test]
+fn a_list_of_secrets_is_for_client_secret_alone_and_none_of_it_may_be_wrong() {
+    let list = |text: &str| bad(&BASE.replace("{ env = \"SECRET\" }", text));
+    assert_eq!(list("[]"), ["5:17 `client_secret` in [credentials.acme] is an empty list"]);
+    assert_eq!(
+        list("[{ env = \"SECRET\" }, { env = \"MISSING_ONE\" }]"),
+        ["5:38 `client_secret` in [credentials.acme]: environment variable MISSING_ONE is not set (set it in the \
+          environment of cupbearer)"]
+    );
+    let plain = list("[\"hunter2\"]");
+    assert!(plain.len() == 1 && plain[0].contains("secrets don't belong in this file"), "{plain:?}");
+    assert!(!plain[0].contains("hunter2"));
+    let param = bad(&BASE.replace("provider", "params = { pin = { env = [\"A\"] } }\nprovider"));
+    assert_eq!(param.len(), 1, "{param:?}");
+}
+
+#[test]
+fn a_systemd_credential_is_a_name_within_the_services_own_directory() {
+    let systemd = |text: &str| bad(&BASE.replace("env = \"SECRET\"", text));
+    assert_eq!(
+        systemd("systemd = \"acme\""),
+        ["5:29 `systemd` of `client_secret`: CREDENTIALS_DIRECTORY is not set (systemd sets it for a service with \
+          LoadCredential= or LoadCredentialEncrypted=)"]
+    );
+    assert_eq!(
+        systemd("systemd = \"../acme\""),
+        ["5:29 `systemd` of `client_secret` must be the name of a credential, not a path"]
+    );
+}
+
+#[test]
+fn a_redis_store_is_a_place_without_secrets_in_it() {
+    let store = |text: &str| bad_with(&format!("[tokens]\nseal_key = {{ env = \"SEAL_KEY\" }}\nstore = {text}\n"));
+    for (text, expected) in [
+        ("{ redis = \"127.0.0.1:6379\" }", "3:19 `redis` in `store` must be a URL (redis = \"redis://HOST:6379/0\")"),
+        (
+            "{ redis = \"redis://:hunter2@127.0.0.1\" }",
+            "3:19 `redis` in `store` holds a user or password (username = \"…\" and password = { env = \"NAME\" } stand \
+             beside it)",
+        ),
+        (
+            "{ redis = \"redis://127.0.0.1/x\" }",
+            "3:19 `redis` in `store` has a path that is no number of a database (redis = \"redis://HOST:6379/0\")",
+        ),
+        ("{ file = \"t\", username = \"u\" }", "3:23 `username` in `store` goes with `redis`"),
+        (
+            "{ file = \"t\", redis = \"redis://h\" }",
+            "3:9 `store` in [tokens] must name one place (\"memory\", { file = \"DIRECTORY\" } or { redis = \
+             \"redis://HOST:6379/0\" })",
+        ),
+    ] {
+        assert_eq!(store(text), [expected], "{text}");
+    }
+    let unsealed = bad_with("[tokens]\nstore = { redis = \"redis://127.0.0.1\" }\n");
+    assert!(unsealed.len() == 1 && unsealed[0].contains("needs a `seal_key`"), "{unsealed:?}");
+}
+
+#[test]
+fn an_egress_proxy_is_a_url_without_credentials() {
+    let proxy = |text: &str| bad(&BASE.replace("provider", &format!("egress_proxy = \"{text}\"\nprovider")));
+    for (text, expected) in [
+        (
+            "proxy:3128",
+            "3:16 `egress_proxy` is neither http:// nor socks5:// (\"http://HOST:3128\" or \"socks5://HOST:1080\")",
+        ),
+        (
+            "http://me:hunter2@proxy:3128",
+            "3:16 `egress_proxy` holds a user or password, which are not sent (use a proxy that knows this host by its \
+             address)",
+        ),
+    ] {
+        assert_eq!(proxy(text), [expected], "{text}");
+    }
+    assert_eq!(proxy("socks5://proxy:x").len(), 1);
+    let (config, _) = good(&BASE.replace("provider", "egress_proxy = \"socks5://[::1]\"\nprovider"));
+    let proxy = config.credentials[0].net.egress_proxy.clone().unwrap();
+    assert_eq!((proxy.host.as_str(), proxy.port), ("::1", 1080));
 }
 
 #[test]

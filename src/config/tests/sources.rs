@@ -150,3 +150,16 @@ fn the_debug_of_a_configuration_shows_no_secret() {
     let debug = format!("{config:?}");
     assert!(!debug.contains("not-a-secret"), "{debug}");
 }
+
+#[test]
+fn a_list_of_secrets_keeps_its_order_and_systemd_means_a_file_of_its_directory() {
+    let dir = Dir::new("systemd");
+    dir.file("acme-new", "not-a-secret-new");
+    let path = dir.0.display().to_string();
+    let text = BASE.replace("{ env = \"SECRET\" }", "[{ systemd = \"acme-new\" }, { env = \"SECRET\" }]");
+    let environment = |name: &str| if name == "CREDENTIALS_DIRECTORY" { Some(path.clone()) } else { env(name) };
+    let (config, _) = parse(&text, &environment).unwrap_or_else(|p| panic!("{p}"));
+    let credential = &config.credentials[0];
+    assert_eq!(credential.client_secret, Some(SecretSource::File(dir.0.join("acme-new"))));
+    assert!(matches!(credential.more_secrets.as_slice(), [SecretSource::Given { name, .. }] if name == "SECRET"));
+}

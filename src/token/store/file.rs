@@ -41,7 +41,7 @@ impl Files {
     }
 
     fn place(&self, name: &str) -> PathBuf {
-        self.directory.join(format!("{name}.token"))
+        self.directory.join(name)
     }
 
     /// Whether there is such a file.

@@ -6,15 +6,25 @@
 
 mod file;
 mod record;
+mod redis;
 mod refresh;
 mod seal;
 
-use std::{io, time::SystemTime};
+use std::{
+    io,
+    time::{Duration, SystemTime},
+};
 
-use super::{Key, credential::Version, reply::Minted};
+use super::{
+    Key,
+    budget::{Account, Window},
+    credential::Version,
+    reply::Minted,
+};
 use crate::config::model::StoreSpec;
 use file::Files;
 use record::Record;
+pub use redis::{Away, Lease, Redis};
 pub use seal::{Seal, SealError};
 
 /// Where the tokens of this process are kept.
@@ -29,6 +39,8 @@ pub enum Store {
         /// Seals and opens.
         seal: Seal,
     },
+    /// Shared with other replicas; read and written by [`super::share`].
+    Redis(Box<Redis>),
 }
 
 impl Store {
@@ -40,22 +52,26 @@ impl Store {
                 let files = Files::open(path).map_err(|e| format!("tokens.store: {}: {e}", path.display()))?;
                 Ok(Self::File { files, seal })
             }
-            (StoreSpec::File(_), None) => Err("tokens.store = { file = … } needs tokens.seal_key".to_owned()),
+            (StoreSpec::Redis(spec), Some(seal)) => Redis::open(spec, seal).map(|redis| Self::Redis(Box::new(redis))),
+            (StoreSpec::File(_) | StoreSpec::Redis(_), None) => {
+                Err("this tokens.store needs tokens.seal_key".to_owned())
+            }
         }
     }
 
     /// Whether anything could be stored here, so that it is worth to read the secrets for [`Store::load`].
     pub fn holds(&self, key: Key) -> bool {
         match self {
-            Self::Memory => false,
-            Self::File { files, .. } => files.exists(&key.to_hex()),
+            // What others have shared is looked for before each fetch.
+            Self::Memory | Self::Redis(_) => false,
+            Self::File { files, .. } => files.exists(&token_name(key)),
         }
     }
 
     /// The token of `key`, if one is there that was got with this version of the secrets and has not expired.
     pub fn load(&self, key: Key, version: Version, now: SystemTime) -> Option<Minted> {
         let Self::File { files, seal } = self else { return None };
-        let name = key.to_hex();
+        let name = token_name(key);
         let sealed = match files.read(&name) {
             Ok(sealed) => sealed,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
@@ -76,13 +92,14 @@ impl Store {
     /// Keeps a token. Failing to is said and survived: the token is good all the same.
     pub fn save(&self, key: Key, version: Version, minted: &Minted) {
         let Self::File { files, seal } = self else { return };
+        let name = token_name(key);
         let sealed = seal.seal(key.as_bytes(), &Record::of(version, minted).to_bytes());
         let saved = match sealed {
-            Ok(sealed) => files.write(&key.to_hex(), &sealed).map_err(|e| e.to_string()),
+            Ok(sealed) => files.write(&name, &sealed).map_err(|e| e.to_string()),
             Err(e) => Err(e.to_string()),
         };
         if let Err(why) = saved {
-            let file = files.path(&key.to_hex());
+            let file = files.path(&name);
             tracing::warn!(file, "a token cannot be stored, so a restart will cost a token request: {why}");
         }
     }
@@ -90,9 +107,47 @@ impl Store {
     /// Forgets a token that an upstream has rejected.
     pub fn forget(&self, key: Key) {
         if let Self::File { files, .. } = self {
-            files.remove(&key.to_hex());
+            files.remove(&token_name(key));
         }
     }
+
+    /// The token requests that earlier processes counted against an account's budget.
+    pub fn load_window(&self, account: Account) -> Vec<SystemTime> {
+        let Self::File { files, seal } = self else { return Vec::new() };
+        let name = window_name(account);
+        let Ok(sealed) = files.read(&name) else { return Vec::new() };
+        let plain = seal.open(name.as_bytes(), &sealed);
+        let Some(moments) = plain.and_then(|plain| serde_json::from_slice::<Vec<u64>>(&plain).ok()) else {
+            let file = files.path(&name);
+            tracing::warn!(file, "the count of a budget is damaged or was sealed with another key; it begins anew");
+            return Vec::new();
+        };
+        moments.into_iter().filter_map(|at| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(at))).collect()
+    }
+
+    /// Keeps the token requests that count against an account's budget.
+    pub fn save_window(&self, account: Account, window: &Window) {
+        let Self::File { files, seal } = self else { return };
+        let millis = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+        let moments: Vec<u64> = window.moments().map(|at| u64::try_from(millis(at)).unwrap_or(u64::MAX)).collect();
+        let (name, plain) = (window_name(account), serde_json::to_vec(&moments).unwrap_or_default());
+        let saved = match seal.seal(name.as_bytes(), &plain) {
+            Ok(sealed) => files.write(&name, &sealed).map_err(|e| e.to_string()),
+            Err(e) => Err(e.to_string()),
+        };
+        if let Err(why) = saved {
+            let file = files.path(&name);
+            tracing::warn!(file, "the count of a budget cannot be stored, so a restart will forget it: {why}");
+        }
+    }
+}
+
+fn token_name(key: Key) -> String {
+    format!("{}.token", key.to_hex())
+}
+
+fn window_name(account: Account) -> String {
+    format!("{}.budget", account.to_hex())
 }
 
 #[cfg(test)]

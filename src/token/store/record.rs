@@ -47,6 +47,16 @@ impl Record {
         }
     }
 
+    /// When it was issued, in milliseconds since 1970.
+    pub(super) fn issued_millis(&self) -> u64 {
+        self.issued
+    }
+
+    /// When it was issued.
+    pub(super) fn issued_at(&self) -> Option<SystemTime> {
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(self.issued))
+    }
+
     pub(super) fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         // Text and numbers always make valid JSON.
         Zeroizing::new(serde_json::to_vec(self).unwrap_or_default())

@@ -1,0 +1,252 @@
+//! 3 the budget — how many token requests an account at a provider has left.
+//!
+//! `budget = "50/12h"` counts over a sliding window, over all keys of a client at its token endpoint, because
+//! that is how providers count. What would exceed it is not sent. A request that got no connection is given
+//! back: an hour of back-off against a provider that is down must not cost the next twelve.
+//!
+//! The window is measured by the wall clock, so that the count survives a restart in the [`Store`]; a clock
+//! that was set back makes a slot free later, never earlier.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use tokio::sync::watch;
+
+use super::Store;
+use crate::config::model::{Budget, CredentialSpec};
+
+/// Who is counted: one client at one token endpoint, whatever it is called in the file.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Account([u8; 32]);
+
+impl Account {
+    /// The account that `credential` asks with.
+    pub fn of(credential: &CredentialSpec) -> Self {
+        let url = &credential.token_url;
+        let parts = [url.scheme.as_str(), &url.host, &url.port.to_string(), &credential.client_id];
+        let mut context = Context::new(&SHA256);
+        for part in parts {
+            context.update(&part.len().to_le_bytes());
+            context.update(part.as_bytes());
+        }
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(context.finish().as_ref());
+        Self(bytes)
+    }
+
+    /// All of it.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// All of it as hexadecimal digits.
+    pub fn to_hex(self) -> String {
+        use std::fmt::Write as _;
+        self.0.iter().fold(String::with_capacity(64), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}"); // writing to a String cannot fail
+            hex
+        })
+    }
+}
+
+/// The token requests within a sliding window: pure, whoever uses it brings the clock.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Window(VecDeque<SystemTime>);
+
+impl Window {
+    /// From moments in any order.
+    pub fn new(mut taken: Vec<SystemTime>) -> Self {
+        taken.sort_unstable();
+        Self(taken.into())
+    }
+
+    /// The moments, oldest first.
+    pub fn moments(&self) -> impl Iterator<Item = SystemTime> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// How many requests lie within the window.
+    pub fn used(&mut self, budget: Budget, now: SystemTime) -> u32 {
+        // What lies in the future was counted before the clock was set back: as if it were now.
+        self.0.iter_mut().rev().take_while(|at| **at > now).for_each(|at| *at = now);
+        while self.0.front().is_some_and(|at| *at + budget.window <= now) {
+            self.0.pop_front();
+        }
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Counts one more, or says how long it takes until one is free.
+    pub fn take(&mut self, budget: Budget, now: SystemTime) -> Result<(), Duration> {
+        let used = self.used(budget, now);
+        if used < budget.limit {
+            self.0.push_back(now);
+            return Ok(());
+        }
+        // With a smaller limit than before, several must go until one is free.
+        let last = self.0.get((used - budget.limit) as usize).copied().unwrap_or(now);
+        Err((last + budget.window).duration_since(now).unwrap_or_default())
+    }
+
+    /// Takes back the one that was counted at `at`.
+    pub fn give_back(&mut self, at: SystemTime) {
+        if let Some(found) = self.0.iter().rposition(|taken| *taken == at) {
+            self.0.remove(found);
+        }
+    }
+}
+
+/// What is used of a budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BudgetUse {
+    /// Token requests within the window.
+    pub used: u32,
+    /// How many may be.
+    pub limit: u32,
+    /// The window.
+    pub window: Duration,
+}
+
+/// One account's count, shared by the tasks of all its keys.
+pub struct Ledger {
+    account: Account,
+    store: Arc<Store>,
+    inner: Mutex<Inner>,
+    changes: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct Inner {
+    budget: Option<Budget>,
+    window: Window,
+    /// The configuration that gave `budget` has been read to its end: the next one replaces it.
+    settled: bool,
+}
+
+impl Ledger {
+    /// With what an earlier process has counted.
+    pub(super) fn open(account: Account, store: Arc<Store>) -> Self {
+        let window = Window::new(store.load_window(account));
+        let inner = Mutex::new(Inner { window, ..Inner::default() });
+        Self { account, store, inner, changes: watch::Sender::new(()) }
+    }
+
+    /// One credential's budget. Where one configuration gives an account several, the one that lets the
+    /// fewest through holds.
+    pub(super) fn allow(&self, budget: Option<Budget>) {
+        let mut inner = self.lock();
+        let old = inner.budget;
+        inner.budget = match (old, budget) {
+            _ if std::mem::take(&mut inner.settled) => budget,
+            (Some(a), Some(b)) => Some(if b.rate() < a.rate() { b } else { a }),
+            (a, b) => a.or(b),
+        };
+        if inner.budget != old {
+            self.changes.send_replace(());
+        }
+    }
+
+    /// The configuration has been read to its end.
+    pub(super) fn settle(&self) {
+        self.lock().settled = true;
+    }
+
+    /// Counts a token request that is about to be sent.
+    pub(super) fn take(&self) -> Result<Taken, Spent> {
+        let now = SystemTime::now();
+        let mut inner = self.lock();
+        let Some(budget) = inner.budget else { return Ok(Taken(None)) };
+        if let Err(free_in) = inner.window.take(budget, now) {
+            let usage = BudgetUse { used: inner.window.used(budget, now), limit: budget.limit, window: budget.window };
+            return Err(Spent { usage, free_in });
+        }
+        self.store.save_window(self.account, &inner.window);
+        Ok(Taken(Some(now)))
+    }
+
+    /// A request that was counted never reached the provider.
+    pub(super) fn give_back(&self, taken: &Taken) {
+        let Some(at) = taken.0 else { return };
+        let mut inner = self.lock();
+        inner.window.give_back(at);
+        self.store.save_window(self.account, &inner.window);
+        self.changes.send_replace(());
+    }
+
+    /// What is used; `None` without a budget.
+    pub fn usage(&self) -> Option<BudgetUse> {
+        let mut inner = self.lock();
+        let budget = inner.budget?;
+        let used = inner.window.used(budget, SystemTime::now());
+        Some(BudgetUse { used, limit: budget.limit, window: budget.window })
+    }
+
+    /// Tells when the budget is another one, or a slot was given back.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// No request may be sent now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spent {
+    pub(super) usage: BudgetUse,
+    /// How long it takes until one may be.
+    pub(super) free_in: Duration,
+}
+
+/// Proof that a request was counted.
+#[derive(Debug)]
+pub(super) struct Taken(Option<SystemTime>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUDGET: Budget = Budget { limit: 3, window: Duration::from_secs(60) };
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
+    }
+
+    #[test]
+    fn the_window_slides_and_says_when_the_next_slot_is_free() {
+        let mut window = Window::default();
+        for second in [0, 10, 20] {
+            assert_eq!(window.take(BUDGET, at(second)), Ok(()));
+        }
+        assert_eq!(window.take(BUDGET, at(25)), Err(Duration::from_secs(35)));
+        assert_eq!(window.take(BUDGET, at(60)), Ok(()), "the first one has left the window");
+        assert_eq!(window.take(BUDGET, at(60)), Err(Duration::from_secs(10)));
+        assert_eq!(window.used(BUDGET, at(1000)), 0);
+    }
+
+    #[test]
+    fn a_smaller_limit_holds_for_what_was_counted_before() {
+        let mut window = Window::new(vec![at(20), at(0), at(10)]);
+        let one = Budget { limit: 1, ..BUDGET };
+        assert_eq!(window.take(one, at(30)), Err(Duration::from_secs(50)), "until the last of the three has left");
+    }
+
+    #[test]
+    fn what_was_given_back_is_free_again() {
+        let mut window = Window::new(vec![at(0), at(1), at(1)]);
+        window.give_back(at(1));
+        window.give_back(at(7));
+        assert_eq!(window.used(BUDGET, at(2)), 2);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_frees_nothing_early_and_blocks_for_one_window_at_most() {
+        let mut window = Window::new(vec![at(3600), at(3610), at(3620)]);
+        assert_eq!(window.take(BUDGET, at(0)), Err(Duration::from_secs(60)));
+        assert_eq!(window.take(BUDGET, at(60)), Ok(()));
+    }
+}

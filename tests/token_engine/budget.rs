@@ -1,0 +1,139 @@
+//! Budgets, with the engine against a small provider.
+
+use std::{
+    collections::HashSet,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use cupbearer::{
+    config::{
+        model::{Budget, StoreSpec, TokenSpec},
+        secret::Secret,
+    },
+    token::{
+        Engine, Key, Reader, Store,
+        bearer::{FailureKind, Unavailable},
+        store::Seal,
+    },
+};
+
+use crate::support::{Provider, Reply, credential, need, quick};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn budget(limit: u32, window: Duration) -> Budget {
+    Budget { limit, window }
+}
+
+/// What a route with this scope needs.
+fn scoped(port: u16, scope: &str, budget: Budget) -> Arc<TokenSpec> {
+    let mut credential = credential(port);
+    credential.budget = Some(budget);
+    credential.scopes = vec![scope.to_owned()];
+    need(credential)
+}
+
+async fn ask(reader: &Reader) -> Result<(), FailureKind> {
+    match reader.wait(0, Instant::now() + Duration::from_secs(10)).await {
+        Ok(()) => Ok(()),
+        Err(Unavailable::Failed(failure)) => Err(failure.kind),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_budget_holds_over_all_keys_of_a_credential_and_is_visible() {
+    let provider = Provider::start([Reply::token("t", 3600)]).await;
+    let engine = Engine::with_pace(quick());
+    let reader = |scope| engine.reader(&scoped(provider.port(), scope, budget(2, 12 * HOUR))).unwrap();
+    assert_eq!(ask(&reader("a")).await, Ok(()));
+    assert_eq!(ask(&reader("b")).await, Ok(()));
+    for _ in 0..20 {
+        assert_eq!(ask(&reader("c")).await, Err(FailureKind::Budget));
+    }
+    assert_eq!(ask(&reader("a")).await, Ok(()), "a valid token stays in use");
+    assert_eq!(provider.count(), 2);
+    let status = engine.status();
+    assert!(status.iter().all(|s| s.budget.is_some_and(|b| (b.used, b.limit, b.window) == (2, 2, 12 * HOUR))));
+    let stopped = status.iter().find(|s| s.scopes == ["c"]).unwrap();
+    assert_eq!((stopped.succeeded, stopped.failed, stopped.failing), (0, 0, true));
+    let error = stopped.last_error.as_ref().unwrap();
+    assert!(error.message.contains("has spent its budget of 2 token requests in 43200s"), "{}", error.message);
+    assert!(error.retry_at.unwrap() > std::time::SystemTime::now() + 11 * HOUR);
+}
+
+#[tokio::test]
+async fn a_slot_that_the_window_frees_is_used_by_itself() {
+    let provider = Provider::start([Reply::token("t", 3600)]).await;
+    let engine = Engine::with_pace(quick());
+    let limit = budget(1, Duration::from_millis(600));
+    let began = Instant::now();
+    assert_eq!(ask(&engine.reader(&scoped(provider.port(), "a", limit)).unwrap()).await, Ok(()));
+    let second = engine.reader(&scoped(provider.port(), "b", limit)).unwrap();
+    while ask(&second).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(began.elapsed() >= Duration::from_millis(590), "{:?}", began.elapsed());
+    assert_eq!(provider.count(), 2);
+}
+
+#[tokio::test]
+async fn a_reload_with_a_larger_budget_keeps_the_count_and_heals_at_once() {
+    let provider = Provider::start([Reply::token("t", 3600)]).await;
+    let engine = Engine::with_pace(quick());
+    let (a, b) = (scoped(provider.port(), "a", budget(1, HOUR)), scoped(provider.port(), "b", budget(1, HOUR)));
+    let (first, second) = (engine.reader(&a).unwrap(), engine.reader(&b).unwrap());
+    let used = HashSet::from([Key::of(&a), Key::of(&b)]);
+    engine.retain(&used);
+    assert_eq!(ask(&first).await, Ok(()));
+    assert_eq!(ask(&second).await, Err(FailureKind::Budget));
+    for scope in ["a", "b"] {
+        engine.reader(&scoped(provider.port(), scope, budget(2, HOUR))).unwrap();
+    }
+    engine.retain(&used);
+    while ask(&second).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let budgets: Vec<_> = engine.status().iter().map(|s| s.budget.map(|b| (b.used, b.limit))).collect();
+    assert_eq!(budgets, [Some((2, 2)); 2], "the same keys, one count");
+}
+
+#[tokio::test]
+async fn what_never_reached_the_provider_costs_nothing() {
+    let provider = Provider::start([Reply::Hang]).await;
+    let address = provider.address;
+    provider.stop().await;
+    let engine = Engine::with_pace(quick());
+    let reader = engine.reader(&scoped(address.port(), "a", budget(1, HOUR))).unwrap();
+    for _ in 0..5 {
+        assert_eq!(ask(&reader).await, Err(FailureKind::Unavailable));
+    }
+    assert_eq!(engine.status()[0].budget.map(|b| b.used), Some(0));
+    let _provider = Provider::start_at(address, [Reply::token("t", 3600)]).await;
+    while ask(&reader).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(engine.status()[0].budget.map(|b| b.used), Some(1));
+}
+
+#[tokio::test]
+async fn a_restart_does_not_forget_what_was_used() {
+    let provider = Provider::start([Reply::token("t", 3600)]).await;
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("budget-{}", std::process::id()));
+    let engine = || {
+        let seal = Seal::new(&Secret::new(STANDARD.encode([7; 32]))).unwrap();
+        Engine::with_store(Store::open(&StoreSpec::File(directory.clone()), Some(seal)).unwrap())
+    };
+    let limit = budget(2, HOUR);
+    let (port, first) = (provider.port(), engine());
+    assert_eq!(ask(&first.reader(&scoped(port, "a", limit)).unwrap()).await, Ok(()));
+    drop(first);
+    let second = engine();
+    assert_eq!(ask(&second.reader(&scoped(port, "b", limit)).unwrap()).await, Ok(()));
+    assert_eq!(ask(&second.reader(&scoped(port, "c", limit)).unwrap()).await, Err(FailureKind::Budget));
+    assert_eq!(provider.count(), 2);
+    std::fs::remove_dir_all(directory).unwrap();
+}
