@@ -16,7 +16,7 @@ fn with_fields(lines: &'static [&'static str]) -> Upstream {
 
 fn scene(lines: &'static [&'static str]) -> Scene {
     let more = "[[routes]]\nprefix = \"/base\"\nupstream = \"{api}/v1/b\"\ncredential = \"c\"\n\
-        [[routes]]\nprefix = \"/root/deep\"\nupstream = \"{api}/only\"\ncredential = \"c\"\n";
+        [[routes]]\nprefix = \"/top/deep\"\nupstream = \"{api}/only\"\ncredential = \"c\"\n";
     Stage::new(with_fields(lines)).more(more).start()
 }
 
@@ -29,7 +29,7 @@ fn references_stay_behind_the_prefix() {
         ("/base", "Location: //UPSTREAM/v1/b/x", "/base/x"),
         ("/base", "Location: /v1/b/x", "/base/x"),
         ("/base", "Location: /v1/bx", "/api/v1/bx"),
-        ("/base", "Location: /v1/b/../../only/x", "/root/deep/x"),
+        ("/base", "Location: /v1/b/../../only/x", "/top/deep/x"),
         ("/base", "Location: x/y", "x/y"),
         ("/base", "Location: ?page=2", "?page=2"),
         ("/base", "Location: http://elsewhere.example/v1/b/x", "http://elsewhere.example/v1/b/x"),
