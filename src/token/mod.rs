@@ -5,7 +5,8 @@
 //! 2. **how we ask, what comes back** — [`grant`] builds the request (its parameters: `params`; what vouches
 //!    for us: `assertion`, signed by [`jwt`]); [`reply`], with [`lifetime`] and
 //!    [`refusal`], judges the answer: a token, or a refusal, transient or permanent; [`rotation`]: the refresh token;
-//! 3. **the asking** — [`endpoint`]: one HTTP call and its limits; [`budget`]: whether it may be made;
+//! 3. **the asking** — `asking`: one fetch, from secrets to token; [`endpoint`]: one HTTP call and its limits;
+//!    [`budget`]: whether it may be made;
 //! 4. **where it stands** — [`state`]: the pure state machine; [`pace`]: its numbers;
 //! 5. **the one who does it** — [`refresh`]: one task a key, timers, single-flight; [`share`]: among replicas;
 //! 6. **the store** — [`store`]: where tokens outlive the process, sealed;
@@ -13,6 +14,7 @@
 //!
 //! [`Engine`] owns the tasks and hands out the [`Reader`]s.
 
+mod asking;
 mod assertion;
 pub mod bearer;
 pub mod budget;
