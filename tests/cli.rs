@@ -183,6 +183,32 @@ fn usage_errors_exit_with_2_and_help_with_0() {
     assert_eq!(dir.run(&["--version"], &[]).out(), format!("cupbearer {}\n", env!("CARGO_PKG_VERSION")));
 }
 
+#[test]
+fn what_is_planned_is_refused_by_name() {
+    let dir = Dir::new("planned");
+    for planned in ["status", "reload"] {
+        let ran = dir.run(&[planned, "--watch"], &[]);
+        assert_eq!((ran.code(), ran.out().as_str()), (Some(2), ""));
+        assert!(ran.err().starts_with(&format!("error: `cupbearer {planned}` is not built yet\n")), "{}", ran.err());
+    }
+}
+
+#[test]
+fn the_file_is_named_before_or_behind_the_commands_that_read_one() {
+    let dir = Dir::new("file");
+    dir.write("other.toml", "[server]\nlisten = \"127.0.0.1:0\"\n");
+    for right in [&["check", "-c", "other.toml"][..], &["-c", "other.toml", "check"], &["check", "--config=other.toml"]]
+    {
+        assert_eq!(dir.run(right, &[]).code(), Some(0), "{right:?}");
+    }
+    for (command, reads) in [("serve", true), ("check", true), ("explain", true), ("demo", false), ("providers", false)]
+    {
+        let help = dir.run(&["help", command], &[]).out();
+        assert_eq!(help.contains("--config"), reads, "{help}");
+    }
+    assert_eq!(dir.run(&["providers", "-c", "other.toml"], &[]).code(), Some(2));
+}
+
 /// Two callers and one route with rules, in front of nothing.
 const GUARDED: &str = r#"
 [callers.erp]

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
-    BAD_CONFIG, Format, Global, OutputArgs,
+    BAD_CONFIG, FileArgs, Format, Global, OutputArgs,
     output::{columns, say, tell},
 };
 use crate::config::{
@@ -18,6 +18,8 @@ use crate::config::{
 /// The command's own arguments.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) file: FileArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

@@ -37,6 +37,8 @@ pub(crate) struct ExplainArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) caller: Option<String>,
     #[command(flatten)]
+    pub(crate) file: super::FileArgs,
+    #[command(flatten)]
     pub(crate) output: super::OutputArgs,
 }
 

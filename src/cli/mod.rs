@@ -15,7 +15,10 @@ mod serve;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    error::{ContextKind, ContextValue},
+};
 
 use crate::config::model::LogFormat;
 
@@ -23,6 +26,12 @@ use crate::config::model::LogFormat;
 const BAD_CONFIG: u8 = 2;
 /// `explain`: denied, or no route.
 const DENIED: u8 = 4;
+
+/// Where the configuration is unless `-c` says so.
+const DEFAULT_FILE: &str = "proxy.toml";
+
+/// Commands that are planned: refused by name, not as if nobody had heard of them.
+const NOT_BUILT: &[&str] = &["login", "status", "reload", "schema", "completions"];
 
 #[allow(clippy::doc_markdown)] // this comment is the help text
 /// An authenticating reverse proxy: plain requests in, OAuth2 bearer tokens injected.
@@ -34,17 +43,25 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    global: Global,
-}
-
-/// What every command takes.
-#[derive(Debug, Args)]
-pub(crate) struct Global {
-    /// The configuration file.
-    #[arg(short, long, global = true, value_name = "FILE", default_value = "proxy.toml")]
-    pub(crate) config: PathBuf,
+    file: FileArgs,
     /// How log lines are written; overrides `log.format` of the file.
     #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<Format>,
+}
+
+/// `-c`, before the command or behind it; only commands that read the file take it behind.
+#[derive(Debug, Default, Args)]
+pub(crate) struct FileArgs {
+    /// The configuration file [default: proxy.toml]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// What commands share.
+#[derive(Debug)]
+pub(crate) struct Global {
+    /// The configuration file.
+    pub(crate) config: PathBuf,
     log_format: Option<Format>,
 }
 
@@ -93,17 +110,27 @@ enum Command {
     Providers(providers::ProvidersArgs),
 }
 
+impl Command {
+    /// Its `-c`, where it reads the file.
+    fn file(&self) -> Option<&FileArgs> {
+        match self {
+            Self::Serve(args) => Some(&args.file),
+            Self::Check(args) => Some(&args.file),
+            Self::Explain(args) => Some(&args.file),
+            Self::Demo(_) | Self::Sandbox(_) | Self::Init(_) | Self::Providers(_) => None,
+        }
+    }
+}
+
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Nobody is there to be told that printing failed.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(BAD_CONFIG));
-        }
+        Err(error) => return refused(&error),
     };
-    let global = &cli.global;
+    let of_command = cli.command.as_ref().and_then(Command::file).and_then(|file| file.config.clone());
+    let config = of_command.or(cli.file.config).unwrap_or_else(|| DEFAULT_FILE.into());
+    let global = &Global { config, log_format: cli.log_format };
     match cli.command {
         None => serve::run(&serve::ServeArgs::default(), global),
         Some(Command::Serve(args)) => serve::run(&args, global),
@@ -114,6 +141,21 @@ pub fn run() -> ExitCode {
         Some(Command::Init(args)) => init::run(&args),
         Some(Command::Providers(args)) => providers::run(&args),
     }
+}
+
+/// Help, version, or what is wrong with the command line.
+fn refused(error: &clap::Error) -> ExitCode {
+    if let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand)
+        && NOT_BUILT.contains(&name.as_str())
+    {
+        output::tell(format_args!(
+            "error: `cupbearer {name}` is not built yet\n  hint: `cupbearer --help` lists what is"
+        ));
+        return ExitCode::from(BAD_CONFIG);
+    }
+    // Nobody is there to be told that printing failed.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(BAD_CONFIG))
 }
 
 #[cfg(test)]

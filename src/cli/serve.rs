@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{
-    BAD_CONFIG, Global,
+    BAD_CONFIG, FileArgs, Global,
     output::{columns, say, tell},
 };
 use crate::{
@@ -16,7 +16,10 @@ use crate::{
 
 /// The command's own arguments.
 #[derive(Debug, Default, Args)]
-pub(crate) struct ServeArgs {}
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) file: FileArgs,
+}
 
 /// Serves until SIGTERM or SIGINT: exit 0 then, 1 where it can't run, 2 for a bad configuration.
 pub(super) fn run(_: &ServeArgs, global: &Global) -> ExitCode {

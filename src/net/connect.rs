@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::io::Errno;
 use rustls::{ClientConfig, pki_types::ServerName};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
@@ -92,6 +93,27 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// What has run out here, if that is why: no fault of the server's.
+    pub fn shortage(&self) -> Option<&io::Error> {
+        match self {
+            Self::Tcp { source, .. } if is_shortage(source) => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// Whether descriptors have run out: tells by trying to get one. For failures whose own words don't say so.
+pub fn shortage() -> Option<io::Error> {
+    Socket::new(Domain::UNIX, Type::STREAM, None).err().filter(is_shortage)
+}
+
+/// Descriptors, local ports or buffers have run out here.
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|code| shortages.iter().any(|e| e.raw_os_error() == code))
+}
+
 /// Makes connections by the rules of one [`NetSpec`].
 #[derive(Debug, Clone)]
 pub struct Connector {
@@ -155,7 +177,8 @@ impl Connector {
             return Err(ConnectError::NotLoopback { host: target.host.to_owned() });
         }
         let refused = |why: String| ConnectError::Proxy { proxy: format!("{}:{}", proxy.host, proxy.port), why };
-        let mut tcp = self.reach(&proxy.host, proxy.port, loopback_only).await.map_err(|e| refused(e.to_string()))?;
+        let unreached = |e: ConnectError| if e.shortage().is_some() { e } else { refused(e.to_string()) };
+        let mut tcp = self.reach(&proxy.host, proxy.port, loopback_only).await.map_err(unreached)?;
         tunnel::open(&mut tcp, proxy, target.host, target.port).await.map_err(refused)?;
         Ok(tcp)
     }
@@ -164,7 +187,14 @@ impl Connector {
         let unresolved = |why: String| ConnectError::Name { host: host.to_owned(), why };
         let mut addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
             Ok(ip) => vec![SocketAddr::new(ip, port)],
-            Err(_) => tokio::net::lookup_host((host, port)).await.map_err(|e| unresolved(e.to_string()))?.collect(),
+            Err(_) => match tokio::net::lookup_host((host, port)).await {
+                Ok(addresses) => addresses.collect(),
+                // The resolver says "temporary failure" or worse where it got no descriptor.
+                Err(e) => match shortage() {
+                    Some(source) => return Err(ConnectError::Tcp { host: host.to_owned(), port, source }),
+                    None => return Err(unresolved(e.to_string())),
+                },
+            },
         };
         addresses.retain(|a| match self.spec.ip_family {
             IpFamily::Any => true,
@@ -185,7 +215,14 @@ impl Connector {
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
         if let Some(local) = self.spec.local_address {
-            socket.bind(&SocketAddr::new(local, 0).into())?;
+            let bound = socket.bind(&SocketAddr::new(local, 0).into());
+            bound.map_err(|e| match e.kind() {
+                // Said here, where it is no lack of ports.
+                io::ErrorKind::AddrNotAvailable => {
+                    io::Error::new(e.kind(), format!("local_address {local} is no address of this host"))
+                }
+                _ => e,
+            })?;
         }
         TcpSocket::from_std_stream(socket.into()).connect(address).await
     }

@@ -7,5 +7,5 @@ mod stream;
 mod tls;
 mod tunnel;
 
-pub use connect::{ConnectError, Connector, Target};
+pub use connect::{ConnectError, Connector, Target, shortage};
 pub use stream::Stream;

@@ -121,6 +121,7 @@ impl ProxyError {
             FailureKind::Timeout => Code::IdpTimeout,
             FailureKind::Budget => Code::BudgetExhausted,
             FailureKind::Secret => Code::SecretUnavailable,
+            FailureKind::Shortage => Code::Overloaded,
         };
         let left = failure.until.saturating_duration_since(std::time::Instant::now());
         let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);

@@ -86,9 +86,7 @@ impl Pool {
 }
 
 fn refused(error: &ConnectError) -> ProxyError {
-    if let ConnectError::Tcp { source, .. } = error
-        && is_our_own_shortage(source)
-    {
+    if let Some(source) = error.shortage() {
         return ProxyError::new(Code::Overloaded, format!("this host has nothing left to connect with: {source}"))
             .retry_after(1);
     }
@@ -101,13 +99,6 @@ fn refused(error: &ConnectError) -> ProxyError {
         | ConnectError::NotLoopback { .. } => Code::UpstreamConnect,
     };
     ProxyError::new(code, format!("{error}; the request was not sent"))
-}
-
-/// Descriptors, local ports or buffers have run out here: no fault of the upstream's.
-fn is_our_own_shortage(error: &std::io::Error) -> bool {
-    use rustix::io::Errno;
-    let shortages = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
-    error.raw_os_error().is_some_and(|code| shortages.iter().any(|e| e.raw_os_error() == code))
 }
 
 /// Where a connection leads and how it leaves: connections are shared only where both are equal.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::model::{CredentialSpec, Grant, TokenSpec},
-    net::Connector,
+    net::{Connector, shortage},
 };
 
 /// How a fetch ended.
@@ -63,7 +63,11 @@ impl Asking {
         let material = match Material::read(credential).await {
             Ok(material) => material,
             Err(error) => {
-                let result = Err(Refusal::of_settings(credential, &error.to_string()));
+                // A file cannot be opened, a command not be started without a descriptor.
+                let result = Err(match shortage() {
+                    Some(shortage) => Refusal::of_shortage(credential, &shortage),
+                    None => Refusal::of_settings(credential, &error.to_string()),
+                });
                 return Fetched { result, version: None, secret: None, taken_over: false };
             }
         };

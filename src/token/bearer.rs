@@ -142,6 +142,8 @@ pub enum FailureKind {
     Budget,
     /// A secret source could not be read.
     Secret,
+    /// This host had no descriptor, port or buffer left to ask with.
+    Shortage,
 }
 
 /// The cached reason why there is no (new) token.

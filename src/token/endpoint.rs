@@ -51,12 +51,16 @@ impl CallError {
         matches!(self, Self::Connect(_))
     }
 
-    /// As the failure of a token request: always transient.
+    /// As the failure of a token request: always transient, and our own fault where something has run out here.
     pub fn into_refusal(self, credential: &CredentialSpec) -> Refusal {
         match self {
             Self::Timeout(_) | Self::Connect(ConnectError::Timeout { .. }) => {
                 Refusal::timeout(credential, &self.to_string())
             }
+            Self::Connect(error) => match error.shortage() {
+                Some(shortage) => Refusal::of_shortage(credential, shortage),
+                None => Refusal::unavailable(credential, &error.to_string()),
+            },
             _ => Refusal::unavailable(credential, &self.to_string()),
         }
     }

@@ -81,6 +81,16 @@ impl Refusal {
         Self { retry_after: Some(free_in), ..Self::new(Severity::Transient, FailureKind::Budget, message) }
     }
 
+    /// Descriptors or ports have run out here: nothing was sent, and nobody else is to blame.
+    pub fn of_shortage(credential: &CredentialSpec, what: &std::io::Error) -> Self {
+        let message = format!(
+            "{} cannot ask for a token: this host has nothing left to ask with: {what}. Raise the limit of open files, \
+             or lower max_connections.",
+            quoted(credential)
+        );
+        Self::new(Severity::Transient, FailureKind::Shortage, message)
+    }
+
     /// Whether the refresh token that was used is no good any more. `OAuth` has a code for that, and no other says
     /// so; a login endpoint of a provider's own has not, and a login does no harm.
     pub fn ends_refresh_token(&self, of_login: bool) -> bool {

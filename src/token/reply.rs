@@ -91,7 +91,7 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn success(&self) -> Result<Minted, Refusal> {
-        if self.answer.body.trim_ascii().is_empty() {
+        if self.body().is_empty() {
             return Err(self.malformed("is empty"));
         }
         let whole = self.credential.token_field.is_empty();
@@ -102,7 +102,7 @@ impl Reading<'_> {
         let text = match &body {
             Some(Value::String(text)) if whole => Some(text.as_str()),
             _ if whole && !self.is_bare_text() => None,
-            _ if whole => std::str::from_utf8(self.answer.body.trim_ascii()).ok(),
+            _ if whole => std::str::from_utf8(self.body()).ok(),
             Some(body) => body.pointer(&self.credential.token_field).and_then(Value::as_str),
             None => return Err(self.malformed(&format!("is {}, neither JSON nor a form", self.kind_of_body()))),
         };
@@ -184,16 +184,22 @@ impl Reading<'_> {
 
     /// The body as JSON, or as a form turned into one flat object.
     fn parsed(&self) -> Option<Value> {
-        let body = &self.answer.body;
+        let body = self.body();
         serde_json::from_slice(body).ok().or_else(|| form(body))
     }
 
+    /// The body without a byte order mark, which some servers put before their JSON, and without blanks around it.
+    fn body(&self) -> &[u8] {
+        let body = &self.answer.body[..];
+        body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii()
+    }
+
     fn is_bare_text(&self) -> bool {
-        !matches!(self.answer.body.trim_ascii().first(), Some(b'{' | b'[' | b'<' | b'"'))
+        !matches!(self.body().first(), Some(b'{' | b'[' | b'<' | b'"'))
     }
 
     fn kind_of_body(&self) -> &'static str {
-        match self.answer.body.trim_ascii().first() {
+        match self.body().first() {
             Some(b'<') => "HTML or XML",
             Some(b'{' | b'[') => "broken JSON",
             _ => "some text",

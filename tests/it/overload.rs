@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Client, PATIENCE, ReadError, Scene, Stage, TestDir, Upstream, eventually};
+use crate::support::{Client, Cupbearer, PATIENCE, ReadError, Scene, Stage, TestDir, Upstream, eventually};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -295,4 +295,40 @@ fn a_log_that_nobody_reads_holds_up_no_request() {
     let answered = answered.count();
     proxy.kill().and_then(|()| proxy.wait()).expect("it ends");
     assert_eq!(answered, 2000, "each of them writes a line of the log");
+}
+
+#[test]
+fn no_descriptor_left_for_a_token_request_is_blamed_on_this_host_and_heals() {
+    const MOST: usize = 64;
+    // What needs the first descriptor: the connection, the resolver, the file of the secret.
+    for (host, secret) in [
+        ("127.0.0.1", "{ env = \"SECRET\" }"),
+        ("localhost", "{ env = \"SECRET\" }"),
+        ("127.0.0.1", "{ file = \"secret\" }"),
+    ] {
+        let (tokens, api) = (Upstream::tokens(3600), Upstream::always(OK));
+        let builder = Cupbearer::builder().env("SECRET", "not-a-secret").server("workers = 1").descriptors(MOST);
+        builder.file("secret", "not-a-secret");
+        let proxy = builder.start(&format!(
+            "[credentials.c]\nclient_id = \"id\"\nclient_secret = {secret}\nclient_auth = \"post\"\n\
+             token_url = \"http://{host}:{}/token\"\n[[routes]]\nprefix = \"/api\"\nupstream = \"{}\"\n\
+             credential = \"c\"\n",
+            tokens.address().port(),
+            api.url()
+        ));
+        let mut caller = proxy.connect();
+        let mut idle = Vec::new();
+        eventually("all descriptors are taken", || {
+            idle.push(proxy.connect());
+            proxy.descriptors() >= MOST
+        });
+        caller.send(format!("GET /api/x HTTP/1.1\r\nHost: {}\r\n\r\n", proxy.address()));
+        let problem = caller.response().expect_problem(503, "overloaded");
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains("this host has nothing left to ask with"), "{host} {secret}: {problem}");
+        assert!(tokens.requests().is_empty());
+        drop(idle);
+        eventually("there is a token", || proxy.get("/api/x").status == 200);
+        proxy.stop();
+    }
 }
