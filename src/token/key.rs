@@ -49,6 +49,17 @@ impl Key {
         Self(bytes)
     }
 
+    /// Who shares what is known about a credential's secrets: all tokens of one client with the same sources.
+    pub fn of_secrets(credential: &CredentialSpec) -> Self {
+        let mut inputs = Inputs(Context::new(&SHA256));
+        inputs.text("cupbearer secrets key 1");
+        inputs.who(credential);
+        inputs.net(&credential.net);
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(inputs.0.finish().as_ref());
+        Self(bytes)
+    }
+
     /// All of it.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -17,6 +17,7 @@ mod provider_faults;
 mod providers;
 mod rejection;
 mod responses;
+mod rotation;
 mod routing;
 mod store;
 mod support;
