@@ -81,7 +81,7 @@ impl Secret {
     }
 
     /// A secret that is already here, by the same rules as one that is read from `source`.
-    pub(super) fn checked(text: String, source: &SecretSource, shape: Shape) -> Result<Self, SecretError> {
+    pub fn checked(text: String, source: &SecretSource, shape: Shape) -> Result<Self, SecretError> {
         Self::from_source(Zeroizing::new(text.into_bytes()), source, shape)
     }
 
@@ -143,6 +143,14 @@ pub enum SecretError {
         /// What happened.
         why: String,
     },
+    /// Vault gave no secret.
+    #[error("{source_name}: {why}")]
+    Vault {
+        /// The source.
+        source_name: String,
+        /// What happened, whose fault it is.
+        why: String,
+    },
     /// Nothing but newlines.
     #[error("{0} is empty")]
     Empty(String),
@@ -157,7 +165,7 @@ pub enum SecretError {
     TooLong(String),
 }
 
-/// `{ env = … }`, `{ file = … }` or `{ command = … }`: where a secret is read from, at every use.
+/// `{ env = … }`, `{ file = … }`, `{ vault = … }` or `{ command = … }`: where a secret is read from, at every use.
 ///
 /// Its `Display` names it for messages: `environment variable NAME`, `file PATH`, `command PROGRAM`
 /// (without arguments, which may hold secrets).
@@ -167,6 +175,8 @@ pub enum SecretSource {
     Env(String),
     /// A file, its trailing newline trimmed.
     File(PathBuf),
+    /// A field of a secret in Vault; read by those who can ask it ([`crate::token::sources`]).
+    Vault(VaultSecret),
     /// A command (no shell), its standard output with the trailing newline trimmed.
     Command(Vec<String>),
     /// Taken while parsing, from an environment that is not the process's own ([`super::parse`]).
@@ -176,6 +186,23 @@ pub enum SecretSource {
         /// Its value.
         value: Secret,
     },
+}
+
+/// `{ vault = "MOUNT/PATH#FIELD" }`: one field of a secret in a KV store, version 2.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct VaultSecret {
+    /// Where the store is mounted, without slashes at its ends.
+    pub mount: String,
+    /// The secret's path below it.
+    pub path: String,
+    /// The field of it.
+    pub field: String,
+}
+
+impl fmt::Display for VaultSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "vault {}/{}#{}", self.mount, self.path, self.field)
+    }
 }
 
 impl fmt::Display for SecretSource {
@@ -190,6 +217,7 @@ impl fmt::Display for SecretSource {
                 f.write_str("the file named here")
             }
             Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Vault(secret) => secret.fmt(f),
             Self::Command(argv) => write!(f, "command {}", argv.first().map_or("", String::as_str)),
         }
     }
@@ -219,6 +247,7 @@ impl SecretSource {
                 let bytes = read.unwrap_or_else(|_| Err(io::Error::other("reading it failed")));
                 Secret::from_source(self.checked_length(bytes)?, self, shape)
             }
+            Self::Vault(_) => Err(self.of_vault("it cannot be asked for this".to_owned())),
             Self::Command(argv) => match tokio::time::timeout(COMMAND_TIMEOUT, self.output(argv)).await {
                 Ok(output) => Secret::from_source(output?, self, shape),
                 Err(_) => Err(self.failed(format!("did not end within {} s", COMMAND_TIMEOUT.as_secs()))),
@@ -267,6 +296,11 @@ impl SecretSource {
 
     fn unreadable(&self, error: &io::Error) -> SecretError {
         SecretError::Unreadable { source_name: self.to_string(), why: error.to_string() }
+    }
+
+    /// Vault gave none, and why.
+    pub fn of_vault(&self, why: String) -> SecretError {
+        SecretError::Vault { source_name: self.to_string(), why }
     }
 
     fn failed(&self, why: String) -> SecretError {

@@ -18,9 +18,10 @@ use super::{
     rotation::Rotation,
     secrets::Secrets,
     state::Policy,
+    vault::Vault,
 };
 use crate::{
-    config::model::{Expiry, NetSpec, TokenSpec},
+    config::model::{Expiry, NetSpec, TokenSpec, VaultSpec},
     net::Connector,
 };
 
@@ -41,6 +42,7 @@ pub enum EngineError {
 pub struct Engine {
     pace: Pace,
     store: Arc<Store>,
+    vault: Option<Arc<Vault>>,
     inner: Mutex<Inner>,
 }
 
@@ -88,12 +90,18 @@ impl Engine {
 
     /// An engine that keeps its tokens in `store` too.
     pub fn with_store(store: Store) -> Self {
-        Self { pace: Pace::default(), store: Arc::new(store), inner: Mutex::default() }
+        Self::with_pace_and_store(Pace::default(), store)
+    }
+
+    /// The same, with the server that secrets come from. The error names the file to blame.
+    pub fn with_vault(mut self, vault: &VaultSpec) -> Result<Self, String> {
+        self.vault = Some(Arc::new(Vault::new(vault)?));
+        Ok(self)
     }
 
     /// An engine with other numbers and a store, for tests.
     pub fn with_pace_and_store(pace: Pace, store: Store) -> Self {
-        Self { pace, store: Arc::new(store), inner: Mutex::default() }
+        Self { pace, store: Arc::new(store), vault: None, inner: Mutex::default() }
     }
 
     /// An engine with other numbers, for tests.
@@ -118,7 +126,7 @@ impl Engine {
             let rotation = inner.rotations.entry(place);
             Arc::clone(rotation.or_insert_with(|| Arc::new(Rotation::new(place, Arc::clone(&self.store)))))
         });
-        let secrets = inner.secrets(spec, self.pace.secret_poll);
+        let secrets = inner.secrets(spec, self.vault.as_ref(), self.pace.secret_poll);
         let entry = self.start(key, spec, connector, (ledger, rotation, secrets));
         let reader = entry.reader.clone();
         inner.tokens.insert(key, entry);
@@ -213,9 +221,9 @@ impl Inner {
         ledger
     }
 
-    fn secrets(&mut self, spec: &TokenSpec, settling: Duration) -> Arc<Secrets> {
+    fn secrets(&mut self, spec: &TokenSpec, vault: Option<&Arc<Vault>>, settling: Duration) -> Arc<Secrets> {
         // Looked at as often as a change must stand: the second look counts, even if it comes a little early.
-        let new = || Arc::new(Secrets::new(Arc::clone(&spec.credential), settling * 3 / 4));
+        let new = || Arc::new(Secrets::new(Arc::clone(&spec.credential), vault.cloned(), settling * 3 / 4));
         Arc::clone(self.secrets.entry(Key::of_secrets(&spec.credential)).or_insert_with(new))
     }
 

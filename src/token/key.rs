@@ -12,7 +12,7 @@ use crate::config::{
         Alg, ClientAuth, CredentialSpec, EgressKind, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme,
         TokenBody, TokenMethod, TokenSpec, Warm,
     },
-    secret::SecretSource,
+    secret::{SecretSource, VaultSecret},
 };
 
 /// Length-prefixed SHA-256 over every input. It covers where a secret comes from, not what it is.
@@ -142,6 +142,12 @@ impl Inputs {
             Some(SecretSource::File(path)) => {
                 self.text("file");
                 self.bytes(path.as_os_str().as_encoded_bytes());
+            }
+            Some(SecretSource::Vault(VaultSecret { mount, path, field })) => {
+                self.text("vault");
+                self.text(mount);
+                self.text(path);
+                self.text(field);
             }
             Some(SecretSource::Command(words)) => {
                 self.text("command");

@@ -16,6 +16,7 @@ use super::{
     refusal::Refusal,
     reply::Minted,
     sources::{Sources, Want},
+    vault::Vault,
 };
 use crate::config::{model::CredentialSpec, secret::Secret};
 
@@ -80,8 +81,8 @@ impl Drop for Trial {
 
 impl Secrets {
     /// Of `credential`; a change counts once it has stood for `settling`.
-    pub fn new(credential: Arc<CredentialSpec>, settling: Duration) -> Self {
-        let sources = Sources::new(&credential.name);
+    pub fn new(credential: Arc<CredentialSpec>, vault: Option<Arc<Vault>>, settling: Duration) -> Self {
+        let sources = Sources::new(&credential.name, vault);
         Self { credential, sources, settling, inner: Mutex::default() }
     }
 
@@ -180,6 +181,7 @@ impl Secrets {
                 }
                 inner.overlap.worked(choice);
                 inner.working = Some(candidate.material.clone());
+                self.sources.doubt(false);
                 false
             }
             Err(refusal) if refusal.blames_client || (candidate.is_new && refusal.may_blame_secrets()) => {
@@ -195,6 +197,7 @@ impl Secrets {
                     tracing::warn!(credential, secret, "the provider refused this client secret");
                 }
                 inner.overlap.refused(choice);
+                self.sources.doubt(!candidate.is_new);
                 true
             }
             Err(refusal) => {

@@ -5,9 +5,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
+use super::vault::Vault;
 use crate::config::secret::{Secret, SecretError, SecretSource, Shape};
 
 /// Whether what was read last stays good while a source gives nothing.
@@ -33,6 +38,9 @@ pub enum Want {
 pub struct Sources {
     /// The credential, for messages.
     name: String,
+    vault: Option<Arc<Vault>>,
+    /// The provider refuses what they give: it may just have been replaced.
+    in_doubt: AtomicBool,
     held: Mutex<HashMap<SecretSource, Held>>,
 }
 
@@ -45,15 +53,15 @@ struct Held {
 
 impl Sources {
     /// Of the credential called `name`.
-    pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), held: Mutex::default() }
+    pub fn new(name: &str, vault: Option<Arc<Vault>>) -> Self {
+        Self { name: name.to_owned(), vault, in_doubt: AtomicBool::new(false), held: Mutex::default() }
     }
 
     /// Whether a source is looked at between token requests. A command may cost money or a prompt, and our own
     /// environment does not change.
     pub(super) fn watches(source: &SecretSource) -> bool {
         match source {
-            SecretSource::File(_) => true,
+            SecretSource::File(_) | SecretSource::Vault(_) => true,
             SecretSource::Env(_) | SecretSource::Given { .. } | SecretSource::Command(_) => false,
         }
     }
@@ -72,13 +80,31 @@ impl Sources {
         {
             return Ok(held.secret.clone());
         }
-        match source.read_shaped(shape).await {
+        let read = match (source, &self.vault) {
+            (SecretSource::Vault(secret), Some(vault)) => vault.read(source, secret, shape, self.max_age(want)).await,
+            _ => source.read_shaped(shape).await,
+        };
+        match read {
             Ok(secret) => {
                 self.hold(source, &secret, shape);
                 Ok(secret)
             }
             Err(error) if keep == Keep::Last => self.last(source, error),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the provider refuses what the sources give.
+    pub(super) fn doubt(&self, in_doubt: bool) {
+        self.in_doubt.store(in_doubt, Ordering::Relaxed);
+    }
+
+    /// How old an answer of Vault's may be, so that neither many credentials nor watching become a burden to it.
+    fn max_age(&self, want: Want) -> Duration {
+        match want {
+            _ if self.in_doubt.load(Ordering::Relaxed) => Duration::from_secs(1),
+            Want::Request => Duration::from_secs(5),
+            Want::Watch => Duration::from_secs(30),
         }
     }
 

@@ -24,3 +24,4 @@ mod support;
 mod support_itself;
 mod token_life;
 mod upstream_faults;
+mod vault;
