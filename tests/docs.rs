@@ -125,6 +125,7 @@ fn every_configuration_passes_check() {
     let certificate = rcgen::CertificateParams::default().self_signed(&key).expect("a certificate");
     dir.write("corp-ca.pem", &certificate.pem());
     dir.write("other.secret", "not-a-secret\n");
+    dir.write("vault.secret-id", "not-a-secret\n");
     let mut configurations = vec![("proxy.toml".to_owned(), page("proxy.toml"))];
     for (path, page) in &pages() {
         for block in blocks(page).into_iter().filter(|b| b.language == "toml") {

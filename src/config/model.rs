@@ -22,6 +22,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// `[tokens]`
     pub tokens: Tokens,
+    /// `[vault]` and its variables; there wherever a secret comes from Vault.
+    pub vault: Option<VaultSpec>,
     /// `[credentials.*]`, in file order.
     pub credentials: Vec<Arc<CredentialSpec>>,
     /// `[callers.*]`, in file order. Empty = callers need not identify themselves.
@@ -89,6 +91,35 @@ pub struct RedisSpec {
     pub username: Option<String>,
     /// Its password.
     pub password: Option<SecretSource>,
+}
+
+/// `[vault]`: the server that `{ vault = … }` secrets come from.
+#[derive(Debug, Clone)]
+pub struct VaultSpec {
+    /// Its address; plain http only to this machine.
+    pub address: Upstream,
+    /// How we log in.
+    pub login: VaultLogin,
+    /// Sent as `X-Vault-Namespace`.
+    pub namespace: Option<String>,
+    /// How connections to it leave.
+    pub net: Arc<NetSpec>,
+}
+
+/// How we log in to Vault.
+#[derive(Debug, Clone)]
+pub enum VaultLogin {
+    /// With a token, re-read for each request: an agent may renew it.
+    Token(SecretSource),
+    /// By `AppRole`.
+    AppRole {
+        /// Where the method is mounted below `auth/`.
+        mount: String,
+        /// `role_id`; no secret.
+        role_id: String,
+        /// `secret_id`; some roles need none.
+        secret_id: Option<SecretSource>,
+    },
 }
 
 /// One `[credentials.NAME]`: what we hold and how we ask, profile defaults filled in.

@@ -19,7 +19,6 @@ const NOT_BUILT: &[&str] = &[
     "credentials.device_url",
     "credentials.redirect_port",
     "secret.keyring",
-    "secret.vault",
     "callers.uid",
     "callers.gid",
     "callers.cert",

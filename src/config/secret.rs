@@ -2,15 +2,16 @@
 
 use std::{
     fmt,
+    fs::File,
     hash::{Hash, Hasher},
-    io,
-    path::PathBuf,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use tokio::io::AsyncReadExt;
+use tokio::io::AsyncReadExt as _;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::mask;
@@ -20,6 +21,15 @@ pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// No secret is longer; a file that is was not meant.
 const MAX_LENGTH: usize = 64 * 1024;
+
+/// Room for everything at once, and for one byte too many: growing would leave copies behind.
+const ROOM: usize = MAX_LENGTH + 1;
+
+fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(ROOM));
+    File::open(path)?.take(ROOM as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
 
 /// What a secret is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,15 +62,14 @@ impl Secret {
     }
 
     /// Takes what a source gave: trailing newlines go; emptiness and control characters are refused.
-    fn from_source(bytes: Vec<u8>, source: &SecretSource, shape: Shape) -> Result<Self, SecretError> {
+    fn from_source(mut bytes: Zeroizing<Vec<u8>>, source: &SecretSource, shape: Shape) -> Result<Self, SecretError> {
         let source = || source.to_string();
-        let mut text = String::from_utf8(bytes).map_err(|e| {
+        // Taken over, not copied: there is no second place that would have to be wiped.
+        let text = String::from_utf8(std::mem::take(&mut *bytes)).map(Zeroizing::new).map_err(|e| {
             e.into_bytes().zeroize();
             SecretError::NotText(source())
         })?;
-        let kept = text.trim_end_matches(['\r', '\n']).len();
-        text.truncate(kept);
-        let secret = Self::new(text);
+        let secret = Self::new(text.trim_end_matches(['\r', '\n']).to_owned());
         if secret.expose().is_empty() {
             return Err(SecretError::Empty(source()));
         }
@@ -72,19 +81,21 @@ impl Secret {
     }
 
     /// A secret that is already here, by the same rules as one that is read from `source`.
-    pub(super) fn checked(text: String, source: &SecretSource, shape: Shape) -> Result<Self, SecretError> {
-        Self::from_source(text.into_bytes(), source, shape)
+    pub fn checked(text: String, source: &SecretSource, shape: Shape) -> Result<Self, SecretError> {
+        Self::from_source(Zeroizing::new(text.into_bytes()), source, shape)
     }
 
     /// What makes it look like something else than a bare secret, in words that don't quote it.
-    pub(super) fn oddity(&self) -> Option<&'static str> {
+    pub fn oddity(&self) -> Option<&'static str> {
         let text = self.expose();
         let quoted = |q: char| text.len() > 1 && text.starts_with(q) && text.ends_with(q);
         let assignment = text.split_once('=').is_some_and(|(name, value)| {
             let name = name.strip_prefix("export ").unwrap_or(name);
             super::expand::is_name(name) && value.contains(|c| c != '=')
         });
-        if quoted('"') || quoted('\'') {
+        if text.starts_with('\u{feff}') {
+            Some("begins with a byte order mark, which is taken as part of the secret")
+        } else if quoted('"') || quoted('\'') {
             Some("is in quotes, which are taken as part of the secret")
         } else if (text.starts_with('{') && text.ends_with('}')) || (text.starts_with('[') && text.ends_with(']')) {
             Some("looks like JSON; all of it is taken as the secret")
@@ -132,6 +143,14 @@ pub enum SecretError {
         /// What happened.
         why: String,
     },
+    /// Vault gave no secret.
+    #[error("{source_name}: {why}")]
+    Vault {
+        /// The source.
+        source_name: String,
+        /// What happened, whose fault it is.
+        why: String,
+    },
     /// Nothing but newlines.
     #[error("{0} is empty")]
     Empty(String),
@@ -146,7 +165,7 @@ pub enum SecretError {
     TooLong(String),
 }
 
-/// `{ env = … }`, `{ file = … }` or `{ command = … }`: where a secret is read from, at every use.
+/// `{ env = … }`, `{ file = … }`, `{ vault = … }` or `{ command = … }`: where a secret is read from, at every use.
 ///
 /// Its `Display` names it for messages: `environment variable NAME`, `file PATH`, `command PROGRAM`
 /// (without arguments, which may hold secrets).
@@ -156,6 +175,8 @@ pub enum SecretSource {
     Env(String),
     /// A file, its trailing newline trimmed.
     File(PathBuf),
+    /// A field of a secret in Vault; read by those who can ask it ([`crate::token::sources`]).
+    Vault(VaultSecret),
     /// A command (no shell), its standard output with the trailing newline trimmed.
     Command(Vec<String>),
     /// Taken while parsing, from an environment that is not the process's own ([`super::parse`]).
@@ -165,6 +186,23 @@ pub enum SecretSource {
         /// Its value.
         value: Secret,
     },
+}
+
+/// `{ vault = "MOUNT/PATH#FIELD" }`: one field of a secret in a KV store, version 2.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct VaultSecret {
+    /// Where the store is mounted, without slashes at its ends.
+    pub mount: String,
+    /// The secret's path below it.
+    pub path: String,
+    /// The field of it.
+    pub field: String,
+}
+
+impl fmt::Display for VaultSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "vault {}/{}#{}", self.mount, self.path, self.field)
+    }
 }
 
 impl fmt::Display for SecretSource {
@@ -179,6 +217,7 @@ impl fmt::Display for SecretSource {
                 f.write_str("the file named here")
             }
             Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Vault(secret) => secret.fmt(f),
             Self::Command(argv) => write!(f, "command {}", argv.first().map_or("", String::as_str)),
         }
     }
@@ -199,13 +238,16 @@ impl SecretSource {
             Self::Given { value, .. } => Ok(value.clone()),
             Self::Env(name) => {
                 let value = std::env::var_os(name).ok_or_else(|| SecretError::Unset(self.to_string()))?;
-                let text = value.into_string().map_err(|_| SecretError::NotText(self.to_string()))?;
-                Secret::from_source(text.into_bytes(), self, shape)
+                Secret::from_source(Zeroizing::new(value.into_encoded_bytes()), self, shape)
             }
             Self::File(path) => {
-                let file = tokio::fs::File::open(path).await.map_err(|e| self.unreadable(&e))?;
-                Secret::from_source(self.read_all(file).await?, self, shape)
+                let path = path.clone();
+                // Not through tokio's file, whose own buffer would keep a copy.
+                let read = tokio::task::spawn_blocking(move || read_file(&path)).await;
+                let bytes = read.unwrap_or_else(|_| Err(io::Error::other("reading it failed")));
+                Secret::from_source(self.checked_length(bytes)?, self, shape)
             }
+            Self::Vault(_) => Err(self.of_vault("it cannot be asked for this".to_owned())),
             Self::Command(argv) => match tokio::time::timeout(COMMAND_TIMEOUT, self.output(argv)).await {
                 Ok(output) => Secret::from_source(output?, self, shape),
                 Err(_) => Err(self.failed(format!("did not end within {} s", COMMAND_TIMEOUT.as_secs()))),
@@ -229,7 +271,7 @@ impl SecretSource {
             .unwrap_or_else(|_| Err(self.unreadable(&io::Error::other("reading it failed"))))
     }
 
-    async fn output(&self, argv: &[String]) -> Result<Vec<u8>, SecretError> {
+    async fn output(&self, argv: &[String]) -> Result<Zeroizing<Vec<u8>>, SecretError> {
         let Some((program, arguments)) = argv.split_first() else {
             return Err(self.failed("is empty".to_owned()));
         };
@@ -237,27 +279,28 @@ impl SecretSource {
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|e| self.failed(format!("can't be started: {e}")))?;
         let stdout = child.stdout.take().ok_or_else(|| self.failed("has no output".to_owned()))?;
-        let bytes = Zeroizing::new(self.read_all(stdout).await?);
+        let mut bytes = Zeroizing::new(Vec::with_capacity(ROOM));
+        let read = stdout.take(ROOM as u64).read_to_end(&mut bytes).await;
+        let bytes = self.checked_length(read.map(|_| bytes))?;
         let status = child.wait().await.map_err(|e| self.failed(format!("failed: {e}")))?;
         if !status.success() {
             return Err(self.failed(format!("failed: {status}")));
         }
-        Ok(bytes.to_vec())
+        Ok(bytes)
     }
 
-    async fn read_all(&self, from: impl tokio::io::AsyncRead + Unpin) -> Result<Vec<u8>, SecretError> {
-        // Room for everything at once: growing would leave copies behind.
-        let mut bytes = Vec::with_capacity(MAX_LENGTH + 1);
-        from.take(MAX_LENGTH as u64 + 1).read_to_end(&mut bytes).await.map_err(|e| self.unreadable(&e))?;
-        if bytes.len() > MAX_LENGTH {
-            bytes.zeroize();
-            return Err(SecretError::TooLong(self.to_string()));
-        }
-        Ok(bytes)
+    fn checked_length(&self, bytes: io::Result<Zeroizing<Vec<u8>>>) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+        let bytes = bytes.map_err(|e| self.unreadable(&e))?;
+        if bytes.len() > MAX_LENGTH { Err(SecretError::TooLong(self.to_string())) } else { Ok(bytes) }
     }
 
     fn unreadable(&self, error: &io::Error) -> SecretError {
         SecretError::Unreadable { source_name: self.to_string(), why: error.to_string() }
+    }
+
+    /// Vault gave none, and why.
+    pub fn of_vault(&self, why: String) -> SecretError {
+        SecretError::Vault { source_name: self.to_string(), why }
     }
 
     fn failed(&self, why: String) -> SecretError {

@@ -1,4 +1,4 @@
-//! Reads `{ env | file | command | systemd = … }`, and looks at once whether the secret is there.
+//! Reads `{ env | file | command | systemd | vault = … }`, and looks at once whether the secret is there.
 
 use std::path::PathBuf;
 
@@ -7,13 +7,26 @@ use toml::de::DeValue;
 use super::{
     diagnostic::Note,
     expand::is_name,
-    reader::{At, Entry, Table},
-    secret::{Secret, SecretError, SecretSource, Shape},
+    reader::{At, Context, Entry, Table},
+    secret::{Secret, SecretError, SecretSource, Shape, VaultSecret},
 };
 
 /// The secret source at `key`. Environment and files are looked at now; a command is not run.
 pub(super) fn read(table: &Table<'_>, key: &'static str) -> Option<At<SecretSource>> {
     of_entry(table, table.entry(key)?)
+}
+
+/// The same for what is needed before Vault can be asked.
+pub(super) fn read_here(table: &Table<'_>, key: &'static str) -> Option<At<SecretSource>> {
+    let at = read(table, key)?;
+    if !matches!(at.value, SecretSource::Vault(_)) {
+        return Some(at);
+    }
+    let note = Note::error(&at.span, format!("`{key}` in {} cannot come from `vault`", table.name));
+    let hint =
+        "only [credentials.*] can; here { command = [\"vault\", \"kv\", \"get\", \"-field=…\", \"…\"] } does the same";
+    table.context.report(note.hint(hint));
+    None
 }
 
 /// The secret sources at `key`: one, or a list of them. Empty where there is none, or a wrong one.
@@ -68,22 +81,22 @@ fn written(table: &Table<'_>, entry: &Entry<'_>) -> Option<SecretSource> {
             return None;
         }
     };
-    let sources = [environment(&inner), file(&inner), command(&inner), systemd(&inner)];
-    let given = ["env", "file", "command", "systemd"]
-        .into_iter()
-        .filter(|k| inner.entries().iter().any(|e| e.key == *k))
-        .count();
-    let known_only = inner.entries().len() == given;
+    let sources = [environment(&inner), file(&inner), command(&inner), systemd(&inner), vault(&inner)];
+    let given = SOURCES.into_iter().filter(|k| inner.has(k)).count();
+    let with_it = ["field", "mount"].into_iter().filter(|k| inner.has("vault") && inner.has(k)).count();
+    let known_only = inner.entries().len() == given + with_it;
     inner.finish();
     if given != 1 {
         if known_only {
             let message = format!("`{key}` in {} needs exactly one source", table.name);
-            context.report(Note::error(&entry.span, message).hint("one of env, file, command, systemd"));
+            context.report(Note::error(&entry.span, message).hint(format!("one of {}", SOURCES.join(", "))));
         }
         return None;
     }
     sources.into_iter().flatten().next()
 }
+
+const SOURCES: [&str; 5] = ["env", "file", "command", "systemd", "vault"];
 
 /// `[credentials.acme]`, `client_secret` → `ACME_CLIENT_SECRET`.
 fn suggested_variable(table: &str, key: &str) -> String {
@@ -116,6 +129,17 @@ fn file(inner: &Table<'_>) -> Option<SecretSource> {
     Some(SecretSource::File(inner.context.dir.join(path.value)))
 }
 
+/// The secret in a well-known variable, if it is set.
+pub(super) fn variable(context: &Context<'_>, name: &str) -> Option<SecretSource> {
+    let text = context.env(name).filter(|text| !text.is_empty())?;
+    let source = SecretSource::Env(name.to_owned());
+    if !context.capture {
+        return Some(source);
+    }
+    let value = Secret::checked(text, &source, Shape::Line).ok()?;
+    Some(SecretSource::Given { name: name.to_owned(), value })
+}
+
 /// A credential that systemd passed to the service: a file of its own directory.
 fn systemd(inner: &Table<'_>) -> Option<SecretSource> {
     const DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
@@ -131,6 +155,39 @@ fn systemd(inner: &Table<'_>) -> Option<SecretSource> {
         return None;
     };
     Some(SecretSource::File(PathBuf::from(directory).join(name.value)))
+}
+
+/// `MOUNT/PATH#FIELD`, as `vault kv get` names it, or `MOUNT/data/PATH#FIELD`, as the API does.
+fn vault(inner: &Table<'_>) -> Option<SecretSource> {
+    let at = inner.word("vault");
+    let (field, mount) = (inner.word("field"), inner.word("mount"));
+    let at = at?;
+    inner.context.uses_vault.borrow_mut().get_or_insert_with(|| at.span.clone());
+    let refuse = |why: &str| {
+        let note = Note::error(&at.span, format!("`vault` of {} {why}", inner.name));
+        inner.context.report(note.hint("\"MOUNT/PATH#FIELD\", or { vault = \"MOUNT/PATH\", field = \"FIELD\" }"));
+        None
+    };
+    let (path, field) = match (at.value.split_once('#'), field) {
+        (Some(_), Some(_)) => return refuse("names its field twice"),
+        (Some((path, field)), None) => (path, field.to_owned()),
+        (None, Some(field)) => (at.value.as_str(), field.value),
+        (None, None) => return refuse("names no field"),
+    };
+    let (mount, path) = match &mount {
+        Some(mount) => (mount.value.trim_matches('/'), path),
+        None => path.trim_start_matches('/').split_once('/').unwrap_or((path, "")),
+    };
+    let path = path.trim_matches('/');
+    let path = path.strip_prefix("data/").unwrap_or(path);
+    let legal = |part: &str| {
+        let segment = |s: &str| !matches!(s, "" | "." | "..");
+        part.split('/').all(segment) && !part.contains(|c: char| c.is_control() || matches!(c, '?' | '#' | '%' | '\\'))
+    };
+    if !legal(mount) || !legal(path) || field.is_empty() {
+        return refuse("is no path of a secret");
+    }
+    Some(SecretSource::Vault(VaultSecret { mount: mount.to_owned(), path: path.to_owned(), field }))
 }
 
 fn command(inner: &Table<'_>) -> Option<SecretSource> {
@@ -160,7 +217,9 @@ fn check(table: &Table<'_>, entry: &Entry<'_>, source: SecretSource, shape: Shap
             let source = secret.clone().map_or_else(|_| SecretSource::Env(name.clone()), given);
             (secret, source)
         }
-        SecretSource::Command(_) => return Some(At { value: source, span: entry.span.clone() }),
+        SecretSource::Command(_) | SecretSource::Vault(_) => {
+            return Some(At { value: source, span: entry.span.clone() });
+        }
         source => (source.read_shaped_blocking(shape), source),
     };
     let (key, name) = (entry.key, &table.name);

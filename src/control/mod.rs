@@ -72,7 +72,10 @@ impl Proxy {
                 Listener::bind(address, server.workers).map_err(|source| StartError::Listen { address, source })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let engine = Engine::with_store(open_store(&config)?);
+        let mut engine = Engine::with_store(open_store(&config)?);
+        if let Some(vault) = &config.vault {
+            engine = engine.with_vault(vault).map_err(StartError::Config)?;
+        }
         let first = compile(config, 1, &engine)?;
         let (publisher, reader) = snapshot::seam(first);
         let (orders, _) = watch::channel(Order::Run);

@@ -1,4 +1,4 @@
-//! 3 from secrets to token — one fetch: whose turn it is, which client secret, which refresh token, and the request.
+//! 3 from secrets to token — one fetch: whose turn it is, which secrets, which refresh token, and the request.
 //!
 //! The refresh task asks this way. It is the only place where a token request is made.
 
@@ -10,10 +10,10 @@ use super::{
     budget::Ledger,
     credential::{Material, Version},
     endpoint, grant,
-    overlap::{Candidate, Overlap},
     refusal::{Refusal, Severity},
     reply::{self, Minted},
     rotation::{Root, Rotation},
+    secrets::{Choice, Secrets, Trial},
     share::{self, Last, Turn},
     store::Store,
 };
@@ -31,6 +31,8 @@ pub(super) struct Fetched {
     pub(super) secret: Option<String>,
     /// Another replica fetched it.
     pub(super) taken_over: bool,
+    /// It only tried new secrets: without a token nothing has happened.
+    pub(super) was_trial: bool,
 }
 
 /// What a lease lasts beyond the token requests themselves: reading the secrets, and Redis.
@@ -44,8 +46,10 @@ pub(super) struct Asking {
     pub(super) connector: Connector,
     /// Whether a token request may be sent.
     pub(super) ledger: Arc<Ledger>,
-    /// Which client secret works. Locked by the one fetch of the key only.
-    pub(super) overlap: Arc<tokio::sync::Mutex<Overlap>>,
+    /// The credential's secrets.
+    pub(super) secrets: Arc<Secrets>,
+    /// Only new secrets are tried.
+    pub(super) trial: Option<Trial>,
     /// The credential's refresh token, where it has one.
     pub(super) rotation: Option<Arc<Rotation>>,
     /// Its name in the store.
@@ -60,41 +64,41 @@ impl Asking {
     /// From secrets to token, unless another replica has a newer one.
     pub(super) async fn fetch(&self) -> Fetched {
         let credential = &*self.spec.credential;
-        let material = match Material::read(credential).await {
+        let material = match self.secrets.read().await {
             Ok(material) => material,
             Err(error) => {
                 // A file cannot be opened, a command not be started without a descriptor.
-                let result = Err(match shortage() {
+                let refusal = match shortage() {
                     Some(shortage) => Refusal::of_shortage(credential, &shortage),
                     None => Refusal::of_settings(credential, &error.to_string()),
-                });
-                return Fetched { result, version: None, secret: None, taken_over: false };
+                };
+                return self.ended(Err(refusal), None);
             }
         };
-        if let (Grant::Static { .. }, Some(token)) = (&credential.grant, &material.of_grant) {
-            let (result, version) = (reply::given(credential, token, Now::read()), Some(material.version()));
-            return Fetched { result, version, secret: None, taken_over: false };
-        }
-        let Store::Redis(redis) = &*self.store else { return self.fetch_alone(material).await };
-        if !credential.share {
-            return self.fetch_alone(material).await;
-        }
         let version = material.version();
+        if let (Grant::Static { .. }, Some(token)) = (&credential.grant, &material.of_grant) {
+            return self.ended(reply::given(credential, token, Now::read()), Some(version));
+        }
+        let Store::Redis(redis) = &*self.store else { return self.fetch_alone(&material).await };
+        if !credential.share {
+            return self.fetch_alone(&material).await;
+        }
         let secrets = 1 + u32::try_from(credential.more_secrets.len()).unwrap_or(u32::MAX);
         let lease = LEASE_SLACK + credential.timeout.saturating_mul(secrets + 1);
         match share::turn(redis, self.key, version, &self.last, lease).await {
             Turn::Take(minted) => {
-                Fetched { result: Ok(*minted), version: Some(version), secret: None, taken_over: true }
+                self.secrets.proved(&material);
+                Fetched { taken_over: true, ..self.ended(Ok(*minted), Some(version)) }
             }
             Turn::Alone => {
-                let fetched = self.fetch_alone(material).await;
+                let fetched = self.fetch_alone(&material).await;
                 if let Ok(minted) = &fetched.result {
                     let _ = redis.save(self.key, version, minted).await;
                 }
                 fetched
             }
             Turn::Fetch(lease) => {
-                let fetched = self.fetch_alone(material).await;
+                let fetched = self.fetch_alone(&material).await;
                 if let Ok(minted) = &fetched.result {
                     let _ = redis.save(self.key, version, minted).await;
                 }
@@ -104,40 +108,37 @@ impl Asking {
         }
     }
 
-    /// From secrets to token: one token request, and one more for each further client secret while the
-    /// provider refuses the one before.
-    async fn fetch_alone(&self, mut material: Material) -> Fetched {
-        let credential = &*self.spec.credential;
-        let version = Some(material.version());
-        let mut overlap = self.overlap.lock().await;
-        let candidates = overlap.candidates(&material.client_secrets);
-        if candidates.is_empty() {
-            return Fetched { result: self.ask_in_turn(&material).await, version, secret: None, taken_over: false };
-        }
+    fn ended(&self, result: Result<Minted, Refusal>, version: Option<Version>) -> Fetched {
+        Fetched { result, version, secret: None, taken_over: false, was_trial: self.trial.is_some() }
+    }
+
+    /// From secrets to token: one token request, and one more for each further choice among the secrets while
+    /// the provider refuses the one before.
+    async fn fetch_alone(&self, material: &Material) -> Fetched {
+        let version = material.version();
+        let choice = match &self.trial {
+            Some(_) => Choice::New,
+            None if self.ledger.is_ample() => Choice::All,
+            None => Choice::Proven,
+        };
+        let candidates = self.secrets.candidates(material, choice);
         let mut last = None;
         for candidate in &candidates {
-            material.choose(credential, candidate.secret.clone());
-            let result = self.ask_in_turn(&material).await;
-            match &result {
-                Ok(_) => overlap.worked(&candidate.secret),
-                Err(refusal) if refusal.blames_client => overlap.refused(&candidate.secret),
-                Err(_) => {}
+            let result = self.ask_in_turn(&candidate.material).await;
+            let refused = self.secrets.judge(candidate, &result, candidates.len() > 1);
+            if refused || result.is_ok() {
+                self.secrets.settle(version);
             }
-            let refused = result.as_ref().is_err_and(|refusal| refusal.blames_client);
-            let name = name_of(credential, candidate);
-            if refused && candidates.len() > 1 {
-                tracing::warn!(credential = credential.name, secret = name, "the provider refused this client secret");
-            }
-            last = Some(Fetched { result, version, secret: Some(name), taken_over: false });
+            let secret = self.secrets.name_of(candidate);
+            last = Some(Fetched { secret, ..self.ended(result, Some(version)) });
             if !refused {
                 break;
             }
         }
-        last.unwrap_or_else(|| Fetched {
-            result: Err(Refusal::of_settings(credential, "there is no client_secret")),
-            version,
-            secret: None,
-            taken_over: false,
+        last.unwrap_or_else(|| {
+            self.secrets.settle(version);
+            let why = "there are no new secrets to try";
+            self.ended(Err(Refusal::of_settings(&self.spec.credential, why)), Some(version))
         })
     }
 
@@ -147,7 +148,7 @@ impl Asking {
         let Some(rotation) = &self.rotation else { return self.ask(material).await };
         let credential = &*self.spec.credential;
         let is_login = !matches!(credential.grant, Grant::RefreshToken { .. });
-        let root: Root = if is_login { material.version().to_bytes() } else { material.root_of_refresh() };
+        let root: Root = if is_login { material.choice().to_bytes() } else { material.root_of_refresh() };
         let mut owner = rotation.own().await;
         if let Some(current) = owner.current(root) {
             match self.ask(&material.with_refresh(current)).await {
@@ -190,17 +191,6 @@ impl Asking {
                 Err(error.into_refusal(credential))
             }
         }
-    }
-}
-
-/// How a client secret is called where people see it: never by its text.
-fn name_of(credential: &CredentialSpec, candidate: &Candidate) -> String {
-    let mut sources = credential.client_secret.iter().chain(&credential.more_secrets);
-    let count = 1 + credential.more_secrets.len();
-    match candidate.position.and_then(|position| Some((position, sources.nth(position)?))) {
-        Some((_, source)) if count == 1 => source.to_string(),
-        Some((position, source)) => format!("{} of {count}: {source}", position + 1),
-        None => "the one before its source changed".to_owned(),
     }
 }
 

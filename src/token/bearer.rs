@@ -298,9 +298,14 @@ impl Writer {
         Signals {
             wanted: self.0.wanted.swap(false, Ordering::AcqRel),
             rejected: self.0.rejected.load(Ordering::Acquire),
-            last_use: moment(self.0.last_use.load(Ordering::Relaxed)),
+            last_use: self.last_use(),
             accepted: self.0.view.load().bearer.as_ref().is_some_and(|b| b.was_accepted()),
         }
+    }
+
+    /// See [`Signals::last_use`].
+    pub fn last_use(&self) -> Option<Instant> {
+        moment(self.0.last_use.load(Ordering::Relaxed))
     }
 
     /// Requests that wait right now.

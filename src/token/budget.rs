@@ -154,6 +154,11 @@ impl Ledger {
         self.lock().settled = true;
     }
 
+    /// Whether a request more, which could wait, would leave some for those that cannot: a tenth of the limit.
+    pub(super) fn is_ample(&self) -> bool {
+        self.usage().is_none_or(|BudgetUse { used, limit, .. }| used + 1 + (limit / 10).max(1) <= limit)
+    }
+
     /// Counts a token request that is about to be sent.
     pub(super) fn take(&self) -> Result<Taken, Spent> {
         let now = SystemTime::now();

@@ -1,11 +1,15 @@
 //! 1 who — the secrets of one token request, read from their sources just before it.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
+use super::sources::{Keep, Sources, Want};
 use crate::config::{
     model::{CredentialSpec, Grant, Param},
     secret::{Secret, SecretError, SecretSource, Shape},
@@ -59,35 +63,49 @@ pub struct Material {
     /// A template among `headers` names the client.
     pub(super) is_named_by_a_header: bool,
     /// Which of all these came from secret sources.
-    secrets: Vec<Secret>,
-    /// Every client secret that was chosen, also as `Authorization: Basic` carries it, for
-    /// [`Self::is_quoted_in`].
-    basic: Vec<Secret>,
+    slots: Vec<Slot>,
+    /// What else must not be quoted: every client secret that was chosen, also as `Authorization: Basic` carries
+    /// it, and what stands in the sources where this material is older.
+    guarded: Vec<Secret>,
+}
+
+/// What one source gave.
+#[derive(Debug, Clone)]
+struct Slot {
+    /// The key of the file: `client_secret`, `params.NAME`.
+    what: String,
+    /// The source, as messages name it.
+    source: String,
+    secret: Secret,
+    keep: Keep,
 }
 
 impl Material {
     /// Reads all sources of `credential`.
-    pub async fn read(credential: &CredentialSpec) -> Result<Self, MaterialError> {
-        tokio::time::timeout(READ_TIMEOUT, Self::read_now(credential)).await.map_err(|_| MaterialError::Late)?
+    pub async fn read(credential: &CredentialSpec, sources: &Sources, want: Want) -> Result<Self, MaterialError> {
+        let reading = Self::read_now(credential, sources, want);
+        tokio::time::timeout(READ_TIMEOUT, reading).await.map_err(|_| MaterialError::Late)?
     }
 
-    async fn read_now(credential: &CredentialSpec) -> Result<Self, MaterialError> {
-        let mut secrets = Vec::new();
-        let client_secrets = read_list(credential, &mut secrets).await?;
+    async fn read_now(credential: &CredentialSpec, sources: &Sources, want: Want) -> Result<Self, MaterialError> {
+        let mut reading = Reading { sources, want, slots: Vec::new() };
+        let client_secrets = reading.list(credential).await?;
         let of_grant = match credential.grant.source() {
-            Some(source) => Some(read(source, grant_key(&credential.grant), &mut secrets).await?),
+            Some(source) => {
+                Some(reading.one(source, grant_key(&credential.grant), grant_keep(&credential.grant)).await?)
+            }
             None => None,
         };
         let key = match &credential.key {
-            Some(source) => Some(read_shaped(source, "key", Shape::Text, &mut secrets).await?),
+            Some(source) => Some(reading.shaped(source, "key", Shape::Text, Keep::Last).await?),
             None => None,
         };
         let assertion = match &credential.assertion.ready {
-            Some(source) => Some(read(source, "assertion.file", &mut secrets).await?),
+            Some(source) => Some(reading.one(source, "assertion.file", Keep::Nothing).await?),
             None => None,
         };
-        let params = read_all(&credential.params, "params", &mut secrets).await?;
-        let headers = read_all(&credential.headers, "headers", &mut secrets).await?;
+        let params = reading.all(&credential.params, "params").await?;
+        let headers = reading.all(&credential.headers, "headers").await?;
         let is_template = |param: &Param| matches!(param, Param::Template(_));
         let templates: Vec<(usize, Secret)> = credential
             .headers
@@ -110,16 +128,36 @@ impl Material {
             headers,
             is_named_by_a_header: !templates.is_empty(),
             templates,
-            secrets,
-            basic: Vec::new(),
+            slots: reading.slots,
+            guarded: Vec::new(),
         };
         material.set_secret(credential, client_secret);
         Ok(material)
     }
 
-    /// Sends this client secret; one that is in no source any more is guarded like the others.
-    pub fn choose(&mut self, credential: &CredentialSpec, secret: Secret) {
-        self.set_secret(credential, Some(secret));
+    /// The same, to ask with this client secret.
+    #[must_use]
+    pub fn with_secret(&self, credential: &CredentialSpec, secret: Secret) -> Self {
+        let mut chosen = self.clone();
+        chosen.set_secret(credential, Some(secret));
+        chosen
+    }
+
+    /// This older material for a request of now: what lives for minutes is taken from `now`.
+    #[must_use]
+    pub(super) fn renewed(&self, credential: &CredentialSpec, now: &Self) -> Self {
+        let mut renewed = self.clone();
+        renewed.read_at = now.read_at;
+        renewed.assertion.clone_from(&now.assertion);
+        if grant_keep(&credential.grant) == Keep::Nothing {
+            renewed.of_grant.clone_from(&now.of_grant);
+        }
+        for slot in &now.slots {
+            if !renewed.guarded.contains(&slot.secret) {
+                renewed.guarded.push(slot.secret.clone());
+            }
+        }
+        renewed
     }
 
     fn set_secret(&mut self, credential: &CredentialSpec, secret: Option<Secret>) {
@@ -135,8 +173,8 @@ impl Material {
             ];
             self.headers[*index].1 = filled(template, &words);
         }
-        self.basic.extend(basic);
-        self.basic.extend(secret.clone());
+        self.guarded.extend(basic);
+        self.guarded.extend(secret.clone());
         self.client_secret = secret;
     }
 
@@ -148,14 +186,23 @@ impl Material {
 
     /// Tells one version of the secrets from the next; leaves the process only sealed.
     pub fn version(&self) -> Version {
-        let mut context = Context::new(&SHA256);
-        for secret in &self.secrets {
-            context.update(&secret.expose().len().to_le_bytes());
-            context.update(secret.expose().as_bytes());
-        }
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(context.finish().as_ref());
-        Version(bytes)
+        Version::of(self.slots.iter().map(|slot| &slot.secret))
+    }
+
+    /// Tells what this very request goes out with from other choices among the secrets. What lives for minutes
+    /// only (a ready assertion, a subject token) makes no difference.
+    pub fn choice(&self) -> Version {
+        let others = self.slots.iter().filter(|slot| slot.keep == Keep::Last && slot.what != CLIENT_SECRET);
+        Version::of(self.client_secret.iter().chain(others.map(|slot| &slot.secret)))
+    }
+
+    /// What differs from an older material, by key and source: `client_secret (file /run/secret)`.
+    pub(super) fn changes_since(&self, before: &Self) -> String {
+        let is_old =
+            |slot: &&Slot| before.slots.iter().any(|old| (&old.what, &old.secret) == (&slot.what, &slot.secret));
+        let changed = self.slots.iter().filter(|slot| slot.keep == Keep::Last && !is_old(slot));
+        let names: BTreeSet<String> = changed.map(|slot| format!("{} ({})", slot.what, slot.source)).collect();
+        names.into_iter().collect::<Vec<_>>().join(", ")
     }
 
     /// What a chain of refresh tokens hangs on: the configured first one. Another client secret ends no chain.
@@ -169,7 +216,18 @@ impl Material {
 
     /// Whether `text` quotes a secret of ours, or a good part of one: then it must not be shown.
     pub fn is_quoted_in(&self, text: &str) -> bool {
-        self.secrets.iter().chain(&self.basic).chain(&self.refresh).any(|secret| quotes(text, secret.expose()))
+        let slots = self.slots.iter().map(|slot| &slot.secret);
+        slots.chain(&self.guarded).chain(&self.refresh).any(|secret| quotes(text, secret.expose()))
+    }
+}
+
+const CLIENT_SECRET: &str = "client_secret";
+
+/// Whether what the grant brings stays good until somebody replaces it.
+fn grant_keep(grant: &Grant) -> Keep {
+    match grant {
+        Grant::Static { .. } | Grant::TokenExchange { .. } => Keep::Nothing,
+        Grant::Password { .. } | Grant::RefreshToken { .. } | Grant::ClientCredentials | Grant::JwtBearer => Keep::Last,
     }
 }
 
@@ -195,6 +253,17 @@ pub(super) fn quotes(text: &str, secret: &str) -> bool {
 pub struct Version([u8; 32]);
 
 impl Version {
+    fn of<'a>(secrets: impl Iterator<Item = &'a Secret>) -> Self {
+        let mut context = Context::new(&SHA256);
+        for secret in secrets {
+            context.update(&secret.expose().len().to_le_bytes());
+            context.update(secret.expose().as_bytes());
+        }
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(context.finish().as_ref());
+        Self(bytes)
+    }
+
     #[cfg(test)]
     pub(super) fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
@@ -212,30 +281,21 @@ impl std::fmt::Debug for Version {
     }
 }
 
-/// Whether the secrets can change under our eyes and are cheap to look at: files. A command may cost money
-/// or a prompt, and our own environment does not change.
-pub(super) fn is_pollable(credential: &CredentialSpec) -> bool {
+/// Whether a secret may change under our eyes where we look: see [`Want::Watch`].
+pub(super) fn is_watched(credential: &CredentialSpec) -> bool {
     let of_params = credential.params.iter().chain(&credential.headers).filter_map(|(_, param)| match param {
         Param::Secret(source) => Some(source),
         Param::Plain(_) | Param::Template(_) => None,
     });
-    let mut any_file = false;
-    for source in credential
+    let mut sources = credential
         .client_secret
         .iter()
         .chain(&credential.more_secrets)
         .chain(credential.grant.source())
         .chain(&credential.key)
         .chain(&credential.assertion.ready)
-        .chain(of_params)
-    {
-        match source {
-            SecretSource::File(_) => any_file = true,
-            SecretSource::Env(_) | SecretSource::Given { .. } => {}
-            SecretSource::Command(_) => return false,
-        }
-    }
-    any_file
+        .chain(of_params);
+    sources.any(Sources::watches)
 }
 
 /// The template with each word replaced; what is filled in is not looked at again.
@@ -254,52 +314,56 @@ fn filled(template: &Secret, words: &[(&str, &str)]) -> Secret {
     Secret::new(std::mem::take(&mut *text))
 }
 
-async fn read(source: &SecretSource, what: &str, secrets: &mut Vec<Secret>) -> Result<Secret, MaterialError> {
-    read_shaped(source, what, Shape::Line, secrets).await
+/// One reading of all sources.
+struct Reading<'a> {
+    sources: &'a Sources,
+    want: Want,
+    slots: Vec<Slot>,
 }
 
-async fn read_shaped(
-    source: &SecretSource,
-    what: &str,
-    shape: Shape,
-    secrets: &mut Vec<Secret>,
-) -> Result<Secret, MaterialError> {
-    let secret =
-        source.read_shaped(shape).await.map_err(|source| MaterialError::Source { what: what.to_owned(), source })?;
-    secrets.push(secret.clone());
-    Ok(secret)
-}
+impl Reading<'_> {
+    async fn one(&mut self, source: &SecretSource, what: &str, keep: Keep) -> Result<Secret, MaterialError> {
+        self.shaped(source, what, Shape::Line, keep).await
+    }
 
-/// The entries of `client_secret`. Of a list one must be readable: during a rotation one comes, another goes.
-async fn read_list(
-    credential: &CredentialSpec,
-    secrets: &mut Vec<Secret>,
-) -> Result<Vec<(usize, Secret)>, MaterialError> {
-    let (mut all, mut error) = (Vec::new(), None);
-    for (position, source) in credential.client_secret.iter().chain(&credential.more_secrets).enumerate() {
-        match read(source, "client_secret", secrets).await {
-            Ok(secret) => all.push((position, secret)),
-            Err(e) => error = error.or(Some(e)),
+    async fn shaped(
+        &mut self,
+        source: &SecretSource,
+        what: &str,
+        shape: Shape,
+        keep: Keep,
+    ) -> Result<Secret, MaterialError> {
+        let failed = |source| MaterialError::Source { what: what.to_owned(), source };
+        let secret = self.sources.read(source, shape, keep, self.want).await.map_err(failed)?;
+        let (what, source) = (what.to_owned(), source.to_string());
+        self.slots.push(Slot { what, source, secret: secret.clone(), keep });
+        Ok(secret)
+    }
+
+    /// The entries of `client_secret`. Of a list one must be readable: during a rotation one comes, another goes.
+    async fn list(&mut self, credential: &CredentialSpec) -> Result<Vec<(usize, Secret)>, MaterialError> {
+        let (mut all, mut error) = (Vec::new(), None);
+        for (position, source) in credential.client_secret.iter().chain(&credential.more_secrets).enumerate() {
+            match self.one(source, CLIENT_SECRET, Keep::Last).await {
+                Ok(secret) => all.push((position, secret)),
+                Err(e) => error = error.or(Some(e)),
+            }
+        }
+        match error {
+            Some(error) if all.is_empty() => Err(error),
+            _ => Ok(all),
         }
     }
-    match error {
-        Some(error) if all.is_empty() => Err(error),
-        _ => Ok(all),
-    }
-}
 
-async fn read_all(
-    params: &[(String, Param)],
-    table: &str,
-    secrets: &mut Vec<Secret>,
-) -> Result<Vec<(String, Secret)>, MaterialError> {
-    let mut all = Vec::with_capacity(params.len());
-    for (name, param) in params {
-        let value = match param {
-            Param::Plain(text) | Param::Template(text) => Secret::new(text.clone()),
-            Param::Secret(source) => read(source, &format!("{table}.{name}"), secrets).await?,
-        };
-        all.push((name.clone(), value));
+    async fn all(&mut self, params: &[(String, Param)], table: &str) -> Result<Vec<(String, Secret)>, MaterialError> {
+        let mut all = Vec::with_capacity(params.len());
+        for (name, param) in params {
+            let value = match param {
+                Param::Plain(text) | Param::Template(text) => Secret::new(text.clone()),
+                Param::Secret(source) => self.one(source, &format!("{table}.{name}"), Keep::Last).await?,
+            };
+            all.push((name.clone(), value));
+        }
+        Ok(all)
     }
-    Ok(all)
 }

@@ -80,7 +80,8 @@ pub async fn call(
     tokio::time::timeout(credential.timeout, exchange).await.map_err(|_| CallError::Timeout(credential.timeout))?
 }
 
-async fn exchange(stream: Stream, request: TokenRequest) -> Result<Answer, CallError> {
+/// One request on a connection of its own, and the whole answer to it.
+pub(super) async fn exchange(stream: Stream, request: TokenRequest) -> Result<Answer, CallError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let TokenRequest { method, target, headers, body } = request;
     let mut message = Request::new(Full::new(Bytes::from_owner(body)));

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::{sync::watch, task::JoinHandle};
@@ -15,10 +16,12 @@ use super::{
     refresh::{Progress, Task},
     refusal::Refusal,
     rotation::Rotation,
+    secrets::Secrets,
     state::Policy,
+    vault::Vault,
 };
 use crate::{
-    config::model::{Expiry, NetSpec, TokenSpec},
+    config::model::{Expiry, NetSpec, TokenSpec, VaultSpec},
     net::Connector,
 };
 
@@ -39,6 +42,7 @@ pub enum EngineError {
 pub struct Engine {
     pace: Pace,
     store: Arc<Store>,
+    vault: Option<Arc<Vault>>,
     inner: Mutex<Inner>,
 }
 
@@ -50,6 +54,8 @@ struct Inner {
     ledgers: HashMap<Account, Arc<Ledger>>,
     /// By [`Key::of_refresh`]: shared by all tokens of a credential.
     rotations: HashMap<Key, Arc<Rotation>>,
+    /// By [`Key::of_secrets`]: shared by all tokens of a credential.
+    secrets: HashMap<Key, Arc<Secrets>>,
 }
 
 struct Entry {
@@ -84,12 +90,18 @@ impl Engine {
 
     /// An engine that keeps its tokens in `store` too.
     pub fn with_store(store: Store) -> Self {
-        Self { pace: Pace::default(), store: Arc::new(store), inner: Mutex::default() }
+        Self::with_pace_and_store(Pace::default(), store)
+    }
+
+    /// The same, with the server that secrets come from. The error names the file to blame.
+    pub fn with_vault(mut self, vault: &VaultSpec) -> Result<Self, String> {
+        self.vault = Some(Arc::new(Vault::new(vault)?));
+        Ok(self)
     }
 
     /// An engine with other numbers and a store, for tests.
     pub fn with_pace_and_store(pace: Pace, store: Store) -> Self {
-        Self { pace, store: Arc::new(store), inner: Mutex::default() }
+        Self { pace, store: Arc::new(store), vault: None, inner: Mutex::default() }
     }
 
     /// An engine with other numbers, for tests.
@@ -114,7 +126,8 @@ impl Engine {
             let rotation = inner.rotations.entry(place);
             Arc::clone(rotation.or_insert_with(|| Arc::new(Rotation::new(place, Arc::clone(&self.store)))))
         });
-        let entry = self.start(key, spec, connector, (ledger, rotation));
+        let secrets = inner.secrets(spec, self.vault.as_ref(), self.pace.secret_poll);
+        let entry = self.start(key, spec, connector, (ledger, rotation, secrets));
         let reader = entry.reader.clone();
         inner.tokens.insert(key, entry);
         Ok(reader)
@@ -133,6 +146,7 @@ impl Engine {
         });
         inner.ledgers.values().for_each(|ledger| ledger.settle());
         inner.rotations.retain(|_, rotation| Arc::strong_count(rotation) > 1);
+        inner.secrets.retain(|_, secrets| Arc::strong_count(secrets) > 1);
         inner.connectors.clear(); // so that the next reload reads the roots anew
     }
 
@@ -163,7 +177,7 @@ impl Engine {
         key: Key,
         spec: &Arc<TokenSpec>,
         connector: Connector,
-        (ledger, rotation): (Arc<Ledger>, Option<Arc<Rotation>>),
+        (ledger, rotation, secrets): (Arc<Ledger>, Option<Arc<Rotation>>, Arc<Secrets>),
     ) -> Entry {
         let (writer, reader) = bearer::cell();
         let policy = Policy {
@@ -185,7 +199,7 @@ impl Engine {
             rotation,
             progress: Arc::clone(&progress),
             ledger: Arc::clone(&ledger),
-            overlap: Arc::default(),
+            secrets,
             retired,
         };
         let task = tokio::spawn(task.run());
@@ -205,6 +219,12 @@ impl Inner {
         let ledger = Arc::clone(self.ledgers.entry(account).or_insert_with(new));
         ledger.allow(spec.credential.budget);
         ledger
+    }
+
+    fn secrets(&mut self, spec: &TokenSpec, vault: Option<&Arc<Vault>>, settling: Duration) -> Arc<Secrets> {
+        // Looked at as often as a change must stand: the second look counts, even if it comes a little early.
+        let new = || Arc::new(Secrets::new(Arc::clone(&spec.credential), vault.cloned(), settling * 3 / 4));
+        Arc::clone(self.secrets.entry(Key::of_secrets(&spec.credential)).or_insert_with(new))
     }
 
     fn connector(&mut self, spec: &TokenSpec) -> Result<Connector, EngineError> {

@@ -12,7 +12,7 @@ use crate::config::{
         Alg, ClientAuth, CredentialSpec, EgressKind, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme,
         TokenBody, TokenMethod, TokenSpec, Warm,
     },
-    secret::SecretSource,
+    secret::{SecretSource, VaultSecret},
 };
 
 /// Length-prefixed SHA-256 over every input. It covers where a secret comes from, not what it is.
@@ -44,6 +44,17 @@ impl Key {
         inputs.text(&credential.name);
         inputs.text(&credential.token_url.to_string());
         inputs.text(&credential.client_id);
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(inputs.0.finish().as_ref());
+        Self(bytes)
+    }
+
+    /// Who shares what is known about a credential's secrets: all tokens of one client with the same sources.
+    pub fn of_secrets(credential: &CredentialSpec) -> Self {
+        let mut inputs = Inputs(Context::new(&SHA256));
+        inputs.text("cupbearer secrets key 1");
+        inputs.who(credential);
+        inputs.net(&credential.net);
         let mut bytes = [0; 32];
         bytes.copy_from_slice(inputs.0.finish().as_ref());
         Self(bytes)
@@ -131,6 +142,12 @@ impl Inputs {
             Some(SecretSource::File(path)) => {
                 self.text("file");
                 self.bytes(path.as_os_str().as_encoded_bytes());
+            }
+            Some(SecretSource::Vault(VaultSecret { mount, path, field })) => {
+                self.text("vault");
+                self.text(mount);
+                self.text(path);
+                self.text(field);
             }
             Some(SecretSource::Command(words)) => {
                 self.text("command");

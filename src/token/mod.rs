@@ -1,7 +1,8 @@
 //! The life of a token, on the control thread.
 //!
 //! 1. **which and who** — [`key`]: what makes two tokens the same; [`credential`]: the secrets, read for each
-//!    request, with [`overlap`]: which of several;
+//!    request from their [`sources`]; [`secrets`]: watched, and a new one tried first, with [`overlap`]: which of several;
+//!    `vault`: a source that is asked over HTTP;
 //! 2. **how we ask, what comes back** — [`grant`] builds the request (its parameters: `params`; what vouches
 //!    for us: `assertion`, signed by [`jwt`]); [`reply`], with [`lifetime`] and
 //!    [`refusal`], judges the answer: a token, or a refusal, transient or permanent; [`rotation`]: the refresh token;
@@ -32,10 +33,13 @@ pub mod refresh;
 pub mod refusal;
 pub mod reply;
 pub mod rotation;
+pub mod secrets;
 pub mod share;
+pub mod sources;
 pub mod state;
 mod status;
 pub mod store;
+mod vault;
 
 pub use bearer::Reader;
 pub use engine::{Engine, EngineError};

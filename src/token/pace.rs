@@ -20,7 +20,7 @@ pub struct Pace {
     pub brake: Duration,
     /// How often a token is looked at even if nothing is due: a jump of the wall clock is noticed then.
     pub tick: Duration,
-    /// How often secret files are looked at while the provider refuses them.
+    /// How often secret files are looked at. A change counts once it has stood for as long.
     pub secret_poll: Duration,
 }
 
@@ -33,7 +33,7 @@ impl Default for Pace {
             hold: (5 * SECOND, 5 * MINUTE),
             brake: SECOND / 5,
             tick: 30 * SECOND,
-            secret_poll: 2 * SECOND,
+            secret_poll: SECOND,
         }
     }
 }

@@ -18,14 +18,14 @@ use super::{
     asking::{Asking, Fetched, log_refusal},
     bearer::{FailureKind, Now, Writer},
     budget::Ledger,
-    credential::{Material, Version, is_pollable},
+    credential::Version,
     lifetime::LifetimeSource,
-    overlap::Overlap,
     refusal::Refusal,
     reply::Minted,
     rotation::Rotation,
+    secrets::{Secrets, Trial},
     share::Last,
-    state::{Event, Policy, State, Todo},
+    state::{Event, Phase, Policy, State, Todo},
     store::Store,
 };
 use crate::{
@@ -66,8 +66,8 @@ pub struct Task {
     pub store: Arc<Store>,
     /// Whether a token request may be sent.
     pub ledger: Arc<Ledger>,
-    /// Which client secret works.
-    pub overlap: Arc<tokio::sync::Mutex<Overlap>>,
+    /// The credential's secrets.
+    pub secrets: Arc<Secrets>,
     /// The credential's refresh token, where it has one.
     pub rotation: Option<Arc<Rotation>>,
     /// For status.
@@ -85,6 +85,8 @@ impl Task {
             wake: None,
             tried: None,
             poll: None,
+            look: None,
+            trial: None,
             warned: false,
             budget,
             blocked: false,
@@ -109,8 +111,9 @@ impl Task {
             return Event::Look;
         }
         let credential = &self.spec.credential;
-        let Ok(material) = Material::read(credential).await else { return Event::Look };
+        let Ok(material) = self.secrets.read().await else { return Event::Look };
         let Some(minted) = self.store.load(self.key, material.version(), Now::read().wall) else { return Event::Look };
+        self.secrets.proved(&material);
         let left = minted.life.saturating_sub(minted.issued.mono.elapsed());
         tracing::info!(
             credential = credential.name,
@@ -145,11 +148,15 @@ impl Task {
             self.writer.publish(view);
         }
         if fetch {
+            // A trial is for who has a good token; who needs one tries all that there is.
+            let phase = state.phase(seen.last_use, now);
+            let trial = run.trial.take().filter(|_| matches!(phase, Phase::Fresh | Phase::Advisory));
             let asking = Asking {
                 spec: Arc::clone(&self.spec),
                 connector: self.connector.clone(),
                 ledger: Arc::clone(&self.ledger),
-                overlap: Arc::clone(&self.overlap),
+                secrets: Arc::clone(&self.secrets),
+                trial,
                 rotation: self.rotation.clone(),
                 key: self.key,
                 store: Arc::clone(&self.store),
@@ -160,9 +167,16 @@ impl Task {
         // A retired key looks now and then whether its last reader has gone.
         let last_look = self.retired.borrow().then(|| now.mono + self.policy.pace.tick);
         run.wake = wake.into_iter().chain(last_look).min();
-        let watched = self.is_static() && run.tried.is_some();
-        let polls = (state.blames_secrets() || watched) && !state.is_fetching() && is_pollable(&self.spec.credential);
-        run.poll = polls.then(|| now.mono + self.policy.pace.secret_poll);
+        let watched = if self.is_static() { run.tried.is_some() } else { self.secrets.is_settled() };
+        let polls = (state.blames_secrets() || watched)
+            && !state.is_fetching()
+            && !*self.retired.borrow()
+            && self.secrets.can_change();
+        // Signals must not put it off.
+        run.poll = polls.then(|| run.poll.unwrap_or(now.mono + self.policy.pace.secret_poll));
+        if !polls {
+            run.look = None;
+        }
         run.blocked = state.blames_budget();
         progress.state = state;
     }
@@ -178,16 +192,41 @@ impl Task {
                 () = self.writer.signalled() => return Event::Look,
                 () = until(run.wake) => return Event::Look,
                 () = until(run.poll) => {
-                    if secrets_changed(&self.spec.credential, run.tried).await {
-                        tracing::info!(credential = self.spec.credential.name, "its secrets have changed, trying again");
-                        return if self.is_static() { Event::TokenChanged } else { Event::SecretChanged };
-                    }
+                    run.poll = None;
+                    let secrets = Arc::clone(&self.secrets);
+                    run.look = Some(Box::pin(async move { secrets.look().await }));
+                }
+                version = finished(&mut run.look) => {
+                    run.look = None;
                     run.poll = Some(Instant::now() + self.policy.pace.secret_poll);
+                    if let Some(event) = version.and_then(|version| self.noticed(run, version)) {
+                        return event;
+                    }
                 }
                 Ok(()) = run.budget.changed(), if run.blocked => return Event::BudgetChanged,
                 Ok(()) = self.retired.changed() => return Event::Look,
             }
         }
+    }
+
+    /// What to do about what stands in the sources.
+    fn noticed(&self, run: &mut Run, version: Version) -> Option<Event> {
+        let (blamed, phase) = {
+            let state = &self.progress.lock().unwrap_or_else(PoisonError::into_inner).state;
+            (state.blames_secrets(), state.phase(self.writer.last_use(), Now::read()))
+        };
+        let credential = &self.spec.credential.name;
+        if self.is_static() || blamed {
+            return (run.tried != Some(version)).then(|| {
+                tracing::info!(credential, "its secrets have changed, trying again");
+                if self.is_static() { Event::TokenChanged } else { Event::SecretChanged }
+            });
+        }
+        if !matches!(phase, Phase::Fresh | Phase::Advisory) || run.trial.is_some() {
+            return None; // what needs no token needs no trial, and who needs one will try it
+        }
+        run.trial = self.secrets.claim(version, self.ledger.is_ample());
+        run.trial.as_ref().map(|_| Event::SecretsToTry)
     }
 
     /// There is nobody to ask: the token is read.
@@ -196,8 +235,14 @@ impl Task {
     }
 
     /// Counts and logs a fetch, once.
-    fn fetched(&self, run: &mut Run, Fetched { result, version, secret, taken_over }: Fetched) -> Event {
+    fn fetched(&self, run: &mut Run, fetched: Fetched) -> Event {
+        let Fetched { result, version, secret, taken_over, was_trial } = fetched;
         run.tried = version;
+        if was_trial && let Err(refusal) = &result {
+            let asked = !matches!(refusal.kind, FailureKind::Budget | FailureKind::Secret);
+            self.progress.lock().unwrap_or_else(PoisonError::into_inner).failed += u64::from(asked);
+            return Event::TrialEnded; // the verdict has been logged
+        }
         if let (true, Ok(minted)) = (taken_over, &result) {
             let (credential, fingerprint) = (&self.spec.credential.name, &minted.fingerprint);
             tracing::info!(credential, fingerprint, "token taken over from another replica");
@@ -211,9 +256,11 @@ impl Task {
         match &result {
             Ok(minted) => {
                 progress.succeeded += 1;
-                progress.secret = secret;
+                // Which of several works is worth a word.
+                let told = secret.as_deref().filter(|_| !credential.more_secrets.is_empty());
                 progress.last_minted = Some((minted.life_from, minted.scope.clone(), minted.skew));
-                log_minted(credential, minted);
+                log_minted(credential, minted, told);
+                progress.secret = secret;
                 if minted.life_from == LifetimeSource::DefaultTtl
                     && !self.is_static()
                     && !std::mem::replace(&mut run.warned, true)
@@ -249,29 +296,28 @@ struct Run {
     last: Last,
     /// The version of the secrets that the last fetch went out with.
     tried: Option<Version>,
+    /// The next look at the secrets.
     poll: Option<Instant>,
+    look: Option<Pin<Box<dyn Future<Output = Option<Version>> + Send>>>,
+    /// New secrets are to be tried by the next fetch.
+    trial: Option<Trial>,
     warned: bool,
 }
 
-/// Whether the secrets can be read, and are others than those `tried`.
-async fn secrets_changed(credential: &CredentialSpec, tried: Option<Version>) -> bool {
-    let now = Material::read(credential).await.ok().map(|material| material.version());
-    now.is_some() && now != tried
-}
-
-fn log_minted(credential: &CredentialSpec, minted: &Minted) {
+fn log_minted(credential: &CredentialSpec, minted: &Minted, secret: Option<&str>) {
     tracing::info!(
         credential = credential.name,
         fingerprint = minted.fingerprint,
         lifetime = ?minted.life,
         skew = minted.skew,
+        secret,
         "token fetched"
     );
 }
 
-async fn finished(fetch: &mut Option<Pin<Box<dyn Future<Output = Fetched> + Send>>>) -> Fetched {
-    match fetch {
-        Some(fetch) => fetch.await,
+async fn finished<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+    match work {
+        Some(work) => work.await,
         None => pending().await,
     }
 }

@@ -97,6 +97,14 @@ impl Refusal {
         self.code.as_deref() == Some("invalid_grant") || (of_login && self.severity == Severity::Permanent)
     }
 
+    /// Whether other secrets might have been taken: the provider means it, and not what was asked for.
+    pub(super) fn may_blame_secrets(&self) -> bool {
+        const OTHERWISE: [&str; 4] =
+            ["invalid_scope", "invalid_target", "unsupported_grant_type", "unauthorized_client"];
+        let code = self.code.as_deref().unwrap_or_default();
+        self.severity == Severity::Permanent && self.kind == FailureKind::Refused && !OTHERWISE.contains(&code)
+    }
+
     /// Our own side: a secret that cannot be read, or a setting that makes no legal request.
     pub fn of_settings(credential: &CredentialSpec, what: &str) -> Self {
         let message = format!("{} cannot ask for a token: {what}", quoted(credential));

@@ -56,6 +56,10 @@ pub enum Event {
     BudgetChanged,
     /// The source of a static token gives another one than the one that is held.
     TokenChanged,
+    /// There are new secrets to be tried, beside a token that is good.
+    SecretsToTry,
+    /// The trial has ended without a token: as if it had not been.
+    TrialEnded,
 }
 
 /// What to do now.
@@ -144,6 +148,8 @@ impl State {
                 publish |= self.failure.take().is_some();
             }
             Event::BudgetChanged => publish |= self.failure.take_if(|f| f.kind == FailureKind::Budget).is_some(),
+            Event::SecretsToTry => self.outdated = true,
+            Event::TrialEnded => self.fetching = false,
             Event::TokenChanged => {
                 self.outdated = true;
                 publish |= self.failure.take().is_some();

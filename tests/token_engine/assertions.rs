@@ -16,16 +16,16 @@ use cupbearer::{
         model::{Alg, ClientAuth, CredentialSpec, Grant},
         secret::SecretSource,
     },
-    token::{credential::Material, grant},
+    token::grant,
 };
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde_json::{Value, json};
 
-use crate::support::{SECRET, credential, given, need, secret_file};
+use crate::support::{SECRET, credential, given, need, read, secret_file};
 
 /// The parameters of the form that would be sent now.
 async fn params(credential: &CredentialSpec) -> BTreeMap<String, String> {
-    let material = Material::read(credential).await.unwrap();
+    let material = read(credential).await.unwrap();
     let request = grant::build(&need(credential.clone()), &material).unwrap();
     let body = String::from_utf8(request.body.to_vec()).unwrap();
     let pair = |p: &str| p.split_once('=').map(|(n, v)| (n.to_owned(), v.replace("%3A", ":"))).unwrap();
@@ -143,7 +143,7 @@ async fn token_exchange_hands_in_the_subject_token() {
 async fn a_key_that_is_none_is_told_without_quoting_it() {
     let mut c = credential(1);
     (c.client_auth, c.key) = (ClientAuth::PrivateKeyJwt, Some(given("not-a-key")));
-    let material = Material::read(&c).await.unwrap();
+    let material = read(&c).await.unwrap();
     let error = grant::build(&need(c), &material).err().unwrap().to_string();
     assert!(error.starts_with("key is neither") && !error.contains("not-a-key"), "{error}");
 }

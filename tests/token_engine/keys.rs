@@ -8,7 +8,7 @@ use cupbearer::{
             Alg, ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme, TokenBody,
             TokenMethod, TokenSpec, Warm,
         },
-        secret::{Secret, SecretSource},
+        secret::{Secret, SecretSource, VaultSecret},
     },
     token::Key,
 };
@@ -16,6 +16,11 @@ use cupbearer::{
 use crate::support::{credential, need};
 
 type Change = (&'static str, fn(&mut TokenSpec));
+
+fn vault(mount: &str, path: &str, field: &str) -> SecretSource {
+    let [mount, path, field] = [mount, path, field].map(str::to_owned);
+    SecretSource::Vault(VaultSecret { mount, path, field })
+}
 
 fn credential_of(spec: &mut TokenSpec) -> &mut CredentialSpec {
     Arc::make_mut(&mut spec.credential)
@@ -50,6 +55,10 @@ const CHANGES: &[Change] = &[
     ("no secret", |s| credential_of(s).client_secret = None),
     ("secret file", |s| credential_of(s).client_secret = Some(SecretSource::File(PathBuf::from("other")))),
     ("secret env", |s| credential_of(s).client_secret = Some(SecretSource::Env("other".to_owned()))),
+    ("secret in vault", |s| credential_of(s).client_secret = Some(vault("secret", "a", "b"))),
+    ("another mount", |s| credential_of(s).client_secret = Some(vault("kv", "a", "b"))),
+    ("another path", |s| credential_of(s).client_secret = Some(vault("secret", "c", "b"))),
+    ("another field", |s| credential_of(s).client_secret = Some(vault("secret", "a", "c"))),
     ("secret command", |s| credential_of(s).client_secret = Some(SecretSource::Command(vec!["other".to_owned()]))),
     ("given secret", |s| {
         let value = Secret::new("not-a-secret".to_owned());

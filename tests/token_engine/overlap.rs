@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use cupbearer::{
-    config::secret::SecretSource,
+    config::{
+        model::{Budget, Grant},
+        secret::SecretSource,
+    },
     token::{
         Engine, Reader,
         bearer::{FailureKind, Rejection, Unavailable},
@@ -11,7 +14,7 @@ use cupbearer::{
     },
 };
 
-use crate::support::{Provider, Reply, credential, given, need, quick, secret_file};
+use crate::support::{Provider, Reply, credential, given, log, need, quick, secret_file};
 
 fn refused() -> Reply {
     Reply::json(401, r#"{"error":"invalid_client"}"#)
@@ -128,4 +131,167 @@ async fn one_readable_secret_of_a_list_is_enough() {
     let engine = Engine::with_pace(pace());
     assert_eq!(ask(&engine.reader(&need(spec)).unwrap(), 0).await, Ok(()));
     assert_eq!(engine.status()[0].secret.as_deref(), Some("2 of 2: environment variable GIVEN"));
+}
+
+/// Files are looked at often, and a change counts at once.
+fn watchful() -> Pace {
+    Pace { secret_poll: Duration::from_millis(20), ..pace() }
+}
+
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Long enough for several looks.
+async fn some_looks() {
+    tokio::time::sleep(Duration::from_millis(300)).await;
+}
+
+fn fingerprint(engine: &Engine) -> Option<String> {
+    engine.status()[0].fingerprint.clone()
+}
+
+#[tokio::test]
+async fn a_changed_file_is_tried_while_the_old_token_stays_in_use_and_only_what_works_replaces_it() {
+    let provider = Provider::start([Reply::token("t1", 3600), refused(), Reply::token("t2", 3600)]).await;
+    let path = secret_file("not-a-secret-old");
+    let mut spec = credential(provider.port());
+    spec.client_secret = Some(SecretSource::File(path.clone()));
+    let engine = Engine::with_pace(watchful());
+    let reader = engine.reader(&need(spec)).unwrap();
+    assert_eq!(ask(&reader, 0).await, Ok(()));
+    let first = fingerprint(&engine);
+    std::fs::write(&path, "not-a-secret-wrong").unwrap();
+    until("the wrong one is tried", || provider.count() == 2).await;
+    some_looks().await;
+    assert_eq!(carried(&provider), ["old", "wrong"], "one attempt");
+    let status = &engine.status()[0];
+    assert_eq!((status.failing, status.fetching, status.last_error.is_some()), (false, false, false));
+    assert_eq!((fingerprint(&engine), ask(&reader, 0).await), (first.clone(), Ok(())));
+    std::fs::write(&path, "not-a-secret-right").unwrap();
+    until("the right one is tried", || fingerprint(&engine) != first).await;
+    assert_eq!(carried(&provider), ["old", "wrong", "right"]);
+    renew(&reader, 2).await;
+    assert_eq!(carried(&provider)[3..], ["right"]);
+}
+
+#[tokio::test]
+async fn an_empty_or_missing_file_changes_nothing() {
+    log();
+    let provider = Provider::start([Reply::token("t1", 3600), Reply::token("t2", 3600)]).await;
+    let path = secret_file("not-a-secret-old");
+    let mut spec = credential(provider.port());
+    spec.client_secret = Some(SecretSource::File(path.clone()));
+    let engine = Engine::with_pace(watchful());
+    let reader = engine.reader(&need(spec)).unwrap();
+    assert_eq!(ask(&reader, 0).await, Ok(()));
+    let said = path.display().to_string();
+    std::fs::write(&path, "\n").unwrap();
+    some_looks().await;
+    std::fs::remove_file(&path).unwrap();
+    some_looks().await;
+    renew(&reader, 1).await;
+    assert_eq!(carried(&provider), ["old", "old"]);
+    let text = log();
+    let lines = text.lines().filter(|line| line.contains(&said) && line.contains("stays in use")).count();
+    assert_eq!(lines, 1, "said once, not at every look");
+    std::fs::write(&path, "not-a-secret-old").unwrap();
+    until("it is said", || log().lines().any(|line| line.contains(&said) && line.contains("can be read again"))).await;
+    assert_eq!(provider.count(), 2);
+}
+
+#[tokio::test]
+async fn what_changes_again_and_again_is_not_tried_before_it_stands_still() {
+    let provider = Provider::start([Reply::token("t1", 3600)]).await;
+    let path = secret_file("not-a-secret-old");
+    let mut spec = credential(provider.port());
+    spec.client_secret = Some(SecretSource::File(path.clone()));
+    let pace = Pace { secret_poll: Duration::from_millis(200), ..pace() };
+    let engine = Engine::with_pace(pace);
+    let reader = engine.reader(&need(spec)).unwrap();
+    assert_eq!(ask(&reader, 0).await, Ok(()));
+    for end in 1..12 {
+        std::fs::write(&path, &"not-a-secret-complete"[..9 + end]).unwrap();
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    assert_eq!(provider.count(), 1);
+    std::fs::write(&path, "not-a-secret-complete").unwrap();
+    until("the whole one is tried", || provider.count() == 2).await;
+    assert_eq!(carried(&provider), ["old", "complete"]);
+}
+
+#[tokio::test]
+async fn all_tokens_of_a_credential_together_cost_one_trial() {
+    let provider = Provider::start([Reply::token("t", 3600)]).await;
+    let path = secret_file("not-a-secret-old");
+    let engine = Engine::with_pace(watchful());
+    let mut readers = Vec::new();
+    for scope in ["a", "b", "c", "d"] {
+        let mut spec = credential(provider.port());
+        spec.client_secret = Some(SecretSource::File(path.clone()));
+        spec.scopes = vec![scope.to_owned()];
+        readers.push(engine.reader(&need(spec)).unwrap());
+        assert_eq!(ask(readers.last().unwrap(), 0).await, Ok(()));
+    }
+    std::fs::write(&path, "not-a-secret-new").unwrap();
+    until("it is tried", || provider.count() == 5).await;
+    some_looks().await;
+    assert_eq!(carried(&provider), ["old", "old", "old", "old", "new"]);
+}
+
+#[tokio::test]
+async fn a_trial_without_a_verdict_harms_nothing_and_is_not_repeated_at_once() {
+    let provider = Provider::start([Reply::token("t1", 3600), Reply::json(503, "")]).await;
+    let path = secret_file("not-a-secret-old");
+    let mut spec = credential(provider.port());
+    spec.client_secret = Some(SecretSource::File(path.clone()));
+    let engine = Engine::with_pace(watchful());
+    let reader = engine.reader(&need(spec)).unwrap();
+    assert_eq!(ask(&reader, 0).await, Ok(()));
+    std::fs::write(&path, "not-a-secret-new").unwrap();
+    until("it is tried", || provider.count() == 2).await;
+    some_looks().await;
+    assert_eq!(carried(&provider), ["old", "new"]);
+    assert!(!engine.status()[0].failing);
+    provider.turn_to([Reply::token("t2", 3600)]);
+    renew(&reader, 1).await;
+    assert_eq!(carried(&provider)[2..], ["new"], "who needs a token tries it first");
+}
+
+#[tokio::test]
+async fn a_trial_waits_while_the_budget_is_nearly_spent_and_then_what_works_is_asked_with_first() {
+    let provider = Provider::start([Reply::token("t", 3600)]).await;
+    let path = secret_file("not-a-secret-old");
+    let mut spec = credential(provider.port());
+    spec.client_secret = Some(SecretSource::File(path.clone()));
+    spec.budget = Some(Budget { limit: 2, window: Duration::from_secs(3600) });
+    let engine = Engine::with_pace(watchful());
+    let reader = engine.reader(&need(spec)).unwrap();
+    assert_eq!(ask(&reader, 0).await, Ok(()));
+    std::fs::write(&path, "not-a-secret-new").unwrap();
+    some_looks().await;
+    renew(&reader, 1).await;
+    assert_eq!(carried(&provider), ["old", "old"], "the last request of the budget is no experiment");
+}
+
+#[tokio::test]
+async fn a_changed_password_is_tried_too() {
+    let invalid = Reply::json(400, r#"{"error":"invalid_grant"}"#);
+    let provider = Provider::start([Reply::token("t1", 3600), invalid, Reply::token("t2", 3600)]).await;
+    let path = secret_file("not-a-secret-old");
+    let mut spec = credential(provider.port());
+    spec.grant = Grant::Password { username: "robot".to_owned(), password: SecretSource::File(path.clone()) };
+    let engine = Engine::with_pace(watchful());
+    let reader = engine.reader(&need(spec)).unwrap();
+    assert_eq!(ask(&reader, 0).await, Ok(()));
+    std::fs::write(&path, "not-a-secret-wrong").unwrap();
+    until("the wrong one is tried", || provider.count() == 2).await;
+    some_looks().await;
+    renew(&reader, 1).await;
+    let with: Vec<bool> = provider.requests().iter().map(|body| body.contains("password=not-a-secret-wrong")).collect();
+    assert_eq!(with, [false, true, false], "the old password goes on");
 }

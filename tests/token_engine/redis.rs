@@ -18,14 +18,13 @@ use cupbearer::{
     token::{
         Engine, Key, Reader, Store,
         bearer::{Decision, Now, Rejection},
-        credential::Material,
         lifetime::LifetimeSource,
         reply::{Minted, fingerprint},
         store::Seal,
     },
 };
 
-use crate::support::{Provider, Reply, credential, given, log, need, token_json};
+use crate::support::{Provider, Reply, credential, given, log, need, read, token_json};
 
 const PASSWORD: &str = "not-a-secret-for-redis";
 
@@ -264,7 +263,7 @@ async fn an_older_token_never_displaces_a_newer_one_and_only_the_rejected_one_is
     let server = Server::start();
     let Store::Redis(redis) = server.store() else { panic!("a redis") };
     let need = need(spec(1));
-    let (key, version) = (Key::of(&need), Material::read(&need.credential).await.unwrap().version());
+    let (key, version) = (Key::of(&need), read(&need.credential).await.unwrap().version());
     let now = Now::read();
     let minted = |text: &str, age: u64| Minted {
         token: Secret::new(text.to_owned()),

@@ -11,7 +11,6 @@ use cupbearer::{
     config::model::{CredentialSpec, ExpiresUnit},
     token::{
         bearer::Now,
-        credential::Material,
         lifetime::LifetimeSource,
         refusal::Severity,
         reply::{self, Answer, Minted},
@@ -20,7 +19,7 @@ use cupbearer::{
 use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 
-use crate::support::{SECRET, credential, duration, given as secret_source};
+use crate::support::{SECRET, credential, duration, given as secret_source, read};
 
 const SENT: u64 = 1_734_627_600;
 
@@ -86,7 +85,7 @@ async fn every_answer_is_read_as_the_table_says() {
 
 async fn judge(case: &Case) -> Result<(), String> {
     let credential = given(&case.given)?;
-    let material = Material::read(&credential).await.map_err(|e| e.to_string())?;
+    let material = read(&credential).await.map_err(|e| e.to_string())?;
     let mut headers = HeaderMap::new();
     for (name, value) in &case.headers {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|e| e.to_string())?;
@@ -163,7 +162,7 @@ fn with_jwt(body: &str) -> String {
 #[tokio::test]
 async fn a_token_longer_than_any_header_is_no_token() {
     let credential = credential(1);
-    let material = Material::read(&credential).await.unwrap();
+    let material = read(&credential).await.unwrap();
     let body = format!(r#"{{"access_token":"{}","expires_in":60}}"#, "a".repeat(16 * 1024 + 1));
     let answer = Answer { status: 200, headers: HeaderMap::new(), body: body.into(), sent: Now::read() };
     assert!(reply::read(&credential, &material, &answer).is_err());

@@ -7,14 +7,11 @@ use cupbearer::{
         model::{ClientAuth, CredentialSpec, Grant, Param, TokenBody, TokenMethod},
         secret::Secret,
     },
-    token::{
-        credential::Material,
-        grant::{self, USER_AGENT},
-    },
+    token::grant::{self, USER_AGENT},
 };
 use serde::Deserialize;
 
-use crate::support::{credential, given as secret_source, need};
+use crate::support::{credential, given as secret_source, need, read};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -84,7 +81,7 @@ async fn every_request_is_built_as_the_table_says() {
 async fn judge(case: Case) -> Result<(), String> {
     let refresh = case.given.refresh.clone();
     let spec = need(given(case.given));
-    let mut material = Material::read(&spec.credential).await.map_err(|e| e.to_string())?;
+    let mut material = read(&spec.credential).await.map_err(|e| e.to_string())?;
     if let Some(refresh) = refresh {
         material = material.with_refresh(Secret::new(refresh));
     }
@@ -158,7 +155,7 @@ async fn every_request_says_who_we_are_and_hides_its_credentials_from_debug_outp
     let mut c = credential(1);
     c.client_auth = ClientAuth::Basic;
     c.headers = vec![("x-key".to_owned(), Param::Secret(secret_source("not-a-key")))];
-    let material = Material::read(&c).await.unwrap();
+    let material = read(&c).await.unwrap();
     let request = grant::build(&need(c), &material).unwrap();
     assert_eq!(request.headers["user-agent"], USER_AGENT);
     assert!(USER_AGENT.starts_with("cupbearer/"));

@@ -22,7 +22,11 @@ use cupbearer::{
         },
         secret::{Secret, SecretSource},
     },
-    token::pace::Pace,
+    token::{
+        credential::{Material, MaterialError},
+        pace::Pace,
+        sources::{Sources, Want},
+    },
 };
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Incoming, service::service_fn};
@@ -75,6 +79,11 @@ pub(crate) fn credential(port: u16) -> CredentialSpec {
         alg: None,
         assertion: Assertion::default(),
     }
+}
+
+/// The secrets of a credential, read now.
+pub(crate) async fn read(credential: &CredentialSpec) -> Result<Material, MaterialError> {
+    Material::read(credential, &Sources::default(), Want::Request).await
 }
 
 /// What a route without needs of its own needs of `credential`.

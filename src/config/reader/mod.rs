@@ -36,6 +36,8 @@ pub(super) struct Context<'e> {
     pub(super) dir: PathBuf,
     /// The environment is not the process's own: secrets from it are taken now, they can't be read later.
     pub(super) capture: bool,
+    /// Where the first secret stands that comes from Vault.
+    pub(super) uses_vault: RefCell<Option<Span>>,
     notes: RefCell<Vec<Note>>,
     /// Values of unknown keys: never shown, nobody knows what they hold.
     hidden: RefCell<Vec<Span>>,
@@ -53,6 +55,7 @@ impl<'e> Context<'e> {
             env,
             dir,
             capture,
+            uses_vault: RefCell::default(),
             notes,
             hidden,
             expanded,

@@ -97,7 +97,7 @@ fn api_key(t: &Table<'_>) -> Option<[u8; 32]> {
         inner.finish();
         return hash;
     }
-    let source = source::read(t, "api_key")?;
+    let source = source::read_here(t, "api_key")?;
     let refuse = |message: String| {
         t.context.error(&source.span, message);
         None

@@ -1,6 +1,6 @@
 //! `[credentials.*]`: what we hold and how we ask, the profile's values filled in.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
@@ -264,15 +264,7 @@ impl Builder<'_, '_> {
             }
             _ => {}
         }
-        if let Some(at) = &raw.ca_file {
-            let path = context.dir.join(&at.value);
-            match CertificateDer::pem_file_iter(&path).map(Iterator::collect::<Result<Vec<_>, _>>) {
-                Ok(Ok(certs)) if !certs.is_empty() => {}
-                Ok(Ok(_)) => context.error(&at.span, "`ca_file` holds no certificate in PEM form"),
-                Ok(Err(e)) | Err(e) => context.error(&at.span, format!("`ca_file` can't be read: {e}")),
-            }
-            net.ca_file = Some(path);
-        }
+        net.ca_file = raw.ca_file.as_ref().map(|at| ca_file(context, at));
         net.egress_proxy = raw.egress_proxy.as_ref().and_then(|at| self.egress_proxy(at));
         net
     }
@@ -380,6 +372,17 @@ impl Builder<'_, '_> {
         }
         at.value
     }
+}
+
+/// A file of certificates, looked at now.
+pub(super) fn ca_file(context: &Context<'_>, at: &At<String>) -> PathBuf {
+    let path = context.dir.join(&at.value);
+    match CertificateDer::pem_file_iter(&path).map(Iterator::collect::<Result<Vec<_>, _>>) {
+        Ok(Ok(certs)) if !certs.is_empty() => {}
+        Ok(Ok(_)) => context.error(&at.span, "`ca_file` holds no certificate in PEM form"),
+        Ok(Err(e)) | Err(e) => context.error(&at.span, format!("`ca_file` can't be read: {e}")),
+    }
+    path
 }
 
 /// Whether the secret goes out by a header of the user's own making.

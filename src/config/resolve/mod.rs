@@ -1,6 +1,6 @@
 //! Written → may run: profiles filled in, names looked up, everything checked against everything.
 //!
-//! 1. `server`: `[server]`, `[admin]`, `[tokens]`, `[log]`, `[telemetry]`
+//! 1. `server`: `[server]`, `[admin]`, `[tokens]`, `[log]`, `[telemetry]`; `vault`: `[vault]`
 //! 2. `credential` and `grant`: `[credentials.*]` with their profiles
 //! 3. `caller`: `[callers.*]`
 //! 4. `route` and `upstream`: `[[routes]]`, which refer to both
@@ -15,6 +15,7 @@ mod grant;
 mod route;
 mod server;
 mod upstream;
+mod vault;
 
 use super::{
     diagnostic::Note,
@@ -24,6 +25,7 @@ use super::{
     rule,
     url::Refused,
 };
+use vault::Vault;
 
 /// Everything, or `None` and at least one problem in the context.
 pub(super) fn resolve(context: &Context<'_>, root: &Table<'_>) -> Option<Config> {
@@ -38,6 +40,10 @@ pub(super) fn resolve(context: &Context<'_>, root: &Table<'_>) -> Option<Config>
     }
     let callers = caller::callers(root);
     let routes = route::routes(root, &credentials, &callers);
+    let vault = vault::vault(root);
+    if let Some(span) = context.uses_vault.borrow().as_ref().filter(|_| matches!(vault, Vault::Nowhere)) {
+        vault::report_missing(context, span);
+    }
     access::check(context, &server, &credentials, &callers, &routes);
     root.finish();
     let total = (credentials.len(), callers.len(), routes.len());
@@ -45,6 +51,7 @@ pub(super) fn resolve(context: &Context<'_>, root: &Table<'_>) -> Option<Config>
         server: server.spec?,
         admin,
         tokens: tokens?,
+        vault: vault.into_spec(),
         credentials: credentials.into_iter().filter_map(|c| c.spec).collect(),
         callers: callers.into_iter().filter_map(|c| c.spec).collect(),
         routes: routes.into_iter().filter_map(|r| r.spec).collect(),

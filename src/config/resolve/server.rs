@@ -176,7 +176,7 @@ pub(super) fn admin(root: &Table<'_>) -> Option<SocketAddr> {
 /// `[tokens]`: `store = "memory"`, `{ file = "DIRECTORY" }` or `{ redis = "URL" }`, and the key that seals it.
 pub(super) fn tokens(root: &Table<'_>) -> Option<Tokens> {
     let Some(t) = root.table("tokens", "tokens") else { return Some(Tokens::default()) };
-    let seal_key = source::read(&t, "seal_key").and_then(|at| seal_key(&t, at));
+    let seal_key = source::read_here(&t, "seal_key").and_then(|at| seal_key(&t, at));
     let store = store(&t);
     if let Some(entry) = t
         .entry("store")
@@ -211,7 +211,7 @@ fn store(t: &Table<'_>) -> Option<StoreSpec> {
     };
     let inner = t.below(table, "`store`".to_owned(), "store", entry.key_span.clone());
     let (directory, redis) = (inner.word("file"), inner.word("redis"));
-    let (username, password) = (inner.word("username"), source::read(&inner, "password").map(|at| at.value));
+    let (username, password) = (inner.word("username"), source::read_here(&inner, "password").map(|at| at.value));
     let one = inner.has("file") != inner.has("redis");
     if !one {
         let hint = "\"memory\", { file = \"DIRECTORY\" } or { redis = \"redis://HOST:6379/0\" }";

@@ -13,12 +13,13 @@ use crate::config::{
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// Headings of the page, and what the reader calls the section.
-const SECTIONS: [(&str, &str); 9] = [
+const SECTIONS: [(&str, &str); 10] = [
     ("## [server]", "server"),
     ("## [admin]", "admin"),
     ("## [tokens]", "tokens"),
     ("## [credentials.NAME]", "credentials"),
     ("## A secret", "secret"),
+    ("## [vault]", "vault"),
     ("## [callers.NAME]", "callers"),
     ("## [[routes]]", "routes"),
     ("## [log]", "log"),
@@ -26,7 +27,7 @@ const SECTIONS: [(&str, &str); 9] = [
 ];
 
 /// Something of every section, so that all of them are read.
-const FILE: &str = "[server]\n[admin]\n[tokens]\n[credentials.a]\nclient_secret = { env = 'A' }\n[callers.a]\n\
+const FILE: &str = "[server]\n[admin]\n[tokens]\n[vault]\n[credentials.a]\nclient_secret = { env = 'A' }\n[callers.a]\n\
     [[routes]]\n[log]\n[telemetry]\n";
 
 /// The keys that the page names in a section: those that work, and those that are not built.

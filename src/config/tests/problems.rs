@@ -257,7 +257,7 @@ timeout = "10"
 "#);
     let expected = [
         "2:13 `client_id` in [credentials.acme] must be a string, not an integer",
-        "3:17 `client_secret` in [credentials.acme] needs exactly one source (one of env, file, command, systemd)",
+        "3:17 `client_secret` in [credentials.acme] needs exactly one source (one of env, file, command, systemd, vault)",
         "4:13 `token_url` holds a user name or password (credentials belong into [credentials.NAME])",
         r#"5:10 `scopes` in [credentials.acme] must be a list of strings, not a string (write `scopes = ["…"]`)"#,
         r#"6:15 `token_field` must be a JSON pointer (it starts with a slash: "/data/token")"#,
@@ -340,7 +340,7 @@ token_url = "https://e.com/t"
     let expected = [
         "4:19 `keyring` in `client_secret` is not built yet in this version",
         "8:19 unknown key `envv` in `client_secret` (did you mean `env`?)",
-        "12:17 `client_secret` in [credentials.c] needs exactly one source (one of env, file, command, systemd)",
+        "12:17 `client_secret` in [credentials.c] needs exactly one source (one of env, file, command, systemd, vault)",
         "16:17 `client_secret` in [credentials.d]: environment variable MISSING_ONE is not set (set it in the environment of cupbearer)",
         "20:17 `client_secret` in [credentials.e]: file /does/not/exist can't be read: No such file or directory (os error 2)",
         "24:17 `client_secret` in [credentials.f]: environment variable EMPTY is empty",
@@ -821,4 +821,54 @@ key_id = "k"
         "11:1 `key_id` in [credentials.b] is of no use: nothing is signed (it belongs to \"private_key_jwt\", \"client_secret_jwt\" and \"jwt_bearer\")",
     ];
     assert_eq!(found, expected);
+}
+
+#[test]
+fn a_secret_in_vault_needs_a_place_a_server_and_a_login() {
+    let with = |source: &str, section: &str| {
+        bad(&format!("{}{section}", BASE.replace("{ env = \"SECRET\" }", source)))
+            .into_iter()
+            .map(|line| line.split_once(' ').map_or_else(String::new, |(_, text)| text.to_owned()))
+            .collect::<Vec<_>>()
+    };
+    let vault = "[vault]\naddress = \"https://vault.example\"\ntoken = { env = \"SECRET\" }\n";
+    let hint = "(\"MOUNT/PATH#FIELD\", or { vault = \"MOUNT/PATH\", field = \"FIELD\" })";
+    for (source, part) in [
+        ("{ vault = \"secret/ipxo\" }", "names no field"),
+        ("{ vault = \"secret/ipxo#a\", field = \"b\" }", "names its field twice"),
+        ("{ vault = \"ipxo#a\" }", "is no path of a secret"),
+        ("{ vault = \"secret/../sys#a\" }", "is no path of a secret"),
+        ("{ vault = \"secret/a%2fb#a\" }", "is no path of a secret"),
+        ("{ vault = \"secret/ipxo?version=1#a\" }", "is no path of a secret"),
+    ] {
+        assert_eq!(with(source, vault), [format!("`vault` of `client_secret` {part} {hint}")], "{source}");
+    }
+    let good = "{ vault = \"secret/ipxo#client_secret\" }";
+    let no_server = "this secret comes from Vault, but there is no address of it ([vault] address = \"https://…:8200\", or \
+                     VAULT_ADDR in the environment)";
+    assert_eq!(with(good, ""), [no_server]);
+    for (section, part) in [
+        ("[vault]\ntoken = { env = \"SECRET\" }\n", "[vault] has no `address`"),
+        ("[vault]\naddress = \"https://vault.example\"\n", "there is nothing to log in to Vault with"),
+        (
+            "[vault]\naddress = \"http://vault.example\"\ntoken = { env = \"SECRET\" }\n",
+            "would send secrets over plain http",
+        ),
+        ("[vault]\naddress = \"https://vault.example\"\ntoken = \"hvs.x\"\n", "secrets don't belong in this file"),
+        (
+            "[vault]\naddress = \"https://vault.example\"\ntoken = { env = \"SECRET\" }\nrole_id = \"a\"\n",
+            "has a `token` and a `role_id`",
+        ),
+        (
+            "[vault]\naddress = \"https://vault.example\"\ntoken = { env = \"SECRET\" }\nsecret_id = { env = \"SECRET\" }\n",
+            "`secret_id` in [vault] goes with `role_id`",
+        ),
+        ("[vault]\naddress = \"https://vault.example\"\ntoken = { vault = \"a/b#c\" }\n", "cannot come from `vault`"),
+        ("[vault]\naddres = \"https://vault.example\"\ntoken = { env = \"SECRET\" }\n", "unknown key `addres`"),
+    ] {
+        let found = with(good, section);
+        assert!(found.iter().any(|line| line.contains(part)), "{section}: {found:?}");
+    }
+    let found = bad(&format!("[tokens]\nstore = {{ file = \"x\" }}\nseal_key = {good}\n{vault}{BASE}"));
+    assert!(found.len() == 1 && found[0].contains("`seal_key` in [tokens] cannot come from `vault`"), "{found:?}");
 }

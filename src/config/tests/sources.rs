@@ -75,6 +75,8 @@ fn a_secret_that_looks_like_something_else_earns_a_warning_without_its_text() {
         ("{\"client_secret\": \"hunter2\"}", "looks like JSON"),
         ("\"hunter2\"", "is in quotes"),
         (" hunter2", "white space"),
+        ("hunter2\u{a0}", "white space"),
+        ("\u{feff}hunter2", "byte order mark"),
     ] {
         let path = dir.file("odd", text);
         let (_, warnings) = good(&BASE.replace("{ env = \"SECRET\" }", &format!("{{ file = '{}' }}", path.display())));
@@ -94,6 +96,7 @@ fn a_secret_with_control_characters_or_none_at_all_is_refused() {
     for (bytes, part) in [
         (&b"a\nb"[..], "holds control characters"),
         (b"a\0b", "holds control characters"),
+        (b"a\rb", "holds control characters"),
         (b"\r\n", "is empty"),
         (b"\xff\xfe", "is not text"),
         (&vec![b'x'; 70_000], "is longer than any secret"),
