@@ -6,9 +6,14 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
-use crate::config::secret::{Secret, SecretError, SecretSource, Shape};
+use super::presented::Presented;
+use crate::{
+    config::secret::{Secret, SecretError, SecretSource, Shape},
+    net::{Identity, IdentityError},
+};
 
 /// Whether what was read last stays good while a source gives nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +39,7 @@ pub struct Sources {
     /// The credential, for messages.
     name: String,
     held: Mutex<HashMap<SecretSource, Held>>,
+    presented: Presented,
 }
 
 #[derive(Debug)]
@@ -46,7 +52,7 @@ struct Held {
 impl Sources {
     /// Of the credential called `name`.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), held: Mutex::default() }
+        Self { name: name.to_owned(), held: Mutex::default(), presented: Presented::default() }
     }
 
     /// Whether a source is looked at between token requests. A command may cost money or a prompt, and our own
@@ -80,6 +86,11 @@ impl Sources {
             Err(error) if keep == Keep::Last => self.last(source, error),
             Err(error) => Err(error),
         }
+    }
+
+    /// The certificate that these texts make, or the one before.
+    pub(super) fn identity(&self, chain: &Secret, key: &Secret) -> Result<Identity, IdentityError> {
+        self.presented.of(&self.name, chain, key, SystemTime::now())
     }
 
     fn hold(&self, source: &SecretSource, secret: &Secret, shape: Shape) {
