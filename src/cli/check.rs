@@ -154,7 +154,8 @@ pub(super) fn origin(credential: &CredentialSpec) -> String {
 /// The one that matters most.
 fn secret(credential: &CredentialSpec) -> Option<&SecretSource> {
     let of_key = || credential.key.as_ref().or(credential.assertion.ready.as_ref());
-    credential.client_secret.as_ref().or_else(|| credential.grant.source()).or_else(of_key)
+    let of_certificate = || credential.net.client_cert.as_ref().map(|certificate| &certificate.key);
+    credential.client_secret.as_ref().or_else(|| credential.grant.source()).or_else(of_key).or_else(of_certificate)
 }
 
 pub(super) fn auth(auth: ClientAuth) -> &'static str {
@@ -163,6 +164,7 @@ pub(super) fn auth(auth: ClientAuth) -> &'static str {
         ClientAuth::BasicRaw => "basic_raw",
         ClientAuth::Post => "post",
         ClientAuth::PrivateKeyJwt => "private_key_jwt",
+        ClientAuth::Mtls => "mtls",
         ClientAuth::ClientSecretJwt => "client_secret_jwt",
         ClientAuth::None => "none",
     }

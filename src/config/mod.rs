@@ -11,6 +11,7 @@
 mod diagnostic;
 mod expand;
 mod header;
+pub mod identity;
 mod mask;
 pub mod model;
 mod nearest;

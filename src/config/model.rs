@@ -131,7 +131,7 @@ pub struct CredentialSpec {
     pub provider: Option<String>,
     /// The client's id at the provider; no secret. Empty where there is none to send.
     pub client_id: String,
-    /// Where the client secret comes from; `None` only with [`ClientAuth::None`].
+    /// Where the client secret comes from; `None` where [`ClientAuth`] needs none.
     pub client_secret: Option<SecretSource>,
     /// Further entries of a `client_secret` list, for rotation: tried in turn when the provider refuses.
     pub more_secrets: Vec<SecretSource>,
@@ -218,6 +218,11 @@ impl CredentialSpec {
     /// Whether refresh tokens that come with an answer are kept and used.
     pub fn keeps_refresh_token(&self) -> bool {
         matches!(self.grant, Grant::RefreshToken { .. }) || self.refresh_target.is_some()
+    }
+
+    /// Whether a TLS client certificate is presented, to the provider and to upstreams.
+    pub fn presents_certificate(&self) -> bool {
+        self.net.client_cert.is_some()
     }
 }
 
@@ -314,6 +319,8 @@ pub enum ClientAuth {
     PrivateKeyJwt,
     /// A JWT signed with the client secret (OpenID Connect Core section 9).
     ClientSecretJwt,
+    /// The certificate of `client_cert` (RFC 8705 section 2); the id as a parameter.
+    Mtls,
     /// Only the id, as a parameter.
     None,
 }
@@ -435,6 +442,17 @@ pub struct NetSpec {
     pub ca_file: Option<PathBuf>,
     /// Everything goes through this proxy, as a tunnel; the other rules hold for the way to it.
     pub egress_proxy: Option<EgressProxy>,
+    /// Presented wherever a server asks for one.
+    pub client_cert: Option<ClientCert>,
+}
+
+/// `client_cert` and `client_key`: re-read for every token request, and when they change.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClientCert {
+    /// The chain, in PEM form. A file, and no secret, but read and watched like one.
+    pub chain: SecretSource,
+    /// The private key of its first certificate, in PEM form.
+    pub key: SecretSource,
 }
 
 /// `egress_proxy = "http://HOST:PORT"` or `"socks5://HOST:PORT"`

@@ -84,6 +84,8 @@ pub(super) struct RawCredential {
     pub(super) local_address: Option<At<String>>,
     pub(super) ip_family: Option<IpFamily>,
     pub(super) ca_file: Option<At<String>>,
+    pub(super) client_cert: Option<At<String>>,
+    pub(super) client_key: Option<At<SecretSource>>,
     pub(super) egress_proxy: Option<At<String>>,
     pub(super) timeout: Option<Duration>,
     pub(super) budget: Option<Budget>,
@@ -132,6 +134,7 @@ impl RawCredential {
                     ("post", ClientAuth::Post),
                     ("private_key_jwt", ClientAuth::PrivateKeyJwt),
                     ("client_secret_jwt", ClientAuth::ClientSecretJwt),
+                    ("mtls", ClientAuth::Mtls),
                     ("none", ClientAuth::None),
                 ],
             ),
@@ -156,6 +159,8 @@ impl RawCredential {
             local_address: t.word("local_address"),
             ip_family: t.choice("ip_family", &[("any", IpFamily::Any), ("v4", IpFamily::V4), ("v6", IpFamily::V6)]),
             ca_file: t.word("ca_file"),
+            client_cert: t.word("client_cert"),
+            client_key: source::read_text(t, "client_key"),
             egress_proxy: t.word("egress_proxy"),
             timeout: t.duration("timeout", 100 * MS, HOUR),
             budget: t.budget("budget"),
@@ -178,7 +183,7 @@ impl RawCredential {
         first!(client_id client_secret more_secrets grant grant_type token username password refresh_token refresh_url
             subject_token subject_token_type requested_token_type key key_id alg assertion token_url client_auth method body scopes scope_separator audience
             resource id_param secret_param token_field expires_field expires_unit default_ttl expiry warm share
-            local_address ip_family ca_file egress_proxy timeout budget)
+            local_address ip_family ca_file client_cert client_key egress_proxy timeout budget)
     }
 }
 

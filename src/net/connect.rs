@@ -13,7 +13,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::{Stream, tls, tunnel};
-use crate::config::model::{EgressProxy, IpFamily, NetSpec, Scheme, Upstream};
+use crate::config::{
+    identity::Identity,
+    model::{EgressProxy, IpFamily, NetSpec, Scheme, Upstream},
+};
 
 /// Where a connection goes.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +70,18 @@ pub enum ConnectError {
         /// Why.
         source: io::Error,
     },
+    /// The server does not take our certificate, or wants one.
+    #[error("{}", certificate_refused(host, *port, *presented, alert))]
+    Certificate {
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+        /// Whether we presented one.
+        presented: bool,
+        /// The server's word, as RFC 8446 names it.
+        alert: &'static str,
+    },
     /// Not connected within the timeout.
     #[error("no connection to {host}:{port} within {timeout:?}")]
     Timeout {
@@ -114,18 +129,39 @@ fn is_shortage(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| shortages.iter().any(|e| e.raw_os_error() == code))
 }
 
-/// Makes connections by the rules of one [`NetSpec`].
+/// In words for people; [`ConnectError::Certificate`], or the same where it comes with the first read.
+pub fn certificate_refused(host: &str, port: u16, presented: bool, alert: &str) -> String {
+    if presented {
+        format!("{host}:{port} refused our client certificate (TLS alert {alert})")
+    } else {
+        format!("{host}:{port} wants a client certificate, and this credential has no client_cert (TLS alert {alert})")
+    }
+}
+
+/// Makes connections by the rules of one [`NetSpec`], and presents one [`Identity`] or none.
 #[derive(Debug, Clone)]
 pub struct Connector {
     spec: Arc<NetSpec>,
     tls: Arc<ClientConfig>,
+    presents: bool,
 }
 
 impl Connector {
     /// Reads the roots. The error names the file that is to blame.
     pub fn new(spec: Arc<NetSpec>) -> Result<Self, String> {
         let tls = tls::client_config(&spec)?;
-        Ok(Self { spec, tls })
+        Ok(Self { spec, tls, presents: false })
+    }
+
+    /// The same way, presenting a certificate. TLS sessions are not shared with `self`.
+    #[must_use]
+    pub fn presenting(&self, identity: &Identity) -> Self {
+        Self { spec: Arc::clone(&self.spec), tls: tls::presenting(&self.tls, identity), presents: true }
+    }
+
+    /// Whether a certificate is presented to servers that ask for one.
+    pub fn presents(&self) -> bool {
+        self.presents
     }
 
     /// Connects, TLS included, within `timeout`. `TCP_NODELAY` is set.
@@ -145,7 +181,10 @@ impl Connector {
             Scheme::Http => Ok(Stream::Plain(tcp)),
             Scheme::Https => match self.handshake(target.host, tcp).await {
                 Ok(stream) => Ok(stream),
-                Err(source) => Err(ConnectError::Tls { host, port, source }),
+                Err(source) => Err(match tls::certificate_alert(&source, self.presents) {
+                    Some(alert) => ConnectError::Certificate { host, port, presented: self.presents, alert },
+                    None => ConnectError::Tls { host, port, source },
+                }),
             },
         }
     }

@@ -7,5 +7,8 @@ mod stream;
 mod tls;
 mod tunnel;
 
-pub use connect::{ConnectError, Connector, Target, shortage};
+pub use connect::{ConnectError, Connector, Target, certificate_refused, shortage};
 pub use stream::Stream;
+pub use tls::certificate_alert;
+
+pub use crate::config::identity::{Identity, IdentityError};

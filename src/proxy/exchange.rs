@@ -21,7 +21,8 @@ use super::{
     timer::Timer,
 };
 use crate::{
-    net::Stream,
+    config::model::RouteSpec,
+    net::{Stream, certificate_alert, certificate_refused},
     snapshot::Route,
     wire::{Framing, ResponseHead, chunked::ChunkError, head::head_end},
 };
@@ -256,6 +257,13 @@ impl<'a> Exchange<'a> {
     }
 
     fn no_answer(&self, error: Option<&io::Error>) -> Broken {
+        let RouteSpec { upstream, token, .. } = &self.route.spec;
+        let presents = token.credential.presents_certificate();
+        if let Some(alert) = error.and_then(|error| certificate_alert(error, presents)) {
+            let why = certificate_refused(&upstream.host, upstream.port, presents, alert);
+            // The server's handshake was not over: what came behind it was not read.
+            return ProxyError::new(Code::UpstreamTls, format!("{why}; it did not read the request")).into();
+        }
         if self.up.buf.is_empty() && self.upload.progress == self.began_at {
             return Broken::Stale;
         }

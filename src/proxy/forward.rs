@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    authorize::{authorize, with_token},
+    authorize::{authorize, identity, with_token},
     body::{Pump, Replay, Side},
     error::ProxyError,
     exchange::{Broken, Caller, Exchange, too_large},
@@ -15,7 +15,7 @@ use super::{
     worker::{Core, Worker},
 };
 use crate::{
-    net::Stream,
+    net::{Identity, Stream},
     rules::{challenge::blames_token, headers::RequestFacts},
     snapshot::Route,
     token::bearer::Rejection,
@@ -57,7 +57,6 @@ pub(super) async fn forward(
     caller: &mut Caller,
 ) -> Result<Next, Broken> {
     let route = &core.snapshot.routes[request.route];
-    let pool = core.pool(route);
     if let (Framing::Length(n), Some(max)) = (request.head.framing, route.spec.max_body)
         && n > max
     {
@@ -68,10 +67,11 @@ pub(super) async fn forward(
     let (mut above, mut replayed, mut fresh) = (0, false, false);
     loop {
         caller.wait_for(&worker.buffers, authorize(route, above)).await?;
-        let origin = &core.snapshot.origins[route.origin];
+        let identity = identity(route);
+        let (origin, pool) = (&core.snapshot.origins[route.origin], worker.pool(core, route, identity.as_ref()));
         let lent = caller.wait_for(&worker.buffers, pool.connect(route, origin, fresh)).await?;
         let mut up = lent.side;
-        let Some((head, generation)) = request_head(worker, route, request)? else {
+        let Some((head, generation)) = request_head(worker, route, request, identity.as_ref())? else {
             pool.give(up.io, None);
             continue;
         };
@@ -142,9 +142,14 @@ fn replay_limit(route: &Route, framing: Framing) -> usize {
 }
 
 /// Writes the upstream's request head with the token in it; `None` where the token is gone meanwhile.
-fn request_head(worker: &Worker, route: &Route, request: &Request<'_>) -> Result<Option<(Vec<u8>, u64)>, ProxyError> {
+fn request_head(
+    worker: &Worker,
+    route: &Route,
+    request: &Request<'_>,
+    presented: Option<&Identity>,
+) -> Result<Option<(Vec<u8>, u64)>, ProxyError> {
     let mut head = worker.scratch();
-    let generation = with_token(route, |token| {
+    let generation = with_token(route, presented, |token| {
         let facts = RequestFacts {
             base_path: route.spec.upstream.base_path.as_bytes(),
             rest: request.rest,

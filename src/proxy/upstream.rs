@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::model::{NetSpec, Scheme},
-    net::{ConnectError, Stream, Target},
+    net::{ConnectError, Connector, Identity, Stream, Target},
     snapshot::{Origin, Route},
 };
 
@@ -34,10 +34,12 @@ struct Idle {
     until: Instant,
 }
 
-/// The idle connections to one origin, the most recently used on top.
+/// The idle connections to one origin, all presenting the same certificate or none, the most recently used on top.
 #[derive(Default)]
 pub(super) struct Pool {
     idle: RefCell<Vec<Idle>>,
+    /// Makes the connections that present a certificate; without one the origin's own does.
+    connector: Option<Connector>,
 }
 
 /// A connection lent to a request.
@@ -80,7 +82,8 @@ impl Pool {
             return Ok(Lent { side: Side { io: stream, buf: Buffer::default() }, reused: true });
         }
         let target = Target::of(&origin.upstream);
-        let stream = origin.connector.connect(target, route.spec.connect_timeout).await.map_err(|e| refused(&e))?;
+        let connector = self.connector.as_ref().unwrap_or(&origin.connector);
+        let stream = connector.connect(target, route.spec.connect_timeout).await.map_err(|e| refused(&e))?;
         Ok(Lent { side: Side { io: stream, buf: Buffer::default() }, reused: false })
     }
 }
@@ -91,7 +94,7 @@ fn refused(error: &ConnectError) -> ProxyError {
             .retry_after(1);
     }
     let code = match error {
-        ConnectError::Tls { .. } => Code::UpstreamTls,
+        ConnectError::Tls { .. } | ConnectError::Certificate { .. } => Code::UpstreamTls,
         ConnectError::Timeout { .. } => Code::UpstreamTimeout,
         ConnectError::Name { .. }
         | ConnectError::Tcp { .. }
@@ -101,8 +104,9 @@ fn refused(error: &ConnectError) -> ProxyError {
     ProxyError::new(code, format!("{error}; the request was not sent"))
 }
 
-/// Where a connection leads and how it leaves: connections are shared only where both are equal.
-type Key = (Scheme, String, u16, Arc<NetSpec>);
+/// Where a connection leads, how it leaves and which certificate it presents: connections are shared only where all
+/// are equal.
+type Key = (Scheme, String, u16, Arc<NetSpec>, Option<Identity>);
 
 /// All pools of one core. They outlive a reload: a route that still leads to the same place finds its connections.
 #[derive(Default)]
@@ -111,10 +115,13 @@ pub(super) struct Pools {
 }
 
 impl Pools {
-    pub(super) fn of(&self, origin: &Origin) -> Rc<Pool> {
+    /// The pool of connections to `origin` that present `identity`, which is looked up for each request, or nothing.
+    pub(super) fn of(&self, origin: &Origin, identity: Option<&Identity>) -> Rc<Pool> {
         let upstream = &origin.upstream;
-        let key = (upstream.scheme, upstream.host.clone(), upstream.port, Arc::clone(&origin.net));
-        Rc::clone(self.by_origin.borrow_mut().entry(key).or_default())
+        let key = (upstream.scheme, upstream.host.clone(), upstream.port, Arc::clone(&origin.net), identity.cloned());
+        let connector = || identity.map(|identity| origin.connector.presenting(identity));
+        let new = || Rc::new(Pool { idle: RefCell::default(), connector: connector() });
+        Rc::clone(self.by_origin.borrow_mut().entry(key).or_insert_with(new))
     }
 
     /// Closes what has been idle for too long or was closed by the upstream, and forgets pools that no route uses.

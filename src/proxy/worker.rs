@@ -23,7 +23,10 @@ use super::{
     seats::{Seat, Seats},
     upstream::{Pool, Pools},
 };
-use crate::snapshot::{Reader, Route, Snapshot};
+use crate::{
+    net::Identity,
+    snapshot::{Reader, Route, Snapshot},
+};
 
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -156,7 +159,7 @@ impl Worker {
     }
 
     fn core_of(snapshot: Arc<Snapshot>, pools: &Pools, workers: usize) -> Core {
-        let pools = snapshot.origins.iter().map(|origin| pools.of(origin)).collect();
+        let pools = snapshot.origins.iter().map(|origin| pools.of(origin, None)).collect();
         let running = snapshot.routes.iter().map(|_| Cell::default()).collect();
         Core { snapshot, pools, running, workers }
     }
@@ -168,6 +171,14 @@ impl Worker {
             *self.current.borrow_mut() = Rc::new(core);
         }
         Rc::clone(&self.current.borrow())
+    }
+
+    /// The connections of a route that present this certificate, or none.
+    pub(super) fn pool(&self, core: &Core, route: &Route, identity: Option<&Identity>) -> Rc<Pool> {
+        match identity {
+            None => core.pool(route),
+            some => self.pools.of(&core.snapshot.origins[route.origin], some),
+        }
     }
 
     /// A new request id: 32 hexadecimal digits, random for each core and counted within.

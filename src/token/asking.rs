@@ -77,7 +77,8 @@ impl Asking {
         };
         let version = material.version();
         if let (Grant::Static { .. }, Some(token)) = (&credential.grant, &material.of_grant) {
-            return self.ended(reply::given(credential, token, Now::read()), Some(version));
+            let minted = reply::given(credential, token, material.identity.clone(), Now::read());
+            return self.ended(minted, Some(version));
         }
         let Store::Redis(redis) = &*self.store else { return self.fetch_alone(&material).await };
         if !credential.share {
@@ -88,18 +89,19 @@ impl Asking {
         match share::turn(redis, self.key, version, &self.last, lease).await {
             Turn::Take(minted) => {
                 self.secrets.proved(&material);
-                Fetched { taken_over: true, ..self.ended(Ok(*minted), Some(version)) }
+                let minted = Minted { identity: material.identity, ..*minted };
+                Fetched { taken_over: true, ..self.ended(Ok(minted), Some(version)) }
             }
             Turn::Alone => {
                 let fetched = self.fetch_alone(&material).await;
-                if let Ok(minted) = &fetched.result {
+                if let (Ok(minted), Some(version)) = (&fetched.result, fetched.version) {
                     let _ = redis.save(self.key, version, minted).await;
                 }
                 fetched
             }
             Turn::Fetch(lease) => {
                 let fetched = self.fetch_alone(&material).await;
-                if let Ok(minted) = &fetched.result {
+                if let (Ok(minted), Some(version)) = (&fetched.result, fetched.version) {
                     let _ = redis.save(self.key, version, minted).await;
                 }
                 redis.release(&lease).await;
@@ -130,7 +132,10 @@ impl Asking {
                 self.secrets.settle(version);
             }
             let secret = self.secrets.name_of(candidate);
-            last = Some(Fetched { secret, ..self.ended(result, Some(version)) });
+            // A token that was got with the certificate before is not one of this version: whoever found it in a
+            // store would use it with the new one, which it is not bound to.
+            let is_of_version = result.is_err() || candidate.material.identity == material.identity;
+            last = Some(Fetched { secret, ..self.ended(result, Some(version).filter(|_| is_of_version)) });
             if !refused {
                 break;
             }

@@ -10,9 +10,12 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
 use super::sources::{Keep, Sources, Want};
-use crate::config::{
-    model::{CredentialSpec, Grant, Param},
-    secret::{Secret, SecretError, SecretSource, Shape},
+use crate::{
+    config::{
+        model::{ClientCert, CredentialSpec, Grant, Param},
+        secret::{Secret, SecretError, SecretSource, Shape},
+    },
+    net::{Identity, IdentityError},
 };
 
 /// How long the sources may take altogether; a command that hangs must not hang the credential.
@@ -32,6 +35,9 @@ pub enum MaterialError {
         /// Why.
         source: SecretError,
     },
+    /// `client_cert` and `client_key` are no pair.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The sources took too long.
     #[error("its secret sources gave no answer within {READ_TIMEOUT:?}")]
     Late,
@@ -50,6 +56,8 @@ pub struct Material {
     pub key: Option<Secret>,
     /// A ready assertion.
     pub assertion: Option<Secret>,
+    /// The certificate that is presented.
+    pub identity: Option<Identity>,
     /// When: a signed assertion counts from here.
     pub read_at: SystemTime,
     /// The refresh token to use, which is in no version: it changes with every use.
@@ -104,6 +112,10 @@ impl Material {
             Some(source) => Some(reading.one(source, "assertion.file", Keep::Nothing).await?),
             None => None,
         };
+        let identity = match &credential.net.client_cert {
+            Some(pair) => Some(reading.pair(pair).await?),
+            None => None,
+        };
         let params = reading.all(&credential.params, "params").await?;
         let headers = reading.all(&credential.headers, "headers").await?;
         let is_template = |param: &Param| matches!(param, Param::Template(_));
@@ -122,6 +134,7 @@ impl Material {
             of_grant,
             key,
             assertion,
+            identity,
             read_at,
             refresh: None,
             params,
@@ -294,6 +307,7 @@ pub(super) fn is_watched(credential: &CredentialSpec) -> bool {
         .chain(credential.grant.source())
         .chain(&credential.key)
         .chain(&credential.assertion.ready)
+        .chain(credential.net.client_cert.iter().flat_map(|pair| [&pair.chain, &pair.key]))
         .chain(of_params);
     sources.any(Sources::watches)
 }
@@ -338,6 +352,21 @@ impl Reading<'_> {
         let (what, source) = (what.to_owned(), source.to_string());
         self.slots.push(Slot { what, source, secret: secret.clone(), keep });
         Ok(secret)
+    }
+
+    /// `client_cert` and `client_key`: one slot, since one without the other is nothing.
+    async fn pair(&mut self, pair: &ClientCert) -> Result<Identity, MaterialError> {
+        let (sources, want) = (self.sources, self.want);
+        let read = async |source, what: &str| {
+            let failed = |source| MaterialError::Source { what: what.to_owned(), source };
+            sources.read(source, Shape::Text, Keep::Last, want).await.map_err(failed)
+        };
+        let (chain, key) = (read(&pair.chain, "client_cert").await?, read(&pair.key, "client_key").await?);
+        let identity = sources.identity(&chain, &key)?;
+        let (what, source) = ("client_cert".to_owned(), pair.chain.to_string());
+        // Not the texts: half of the words that a provider says of a certificate stand in every PEM file.
+        self.slots.push(Slot { what, source, secret: identity.tag(), keep: Keep::Last });
+        Ok(identity)
     }
 
     /// The entries of `client_secret`. Of a list one must be readable: during a rotation one comes, another goes.

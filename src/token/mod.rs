@@ -1,7 +1,8 @@
 //! The life of a token, on the control thread.
 //!
 //! 1. **which and who** — [`key`]: what makes two tokens the same; [`credential`]: the secrets, read for each
-//!    request from their [`sources`]; [`secrets`]: watched, and a new one tried first, with [`overlap`]: which of several;
+//!    request from their [`sources`], with [`presented`]: the certificate; [`secrets`]: watched, and a new one tried
+//!    first, with [`overlap`]: which of several;
 //!    `vault`: a source that is asked over HTTP;
 //! 2. **how we ask, what comes back** — [`grant`] builds the request (its parameters: `params`; what vouches
 //!    for us: `assertion`, signed by [`jwt`]); [`reply`], with [`lifetime`] and
@@ -29,6 +30,7 @@ pub mod lifetime;
 pub mod overlap;
 pub mod pace;
 mod params;
+pub mod presented;
 pub mod refresh;
 pub mod refusal;
 pub mod reply;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{bearer::FailureKind, budget::BudgetUse};
-use crate::config::model::CredentialSpec;
+use crate::config::model::{ClientAuth, CredentialSpec};
 
 /// Whether asking again soon makes sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Refusal {
             "{} refused {}: {reason}(HTTP {status}). {}",
             provider(credential),
             quoted(credential),
-            advice(code, status)
+            advice(credential, code, status)
         );
         let blames_client = code == Some("invalid_client") || status == 401;
         Self {
@@ -105,6 +105,18 @@ impl Refusal {
         self.severity == Severity::Permanent && self.kind == FailureKind::Refused && !OTHERWISE.contains(&code)
     }
 
+    /// The provider ended the TLS handshake because of our certificate, or for want of one.
+    pub fn of_certificate(credential: &CredentialSpec, what: &str) -> Self {
+        let presents = credential.presents_certificate();
+        let advice = if presents { "Check client_cert and client_key" } else { "Give it client_cert and client_key" };
+        let message = format!(
+            "{} refused {} in the TLS handshake: {what}. {advice}; the certificate must be registered there.",
+            provider(credential),
+            quoted(credential)
+        );
+        Self::new(Severity::Permanent, FailureKind::Refused, message)
+    }
+
     /// Our own side: a secret that cannot be read, or a setting that makes no legal request.
     pub fn of_settings(credential: &CredentialSpec, what: &str) -> Self {
         let message = format!("{} cannot ask for a token: {what}", quoted(credential));
@@ -121,8 +133,11 @@ fn quoted(credential: &CredentialSpec) -> String {
 }
 
 /// What to do about it.
-fn advice(code: Option<&str>, status: u16) -> &'static str {
+fn advice(credential: &CredentialSpec, code: Option<&str>, status: u16) -> &'static str {
     match code {
+        Some("invalid_client") if credential.client_auth == ClientAuth::Mtls => {
+            "Check client_id, and that the certificate of client_cert is registered for it."
+        }
         Some("invalid_client") => "Check client_id, client_secret and client_auth.",
         Some("unauthorized_client") => "This client may not use this grant: check its registration at the provider.",
         Some("invalid_scope") => "Check scopes against what the provider grants to this client.",

@@ -16,7 +16,10 @@ use super::{
     lifetime::{LifetimeSource, lifetime},
     refusal::{Refusal, Severity},
 };
-use crate::config::{model::CredentialSpec, secret::Secret};
+use crate::{
+    config::{model::CredentialSpec, secret::Secret},
+    net::Identity,
+};
 
 /// A longer answer is not read to its end.
 pub const BODY_CAP: usize = 1024 * 1024;
@@ -59,6 +62,8 @@ pub struct Minted {
     pub skew: Option<i64>,
     /// The refresh token beside it, where the credential uses one.
     pub refresh: Option<Secret>,
+    /// The certificate that it was got with, and that it may be bound to.
+    pub identity: Option<Identity>,
 }
 
 /// Reads the provider's answer to the request that `material` went into.
@@ -72,7 +77,12 @@ pub fn read(credential: &CredentialSpec, material: &Material, answer: &Answer) -
 }
 
 /// The token of [`crate::config::model::Grant::Static`], as if it had been minted at `issued`.
-pub fn given(credential: &CredentialSpec, token: &Secret, issued: Now) -> Result<Minted, Refusal> {
+pub fn given(
+    credential: &CredentialSpec,
+    token: &Secret,
+    identity: Option<Identity>,
+    issued: Now,
+) -> Result<Minted, Refusal> {
     let text = token.expose();
     if !is_token(text) {
         return Err(Refusal::of_settings(credential, "the token holds characters that no token has"));
@@ -80,7 +90,7 @@ pub fn given(credential: &CredentialSpec, token: &Secret, issued: Now) -> Result
     let life = lifetime(credential, &Value::Null, text, issued.wall);
     let (life, life_from) = life.map_err(|what| Refusal::of_settings(credential, &what))?;
     let (token, fingerprint) = (token.clone(), fingerprint(text));
-    Ok(Minted { token, fingerprint, issued, life, life_from, scope: None, skew: None, refresh: None })
+    Ok(Minted { token, fingerprint, issued, life, life_from, scope: None, skew: None, refresh: None, identity })
 }
 
 struct Reading<'a> {
@@ -130,6 +140,7 @@ impl Reading<'_> {
             scope: body.get("scope").and_then(Value::as_str).map(|scope| printable(scope, 1000)),
             skew: date.map(|date| ahead(date, self.answer.sent.wall)),
             refresh: self.refresh(body),
+            identity: self.material.identity.clone(),
         })
     }
 

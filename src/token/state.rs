@@ -252,6 +252,7 @@ impl State {
             policy.sliding,
             now.mono + policy.pace.hold(self.strikes),
         );
+        let bearer = bearer.with_identity(minted.identity);
         self.token = Some(Held { bearer: Arc::new(bearer), advisory: before(windows.advisory) });
         self.failure = None;
         self.streaks = (0, 0);

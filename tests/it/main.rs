@@ -9,6 +9,7 @@ mod grants;
 mod leaks;
 mod lifecycle;
 mod mixing;
+mod mtls;
 mod nginx;
 mod oidc;
 mod overload;

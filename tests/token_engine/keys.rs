@@ -5,8 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use cupbearer::{
     config::{
         model::{
-            Alg, ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme, TokenBody,
-            TokenMethod, TokenSpec, Warm,
+            Alg, ClientAuth, ClientCert, CredentialSpec, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme,
+            TokenBody, TokenMethod, TokenSpec, Warm,
         },
         secret::{Secret, SecretSource, VaultSecret},
     },
@@ -44,6 +44,10 @@ fn exchange(variable: &str, kind: &str, requested: Option<&str>) -> Grant {
         subject_token_type: kind.to_owned(),
         requested_token_type: requested.map(str::to_owned),
     }
+}
+
+fn pair(chain: &str, variable: &str) -> ClientCert {
+    ClientCert { chain: SecretSource::File(PathBuf::from(chain)), key: SecretSource::Env(variable.to_owned()) }
 }
 
 const CHANGES: &[Change] = &[
@@ -124,6 +128,10 @@ const CHANGES: &[Change] = &[
     ("local_address", |s| net(s).local_address = Some([127, 0, 0, 2].into())),
     ("ip_family", |s| net(s).ip_family = IpFamily::V4),
     ("ca_file", |s| net(s).ca_file = Some(PathBuf::from("other"))),
+    ("client_auth mtls", |s| credential_of(s).client_auth = ClientAuth::Mtls),
+    ("client_cert", |s| net(s).client_cert = Some(pair("a", "b"))),
+    ("another client_cert", |s| net(s).client_cert = Some(pair("b", "b"))),
+    ("another client_key", |s| net(s).client_cert = Some(pair("a", "a"))),
 ];
 
 #[test]
