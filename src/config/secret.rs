@@ -223,7 +223,26 @@ impl fmt::Display for SecretSource {
     }
 }
 
+/// Whether a plain value of this name should not be shown: somebody may have put a secret where none belongs.
+pub fn hides(name: &str, value: &str) -> bool {
+    mask::looks_secret(name) || mask::looks_random(value)
+}
+
 impl SecretSource {
+    /// What a shell writes in its place, inside of double quotes: `$NAME` or `$(cat 'PATH')`. `None` for what is
+    /// not to be shown, or has no such form.
+    pub fn shell(&self) -> Option<String> {
+        match self {
+            Self::Env(name) | Self::Given { name, .. } if mask::is_plain_env_name(name) => Some(format!("${name}")),
+            Self::File(path) => {
+                let shown = path.to_str().filter(|path| !path.contains('\'') && !path.contains(char::is_control))?;
+                let random = path.file_name().is_some_and(|name| mask::looks_random(&name.to_string_lossy()));
+                (!random).then(|| format!("$(cat '{shown}')"))
+            }
+            _ => None,
+        }
+    }
+
     /// Reads the secret now. Needs a tokio runtime with I/O and time for files and commands.
     ///
     /// A command gets no standard input, its standard error is thrown away, and it is killed after

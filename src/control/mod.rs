@@ -72,10 +72,7 @@ impl Proxy {
                 Listener::bind(address, server.workers).map_err(|source| StartError::Listen { address, source })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let mut engine = Engine::with_store(open_store(&config)?);
-        if let Some(vault) = &config.vault {
-            engine = engine.with_vault(vault).map_err(StartError::Config)?;
-        }
+        let engine = engine(&config, true)?;
         let first = compile(config, 1, &engine)?;
         let (publisher, reader) = snapshot::seam(first);
         let (orders, _) = watch::channel(Order::Run);
@@ -114,6 +111,15 @@ impl Proxy {
         });
         let _ = joined.await;
         drop(self.engine);
+    }
+}
+
+/// What keeps this configuration's tokens; without `store` in this process alone.
+pub(crate) fn engine(config: &Config, store: bool) -> Result<Engine, StartError> {
+    let engine = Engine::with_store(if store { open_store(config)? } else { Store::Memory });
+    match &config.vault {
+        Some(vault) => engine.with_vault(vault).map_err(StartError::Config),
+        None => Ok(engine),
     }
 }
 

@@ -2,6 +2,7 @@
 //! upstream connections both go through [`Connector::connect`], so that a credential's egress rules
 //! hold for both.
 
+mod advice;
 mod connect;
 mod stream;
 mod tls;

@@ -166,6 +166,20 @@ pub enum FailureKind {
     Shortage,
 }
 
+impl FailureKind {
+    /// As programs read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Budget => "budget",
+            Self::Secret => "secret",
+            Self::Shortage => "shortage",
+        }
+    }
+}
+
 /// The cached reason why there is no (new) token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {

@@ -60,13 +60,17 @@ impl CallError {
             Self::Connect(ConnectError::Certificate { .. }) | Self::Certificate(_) => {
                 Refusal::of_certificate(credential, &self.to_string())
             }
-            Self::Timeout(_) | Self::Connect(ConnectError::Timeout { .. }) => {
-                Refusal::timeout(credential, &self.to_string())
+            Self::Timeout(_) => Refusal::timeout(credential, &self.to_string()),
+            Self::Connect(error) => {
+                let advice = error.advice().map_or_else(String::new, |advice| format!(". {advice}"));
+                match error.shortage() {
+                    Some(shortage) => Refusal::of_shortage(credential, shortage),
+                    None if matches!(error, ConnectError::Timeout { .. }) => {
+                        Refusal::timeout(credential, &format!("{error}{advice}"))
+                    }
+                    None => Refusal::unavailable(credential, &format!("{error}{advice}")),
+                }
             }
-            Self::Connect(error) => match error.shortage() {
-                Some(shortage) => Refusal::of_shortage(credential, shortage),
-                None => Refusal::unavailable(credential, &error.to_string()),
-            },
             _ => Refusal::unavailable(credential, &self.to_string()),
         }
     }

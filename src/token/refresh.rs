@@ -162,6 +162,7 @@ impl Task {
                 key: self.key,
                 store: Arc::clone(&self.store),
                 last: run.last.clone(),
+                witness: None,
             };
             run.fetch = Some(Box::pin(async move { asking.fetch().await }));
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{bearer::FailureKind, budget::BudgetUse};
+use super::{bearer::FailureKind, budget::BudgetUse, known::Known};
 use crate::config::model::{ClientAuth, CredentialSpec};
 
 /// Whether asking again soon makes sense.
@@ -28,6 +28,8 @@ pub struct Refusal {
     pub code: Option<String>,
     /// The provider's own description, filtered; for the log and the status page only.
     pub detail: Option<String>,
+    /// What it means and what to do, where this provider's words are known; [`Self::message`] says it too.
+    pub known: Option<&'static Known>,
     /// The provider did not take the client itself: another secret may help.
     pub blames_client: bool,
     /// `Retry-After` of a 429 or 503.
@@ -36,7 +38,8 @@ pub struct Refusal {
 
 impl Refusal {
     fn new(severity: Severity, kind: FailureKind, message: String) -> Self {
-        Self { severity, kind, message, code: None, detail: None, blames_client: false, retry_after: None }
+        let (code, detail, known) = (None, None, None);
+        Self { severity, kind, message, code, detail, known, blames_client: false, retry_after: None }
     }
 
     /// No usable answer: network, 5xx, nonsense. `what` completes "… got no token for …: ".
@@ -52,17 +55,23 @@ impl Refusal {
     }
 
     /// The provider said no.
-    pub fn refused(credential: &CredentialSpec, code: Option<&str>, status: u16) -> Self {
+    pub fn refused(
+        credential: &CredentialSpec,
+        code: Option<&str>,
+        status: u16,
+        known: Option<&'static Known>,
+    ) -> Self {
         let reason = code.map_or_else(String::new, |code| format!("{code} "));
-        let message = format!(
-            "{} refused {}: {reason}(HTTP {status}). {}",
-            provider(credential),
-            quoted(credential),
-            advice(credential, code, status)
-        );
+        let (who, whom) = (provider(credential), quoted(credential));
+        let mut message = format!("{who} refused {whom}: {reason}(HTTP {status}). ");
+        match known {
+            Some(known) => message.extend([known.means, " ", known.advice]),
+            None => message.push_str(advice(credential, code, status)),
+        }
         let blames_client = code == Some("invalid_client") || status == 401;
         Self {
             code: code.map(str::to_owned),
+            known,
             blames_client,
             ..Self::new(Severity::Permanent, FailureKind::Refused, message)
         }

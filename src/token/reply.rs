@@ -13,7 +13,9 @@ use serde_json::{Map, Value};
 use super::{
     bearer::Now,
     credential::{Material, quotes},
+    known::{self, Known},
     lifetime::{LifetimeSource, lifetime},
+    params::form_decoded,
     refusal::{Refusal, Severity},
 };
 use crate::{
@@ -127,8 +129,7 @@ impl Reading<'_> {
     }
 
     fn minted(&self, token: &str, body: &Value) -> Result<Minted, Refusal> {
-        let date = self.date();
-        let server = date.unwrap_or(self.answer.sent.wall);
+        let server = date(self.answer).unwrap_or(self.answer.sent.wall);
         let (life, life_from) =
             lifetime(self.credential, body, token, server).map_err(|what| self.malformed_because(&what))?;
         Ok(Minted {
@@ -138,7 +139,7 @@ impl Reading<'_> {
             life,
             life_from,
             scope: body.get("scope").and_then(Value::as_str).map(|scope| printable(scope, 1000)),
-            skew: date.map(|date| ahead(date, self.answer.sent.wall)),
+            skew: skew(self.answer),
             refresh: self.refresh(body),
             identity: self.material.identity.clone(),
         })
@@ -169,18 +170,28 @@ impl Reading<'_> {
             return self.transient(body, code);
         }
         let code = code.filter(|code| !self.is_indiscreet(code));
-        Refusal { detail: self.detail(body), ..Refusal::refused(self.credential, code, self.answer.status) }
+        let refused = Refusal::refused(self.credential, code, self.answer.status, self.known());
+        Refusal { detail: self.detail(body), ..refused }
     }
 
     fn transient(&self, body: Option<&Value>, code: Option<&str>) -> Refusal {
         let code = code.filter(|code| !self.is_indiscreet(code));
         let reason = code.map_or_else(String::new, |code| format!("{code} "));
-        let what = format!("it answered {reason}(HTTP {}). It will be asked again.", self.answer.status);
+        let mut what = format!("it answered {reason}(HTTP {}). It will be asked again.", self.answer.status);
+        let known = self.known();
+        if let Some(known) = known {
+            what.extend([" ", known.means, " ", known.advice]);
+        }
         Refusal {
             code: code.map(str::to_owned),
             detail: self.detail(body),
+            known,
             ..Refusal::unavailable(self.credential, &what)
         }
+    }
+
+    fn known(&self) -> Option<&'static Known> {
+        known::find(self.credential, self.answer.status, self.body())
     }
 
     fn malformed(&self, what: &str) -> Refusal {
@@ -193,16 +204,12 @@ impl Reading<'_> {
         refusal
     }
 
-    /// The body as JSON, or as a form turned into one flat object.
     fn parsed(&self) -> Option<Value> {
-        let body = self.body();
-        serde_json::from_slice(body).ok().or_else(|| form(body))
+        parsed(self.answer)
     }
 
-    /// The body without a byte order mark, which some servers put before their JSON, and without blanks around it.
     fn body(&self) -> &[u8] {
-        let body = &self.answer.body[..];
-        body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii()
+        body(self.answer)
     }
 
     fn is_bare_text(&self) -> bool {
@@ -217,18 +224,13 @@ impl Reading<'_> {
         }
     }
 
-    /// The provider's clock.
-    fn date(&self) -> Option<SystemTime> {
-        http_date(self.answer.headers.get(header::DATE)?.to_str().ok()?)
-    }
-
     /// Seconds, or a date by the provider's own clock.
     fn retry_after(&self) -> Option<Duration> {
         let value = self.answer.headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
         if value.bytes().all(|b| b.is_ascii_digit()) {
             return Some(value.parse().map_or(Duration::MAX, Duration::from_secs)).filter(|_| !value.is_empty());
         }
-        let now = self.date().unwrap_or(self.answer.sent.wall);
+        let now = date(self.answer).unwrap_or(self.answer.sent.wall);
         Some(http_date(value)?.duration_since(now).unwrap_or_default())
     }
 
@@ -247,6 +249,28 @@ impl Reading<'_> {
             self.parsed().and_then(|body| Some(body.pointer(&self.credential.token_field)?.as_str()?.to_owned()));
         self.material.is_quoted_in(text) || token.is_some_and(|token| quotes(text, &token))
     }
+}
+
+/// The body as JSON, or as a form turned into one flat object.
+pub(super) fn parsed(answer: &Answer) -> Option<Value> {
+    let body = body(answer);
+    serde_json::from_slice(body).ok().or_else(|| form(body))
+}
+
+/// The body without a byte order mark, which some servers put before their JSON, and without blanks around it.
+fn body(answer: &Answer) -> &[u8] {
+    let body = &answer.body[..];
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii()
+}
+
+/// The provider's clock.
+fn date(answer: &Answer) -> Option<SystemTime> {
+    http_date(answer.headers.get(header::DATE)?.to_str().ok()?)
+}
+
+/// By how many seconds the provider's clock is ahead of ours, where it says.
+pub(super) fn skew(answer: &Answer) -> Option<i64> {
+    Some(ahead(date(answer)?, answer.sent.wall))
 }
 
 /// The `error` member, if it means anything.
@@ -300,22 +324,6 @@ fn form(body: &[u8]) -> Option<Value> {
         members.insert(form_decoded(name)?, Value::String(form_decoded(value)?));
     }
     Some(Value::Object(members))
-}
-
-fn form_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let digit = |b: Option<u8>| char::from(b?).to_digit(16);
-                u8::try_from(digit(rest.next())? * 16 + digit(rest.next())?).ok()?
-            }
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// RFC 9110 section 5.6.7, the preferred form only.

@@ -13,6 +13,7 @@ mod mixing;
 mod mtls;
 mod nginx;
 mod oidc;
+mod online;
 mod overload;
 mod parsing;
 mod provider_faults;

@@ -22,6 +22,11 @@ impl Drop for Record {
 }
 
 impl Store {
+    /// Whether a refresh token that is saved here outlives this process.
+    pub fn keeps_refresh_tokens(&self) -> bool {
+        matches!(self, Self::File { .. })
+    }
+
     /// The refresh token in the place named `key`.
     pub fn load_refresh(&self, key: Key) -> Option<Kept> {
         let Self::File { files, seal } = self else { return None };
