@@ -6,6 +6,7 @@
 mod demo;
 mod flow;
 mod grants;
+mod keyring;
 mod leaks;
 mod lifecycle;
 mod mixing;
