@@ -15,7 +15,6 @@ const NOT_BUILT: &[&str] = &[
     "credentials.authorize_url",
     "credentials.device_url",
     "credentials.redirect_port",
-    "secret.keyring",
     "callers.uid",
     "callers.gid",
     "callers.cert",

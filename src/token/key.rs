@@ -149,6 +149,11 @@ impl Inputs {
                 self.text(path);
                 self.text(field);
             }
+            Some(SecretSource::Keyring { service, account }) => {
+                self.text("keyring");
+                self.text(service);
+                self.text(account);
+            }
             Some(SecretSource::Command(words)) => {
                 self.text("command");
                 self.number(words.len() as u128);

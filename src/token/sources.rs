@@ -61,12 +61,15 @@ impl Sources {
         Self { name: name.to_owned(), vault, ..Self::default() }
     }
 
-    /// Whether a source is looked at between token requests. A command may cost money or a prompt, and our own
+    /// Whether a source is looked at between token requests. A command or a keyring may ask somebody, and our own
     /// environment does not change.
     pub(super) fn watches(source: &SecretSource) -> bool {
         match source {
             SecretSource::File(_) | SecretSource::Vault(_) => true,
-            SecretSource::Env(_) | SecretSource::Given { .. } | SecretSource::Command(_) => false,
+            SecretSource::Env(_)
+            | SecretSource::Given { .. }
+            | SecretSource::Command(_)
+            | SecretSource::Keyring { .. } => false,
         }
     }
 

@@ -17,6 +17,10 @@ use crate::support::{credential, need};
 
 type Change = (&'static str, fn(&mut TokenSpec));
 
+fn keyring(service: &str, account: &str) -> SecretSource {
+    SecretSource::Keyring { service: service.to_owned(), account: account.to_owned() }
+}
+
 fn vault(mount: &str, path: &str, field: &str) -> SecretSource {
     let [mount, path, field] = [mount, path, field].map(str::to_owned);
     SecretSource::Vault(VaultSecret { mount, path, field })
@@ -63,6 +67,9 @@ const CHANGES: &[Change] = &[
     ("another mount", |s| credential_of(s).client_secret = Some(vault("kv", "a", "b"))),
     ("another path", |s| credential_of(s).client_secret = Some(vault("secret", "c", "b"))),
     ("another field", |s| credential_of(s).client_secret = Some(vault("secret", "a", "c"))),
+    ("secret in a keyring", |s| credential_of(s).client_secret = Some(keyring("a", "b"))),
+    ("another account", |s| credential_of(s).client_secret = Some(keyring("a", "c"))),
+    ("another service", |s| credential_of(s).client_secret = Some(keyring("c", "b"))),
     ("secret command", |s| credential_of(s).client_secret = Some(SecretSource::Command(vec!["other".to_owned()]))),
     ("given secret", |s| {
         let value = Secret::new("not-a-secret".to_owned());
