@@ -14,7 +14,7 @@ use std::{
 use tokio::io::{AsyncWriteExt as _, sink};
 
 use super::{
-    body::{Pump, PumpError, Replay, Side},
+    body::{Pump, PumpError, Replay, Side, Way},
     buffer::Buffers,
     error::{Code, ProxyError},
     socket::Socket,
@@ -23,6 +23,7 @@ use super::{
 use crate::{
     config::model::RouteSpec,
     net::{Stream, certificate_alert, certificate_refused},
+    rules::headers,
     snapshot::Route,
     wire::{Framing, ResponseHead, chunked::ChunkError, head::head_end},
 };
@@ -165,7 +166,9 @@ impl<'a> Exchange<'a> {
         if self.caller.side.buf.size() == 0 && !self.upload.source_is_done() {
             self.caller.side.buf = self.buffers.small();
         }
-        let polled = self.upload.poll(cx, &mut self.caller.side, &mut self.up.io, Some(self.replay));
+        let rules = &self.route.headers;
+        let way = Way { replay: Some(self.replay), trailers: &|section, out| rules.write_trailers(out, section) };
+        let polled = self.upload.poll(cx, &mut self.caller.side, &mut self.up.io, way);
         if self.upload.progress != self.seen {
             self.seen = self.upload.progress;
             self.moved = Instant::now();
@@ -305,7 +308,8 @@ impl<'a> Exchange<'a> {
             if self.poll_upload(cx).is_err() {
                 return Poll::Ready(Err(Broken::Abort("the request's body broke off during the answer")));
             }
-            let polled = download.poll(cx, self.up, &mut self.caller.side.io, None);
+            let way = Way { replay: None, trailers: &|section, out| headers::write_response_trailers(out, section) };
+            let polled = download.poll(cx, self.up, &mut self.caller.side.io, way);
             match polled {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(Broken::Abort(cut(&e)))),
@@ -332,7 +336,7 @@ impl<'a> Exchange<'a> {
         }
         let mut pump = Pump::new(Vec::new(), from, Framing::None, Some(DISCARD));
         let mut nowhere = sink();
-        let read = poll_fn(|cx| pump.poll(cx, self.up, &mut nowhere, None));
+        let read = poll_fn(|cx| pump.poll(cx, self.up, &mut nowhere, Way::to_nowhere()));
         matches!(tokio::time::timeout(DISCARD_TIME, read).await, Ok(Ok(())))
     }
 }

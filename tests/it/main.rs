@@ -27,5 +27,6 @@ mod store;
 mod support;
 mod support_itself;
 mod token_life;
+mod trailers;
 mod upstream_faults;
 mod vault;
