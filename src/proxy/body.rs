@@ -117,8 +117,8 @@ pub(super) struct Way<'a> {
 }
 
 impl Way<'_> {
-    /// For a body that goes nowhere.
-    pub(super) fn to_nowhere() -> Self {
+    /// Nothing.
+    pub(super) fn plain() -> Self {
         Self { replay: None, trailers: &|_, _| {} }
     }
 }

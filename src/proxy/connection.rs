@@ -174,7 +174,8 @@ async fn judge_and_forward(
     let at = |broken| (broken, Some(approved.route));
     let _permit = core.permit(approved.route).map_err(|e| at(e.into()))?;
     let rest = &head.target(bytes)[approved.rest];
-    let request = Request { head, bytes, rest, route: approved.route, id, peer: &peer.text };
+    let websocket = head.asks_for_websocket(bytes);
+    let request = Request { head, bytes, rest, route: approved.route, id, peer: &peer.text, websocket };
     forward::forward(worker, core, &request, caller).await.map_err(|broken| (broken, Some(approved.route)))
 }
 

@@ -336,7 +336,7 @@ impl<'a> Exchange<'a> {
         }
         let mut pump = Pump::new(Vec::new(), from, Framing::None, Some(DISCARD));
         let mut nowhere = sink();
-        let read = poll_fn(|cx| pump.poll(cx, self.up, &mut nowhere, Way::to_nowhere()));
+        let read = poll_fn(|cx| pump.poll(cx, self.up, &mut nowhere, Way::plain()));
         matches!(tokio::time::timeout(DISCARD_TIME, read).await, Ok(Ok(())))
     }
 }

@@ -12,6 +12,7 @@ use super::{
     error::ProxyError,
     exchange::{Broken, Caller, Exchange, too_large},
     respond::{self, Answer},
+    upgrade,
     worker::{Core, Worker},
 };
 use crate::{
@@ -30,6 +31,8 @@ pub(super) struct Request<'a> {
     pub(super) route: usize,
     pub(super) id: &'a str,
     pub(super) peer: &'a str,
+    /// It asks for a WebSocket.
+    pub(super) websocket: bool,
 }
 
 /// How the caller's connection goes on.
@@ -113,6 +116,12 @@ pub(super) async fn forward(
         } else if response.head.status != 401 {
             route.bearer.used(generation, sent);
         }
+        if response.head.status == 101 {
+            let head = respond::informational(core, request, &response.head, bytes);
+            exchange.up.buf.consume(response.length);
+            upgrade::tunnel(&mut exchange, head).await?;
+            return Ok(Next::Close);
+        }
         let answer = Answer { core, request, draining: worker.is_draining(), marker };
         let next = respond::respond(&mut exchange, &answer, &response).await?;
         let reusable = exchange.is_sent() && response.is_reusable(request.head.method(request.bytes));
@@ -154,6 +163,7 @@ fn request_head(
             base_path: route.spec.upstream.base_path.as_bytes(),
             rest: request.rest,
             peer: request.peer.as_bytes(),
+            websocket: request.websocket,
             scheme: b"http",
             request_id: request.id.as_bytes(),
             token,
@@ -183,16 +193,17 @@ async fn final_head(exchange: &mut Exchange<'_>, core: &Core, request: &Request<
     for _ in 0..MOST_INTERIM {
         let length = exchange.head().await?;
         let head = exchange.parse(length)?;
-        if head.status == 101 {
+        let asked = request.websocket && head.switches_to_websocket(&exchange.up.buf.filled()[..length]);
+        if head.status == 101 && !asked {
             return Err(exchange.protocol("it switched protocols without being asked"));
         }
-        if head.status >= 200 {
+        if head.status >= 200 || head.status == 101 {
             let bytes = &exchange.up.buf.filled()[..length];
             let (keeps_alive, kept_for) = (head.keeps_alive(bytes), head.keep_alive_timeout(bytes));
             return Ok(Response { head, length, keeps_alive, kept_for });
         }
         if request.head.version == Version::H11 {
-            let interim = respond::interim(core, request, &head, &exchange.up.buf.filled()[..length]);
+            let interim = respond::informational(core, request, &head, &exchange.up.buf.filled()[..length]);
             exchange.interim(&interim).await?;
         }
         exchange.up.buf.consume(length);

@@ -73,6 +73,7 @@ fn head(answer: &Answer<'_>, response: &Response, bytes: &[u8], from: Framing, t
         told_length: from == Framing::None && status >= 200 && status != 204,
         request_id: answer.request.id.as_bytes(),
         connection,
+        websocket: false,
         proxy_status: proxy_status.as_bytes(),
     };
     let mut out = Vec::with_capacity(bytes.len() + 256);
@@ -96,14 +97,15 @@ fn behind_prefix(core: &Core, route: usize, kind: Kind, value: &[u8]) -> Respons
     replaced.map_or(ResponseField::Keep, ResponseField::Replace)
 }
 
-/// The head of an interim response (1xx) for the caller.
-pub(super) fn interim(core: &Core, request: &Request<'_>, head: &ResponseHead, bytes: &[u8]) -> Vec<u8> {
+/// The head of an informational response (1xx) for the caller; 101 only where a WebSocket was asked for.
+pub(super) fn informational(core: &Core, request: &Request<'_>, head: &ResponseHead, bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let facts = ResponseFacts {
         framing: Framing::None,
         told_length: false,
         request_id: request.id.as_bytes(),
         connection: b"",
+        websocket: head.status == 101,
         proxy_status: b"",
     };
     write_response(&mut out, head, bytes, facts, |kind, value| behind_prefix(core, request.route, kind, value));

@@ -75,6 +75,9 @@ fn is_trailers(element: &[u8]) -> bool {
     element.split(|&b| b == b';').next().is_some_and(|name| name.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
+/// The only protocol that is switched to.
+const UPGRADE: &[u8] = b"Connection: Upgrade\r\nUpgrade: websocket\r\n";
+
 fn number(out: &mut Vec<u8>, mut n: u64) {
     let mut digits = [0_u8; 20];
     let mut at = digits.len();
@@ -172,6 +175,8 @@ pub struct RequestFacts<'a> {
     pub rest: &'a [u8],
     /// The caller's address, if it has one.
     pub peer: &'a [u8],
+    /// Asks the upstream to switch to WebSocket.
+    pub websocket: bool,
     /// `http` or `https`: how the caller reached us.
     pub scheme: &'a [u8],
     /// The request's id.
@@ -251,7 +256,9 @@ impl RequestRules {
             }
         }
         framing_line(out, request.framing);
-        if request.values(bytes, Kind::Te).flat_map(list).any(is_trailers) {
+        if facts.websocket {
+            out.extend_from_slice(UPGRADE);
+        } else if request.values(bytes, Kind::Te).flat_map(list).any(is_trailers) {
             // It says that trailers reach whoever asked; a field of one hop, so it has to be asked for anew.
             out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
         }
@@ -302,6 +309,8 @@ pub struct ResponseFacts<'a> {
     pub request_id: &'a [u8],
     /// What `Connection` says, empty = nothing.
     pub connection: &'a [u8],
+    /// The connection switches to WebSocket.
+    pub websocket: bool,
     /// A `Proxy-Status` of ours, empty = none.
     pub proxy_status: &'a [u8],
 }
@@ -349,6 +358,9 @@ pub fn write_response(
         }
     }
     framing_line(out, facts.framing);
+    if facts.websocket {
+        out.extend_from_slice(UPGRADE);
+    }
     if !facts.connection.is_empty() {
         line(out, b"Connection", facts.connection);
     }

@@ -30,3 +30,4 @@ mod token_life;
 mod trailers;
 mod upstream_faults;
 mod vault;
+mod websocket;
