@@ -651,8 +651,22 @@ pub struct RouteSpec {
     pub retry_on: Vec<u16>,
     /// `max_in_flight`
     pub max_in_flight: usize,
+    /// `http`
+    pub http: HttpVersion,
     /// `allow_empty_segments`
     pub allow_empty_segments: bool,
+}
+
+/// `http`: what is spoken with the upstream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum HttpVersion {
+    /// What ALPN gives; HTTP/1.1 without TLS.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    H1,
+    /// HTTP/2; without TLS by prior knowledge (RFC 9113 section 3.3).
+    H2,
 }
 
 /// `inject`: `NAME: PREFIX{token}SUFFIX`.

@@ -20,7 +20,6 @@ const NOT_BUILT: &[&str] = &[
     "callers.cert",
     "routes.rate_limit",
     "routes.token_endpoint",
-    "routes.http=h2",
     "log.access=*",
     "log.audit=*",
     "telemetry.otlp",

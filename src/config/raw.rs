@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{
     model::{
-        Alg, Assertion, Budget, ClientAuth, ExpiresUnit, Expiry, HostPolicy, IpFamily, LogFormat, PolicyMode,
-        TokenBody, TokenMethod, Warm,
+        Alg, Assertion, Budget, ClientAuth, ExpiresUnit, Expiry, HostPolicy, HttpVersion, IpFamily, LogFormat,
+        PolicyMode, TokenBody, TokenMethod, Warm,
     },
     reader::{At, Entry, Limit, Table},
     secret::SecretSource,
@@ -278,13 +278,12 @@ pub(super) struct RawRoute<'t> {
     pub(super) retry_on: Option<Vec<u16>>,
     pub(super) max_in_flight: Option<u64>,
     pub(super) insecure_http: bool,
+    pub(super) http: Option<HttpVersion>,
     pub(super) allow_empty_segments: bool,
 }
 
 impl<'t> RawRoute<'t> {
     pub(super) fn read(t: Table<'t>) -> Self {
-        // Both mean HTTP/1.1 until there is something else.
-        let _ = t.choice("http", &[("auto", ()), ("h1", ())]);
         Self {
             prefix: t.string("prefix"),
             api: t.word("api"),
@@ -309,6 +308,7 @@ impl<'t> RawRoute<'t> {
             retry_on: t.integers("retry_on", 400, 599),
             max_in_flight: t.integer("max_in_flight", 1, 1_000_000).map(|at| at.value),
             insecure_http: t.boolean("insecure_http").is_some_and(|at| at.value),
+            http: t.choice("http", &[("auto", HttpVersion::Auto), ("h1", HttpVersion::H1), ("h2", HttpVersion::H2)]),
             allow_empty_segments: t.boolean("allow_empty_segments").is_some_and(|at| at.value),
             table: t,
         }

@@ -8,7 +8,7 @@ mod stream;
 mod tls;
 mod tunnel;
 
-pub use connect::{ConnectError, Connector, Target, certificate_refused, shortage};
+pub use connect::{ConnectError, Connector, Offer, Target, certificate_refused, shortage};
 pub use stream::Stream;
 pub use tls::certificate_alert;
 

@@ -30,9 +30,8 @@ fn system_roots() -> &'static RootCertStore {
     })
 }
 
-/// A client configuration for `spec`: the system's roots and those of its `ca_file`, TLS 1.2 and 1.3,
-/// ALPN `http/1.1`.
-pub(super) fn client_config(spec: &NetSpec) -> Result<Arc<ClientConfig>, String> {
+/// A client configuration for `spec`: the system's roots and those of its `ca_file`, TLS 1.2 and 1.3.
+pub(super) fn client_config(spec: &NetSpec) -> Result<ClientConfig, String> {
     let mut roots = system_roots().clone();
     if let Some(path) = &spec.ca_file {
         let bad = |e: &dyn std::fmt::Display| format!("ca_file {}: {e}", path.display());
@@ -46,22 +45,20 @@ pub(super) fn client_config(spec: &NetSpec) -> Result<Arc<ClientConfig>, String>
         }
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())?
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+        .with_no_client_auth())
 }
 
 /// The same, with a certificate for servers that ask for one. Sessions are kept apart: one that was begun with another
 /// certificate, or with none, would be resumed as that one.
-pub(super) fn presenting(base: &ClientConfig, identity: &Identity) -> Arc<ClientConfig> {
+pub(super) fn presenting(base: &ClientConfig, identity: &Identity) -> ClientConfig {
     let mut config = base.clone();
     config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(identity.certified()));
     config.resumption = Resumption::in_memory_sessions(SESSIONS);
-    Arc::new(config)
+    config
 }
 
 /// The alert by which a server said that it does not take our certificate, or, where none was `presented`, that it wants

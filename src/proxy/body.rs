@@ -20,6 +20,24 @@ use crate::wire::{
     chunked::{self, ChunkError},
 };
 
+/// Where a body comes from.
+pub(super) trait Inlet: AsyncRead + Unpin {
+    /// After the end of a body that is not framed in its bytes: its trailer section, empty where there is none.
+    fn trailers(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
+/// Where a body goes.
+pub(super) trait Outlet: AsyncWrite + Unpin {
+    /// Tells the end of a body that is not framed in its bytes, with these trailer lines.
+    fn end(&mut self, _trailers: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Outlet for tokio::io::Sink {}
+
 /// A stream and what has been read ahead of it.
 #[derive(Debug)]
 pub(super) struct Side<S> {
@@ -159,7 +177,8 @@ impl Pump {
     }
 
     /// The same source with a new head, for a second attempt: what was taken is sent from `replay`.
-    pub(super) fn again(&mut self, head: Vec<u8>, replay: &Replay) {
+    pub(super) fn again(&mut self, head: Vec<u8>, to: Framing, replay: &Replay) {
+        self.chunk = to == Framing::Chunked;
         self.staged = head;
         (self.written, self.ended) = (0, false);
         if self.chunk {
@@ -194,8 +213,8 @@ impl Pump {
         mut way: Way<'_>,
     ) -> Poll<Result<(), PumpError>>
     where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
+        R: Inlet,
+        W: Outlet,
     {
         loop {
             let head_waits = self.written == 0 && !self.staged.is_empty() && self.staged.len() < COALESCE;
@@ -215,6 +234,7 @@ impl Pump {
             self.staged.clear();
             self.written = 0;
             if self.ended {
+                to.end(&self.trailers).map_err(PumpError::Write)?;
                 return Pin::new(&mut *to).poll_flush(cx).map_err(PumpError::Write);
             }
             if !from.buf.is_empty() {
@@ -226,7 +246,13 @@ impl Pump {
                 continue;
             }
             match from.poll_fill(cx) {
-                Poll::Ready(Ok(0)) if matches!(self.source, Source::UntilClose) => self.source = Source::Done,
+                Poll::Ready(Ok(0)) if matches!(self.source, Source::UntilClose) => {
+                    let section = from.io.trailers();
+                    if !section.is_empty() {
+                        (way.trailers)(&section, &mut self.trailers);
+                    }
+                    self.source = Source::Done;
+                }
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(PumpError::Truncated)),
                 Poll::Ready(Ok(n)) => {
                     self.progress += n as u64;
@@ -349,6 +375,9 @@ mod tests {
     fn pump(input: &[u8], piece: usize, from: Framing, to: Framing) -> (Vec<u8>, Result<(), String>) {
         pump_with(input, piece, from, to, None, &mut no_replay())
     }
+
+    impl Inlet for DuplexStream {}
+    impl Outlet for DuplexStream {}
 
     fn no_replay() -> Replay {
         Replay::new(0, &Rc::default())

@@ -11,18 +11,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::io::{AsyncWriteExt as _, sink};
+use tokio::io::sink;
 
 use super::{
     body::{Pump, PumpError, Replay, Side, Way},
     buffer::Buffers,
     error::{Code, ProxyError},
-    socket::Socket,
+    socket::{Link, Socket},
     timer::Timer,
 };
 use crate::{
     config::model::RouteSpec,
-    net::{Stream, certificate_alert, certificate_refused},
+    net::{certificate_alert, certificate_refused},
     rules::headers,
     snapshot::Route,
     wire::{Framing, ResponseHead, chunked::ChunkError, head::head_end},
@@ -97,7 +97,8 @@ pub(super) enum Broken {
     Answer(ProxyError),
     /// The caller is gone, or its answer cannot be completed: the connection is dropped without an end.
     Abort(&'static str),
-    /// The upstream closed a kept connection before any byte of the request could be sent.
+    /// Nothing of the request was executed: the upstream closed a kept connection before any byte could be sent, or
+    /// said itself that it refused it.
     Stale,
 }
 
@@ -110,7 +111,7 @@ impl From<ProxyError> for Broken {
 /// One attempt at an upstream.
 pub(super) struct Exchange<'a> {
     pub(super) caller: &'a mut Caller,
-    pub(super) up: &'a mut Side<Stream>,
+    pub(super) up: &'a mut Side<Link>,
     pub(super) upload: &'a mut Pump,
     pub(super) replay: &'a mut Replay,
     pub(super) buffers: &'a Buffers,
@@ -129,7 +130,7 @@ pub(super) struct Exchange<'a> {
 impl<'a> Exchange<'a> {
     pub(super) fn new(
         caller: &'a mut Caller,
-        up: &'a mut Side<Stream>,
+        up: &'a mut Side<Link>,
         upload: &'a mut Pump,
         replay: &'a mut Replay,
         buffers: &'a Buffers,
@@ -228,6 +229,9 @@ impl<'a> Exchange<'a> {
         let limit = if self.uploading { spec.body_idle_timeout } else { spec.response_timeout };
         self.caller.timer.set(self.moved + limit);
         if self.caller.timer.poll(cx).is_ready() {
+            if let Link::H2(stream) = &self.up.io {
+                stream.distrust();
+            }
             return Poll::Ready(Err(self.silent(limit).into()));
         }
         Poll::Pending
@@ -267,7 +271,11 @@ impl<'a> Exchange<'a> {
             // The server's handshake was not over: what came behind it was not read.
             return ProxyError::new(Code::UpstreamTls, format!("{why}; it did not read the request")).into();
         }
-        if self.up.buf.is_empty() && self.upload.progress == self.began_at {
+        let unsent = match &self.up.io {
+            Link::H1(_) => self.upload.progress == self.began_at,
+            Link::H2(stream) => stream.was_refused(),
+        };
+        if self.up.buf.is_empty() && unsent {
             return Broken::Stale;
         }
         let why = match (error, &self.refused) {
@@ -290,7 +298,7 @@ impl<'a> Exchange<'a> {
     /// Sends bytes to the caller that are not the final answer.
     pub(super) async fn interim(&mut self, bytes: &[u8]) -> Result<(), Broken> {
         let limit = self.route.spec.body_idle_timeout;
-        let write = self.caller.side.io.write_all(bytes);
+        let write = self.caller.side.io.interim(bytes);
         match tokio::time::timeout(limit, write).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(Broken::Abort("the caller took no interim response")),
@@ -299,6 +307,9 @@ impl<'a> Exchange<'a> {
 
     /// Sends the answer: `head`, then the body. The rest of an unfinished upload goes on beside it.
     pub(super) async fn respond(&mut self, head: Vec<u8>, from: Framing, to: Framing) -> Result<(), Broken> {
+        let Ok(head) = self.caller.side.io.begin(head, from.is_empty()) else {
+            return Err(Broken::Abort("the caller went away before the answer"));
+        };
         let mut download = Pump::new(head, from, to, None);
         let mut seen = 0;
         let limit = self.route.spec.body_idle_timeout;

@@ -9,14 +9,17 @@ use std::{
 use super::{
     authorize::{authorize, identity, with_token},
     body::{Pump, Replay, Side},
-    error::ProxyError,
+    error::{Code, ProxyError},
     exchange::{Broken, Caller, Exchange, too_large},
+    h2::Unsent,
     respond::{self, Answer},
+    socket::Link,
     upgrade,
+    upstream::Wanted,
     worker::{Core, Worker},
 };
 use crate::{
-    net::{Identity, Stream},
+    net::Identity,
     rules::{challenge::blames_token, headers::RequestFacts},
     snapshot::Route,
     token::bearer::Rejection,
@@ -72,18 +75,24 @@ pub(super) async fn forward(
         caller.wait_for(&worker.buffers, authorize(route, above)).await?;
         let identity = identity(route);
         let (origin, pool) = (&core.snapshot.origins[route.origin], worker.pool(core, route, identity.as_ref()));
-        let lent = caller.wait_for(&worker.buffers, pool.connect(route, origin, fresh)).await?;
+        let wanted = Wanted { fresh, websocket: request.websocket };
+        let lent = caller.wait_for(&worker.buffers, pool.connect(route, origin, wanted)).await?;
         let mut up = lent.side;
         let Some((head, generation)) = request_head(worker, route, request, identity.as_ref())? else {
             pool.give(up.io, None);
             continue;
         };
+        let Some(head) = begin(&mut up.io, head, request)? else {
+            fresh = true;
+            continue;
+        };
+        let framing = request.head.framing;
+        let (from, to) = (caller.side.io.reads(framing), up.io.sends(framing));
         let pump = if let Some(pump) = &mut upload {
-            pump.again(head, &replay);
+            pump.again(head, to, &replay);
             pump
         } else {
-            let framing = request.head.framing;
-            upload.insert(Pump::new(head, framing, framing, route.spec.max_body))
+            upload.insert(Pump::new(head, from, to, route.spec.max_body))
         };
         let sent = Instant::now();
         let mut exchange = Exchange::new(caller, &mut up, pump, &mut replay, &worker.buffers, route, sent);
@@ -133,12 +142,29 @@ pub(super) async fn forward(
     }
 }
 
-fn recycle(worker: &Worker, upload: Option<Pump>, up: &mut Side<Stream>) {
+fn recycle(worker: &Worker, upload: Option<Pump>, up: &mut Side<Link>) {
     if let Some(upload) = upload {
         worker.give_scratch(upload.into_staged());
     }
     if up.buf.is_empty() {
         worker.buffers.give(std::mem::take(&mut up.buf));
+    }
+}
+
+/// Begins the request on a stream of HTTP/2; `None` where its connection takes no more. On HTTP/1.1 the head
+/// is returned as it is, to be written.
+fn begin(link: &mut Link, mut head: Vec<u8>, request: &Request<'_>) -> Result<Option<Vec<u8>>, ProxyError> {
+    let Link::H2(stream) = link else { return Ok(Some(head)) };
+    match stream.begin(&head, request.head.framing.is_empty()) {
+        Ok(()) => {
+            head.clear();
+            Ok(Some(head))
+        }
+        Err(Unsent::Closed) => Ok(None),
+        Err(Unsent::Untold(why)) => {
+            let text = format!("the upstream speaks HTTP/2: {why} (a route may ask for http = \"h1\")");
+            Err(ProxyError::new(Code::BadRequest, text))
+        }
     }
 }
 
@@ -202,7 +228,7 @@ async fn final_head(exchange: &mut Exchange<'_>, core: &Core, request: &Request<
             let (keeps_alive, kept_for) = (head.keeps_alive(bytes), head.keep_alive_timeout(bytes));
             return Ok(Response { head, length, keeps_alive, kept_for });
         }
-        if request.head.version == Version::H11 {
+        if request.head.version != Version::H10 {
             let interim = respond::informational(core, request, &head, &exchange.up.buf.filled()[..length]);
             exchange.interim(&interim).await?;
         }

@@ -24,6 +24,7 @@ mod error;
 mod exchange;
 mod forward;
 mod guard;
+mod h2;
 mod limit;
 mod respond;
 mod seats;

@@ -60,6 +60,9 @@ fn poll_end<W: AsyncWrite + Unpin>(
 /// Sends `head`, then moves bytes both ways. Without any byte in either direction for `body_idle_timeout`
 /// both sides are closed.
 pub(super) async fn tunnel(exchange: &mut Exchange<'_>, head: Vec<u8>) -> Result<(), Broken> {
+    let Ok(head) = exchange.caller.side.io.begin(head, false) else {
+        return Err(Broken::Abort("the caller went away before the switch"));
+    };
     let (mut down, mut up) = (Half::new(head), Half::new(Vec::new()));
     let limit = exchange.route.spec.body_idle_timeout;
     let mut moved = Instant::now();

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tokio::{
     sync::watch,
     task::{JoinHandle, LocalSet},
@@ -186,6 +187,15 @@ impl Worker {
         let n = self.ids.get() + 1;
         self.ids.set(n);
         format!("{:016x}{n:016x}", self.id_prefix)
+    }
+
+    /// A new `Sec-WebSocket-Key` (RFC 6455 section 4.1), for a caller whose version of HTTP has none.
+    pub(super) fn websocket_key(&self) -> String {
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&self.id_prefix.to_ne_bytes());
+        self.ids.set(self.ids.get() + 1);
+        key[8..].copy_from_slice(&self.ids.get().to_ne_bytes());
+        STANDARD.encode(key)
     }
 
     pub(super) fn is_draining(&self) -> bool {

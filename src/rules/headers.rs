@@ -278,6 +278,7 @@ impl RequestRules {
         out.extend_from_slice(match request.version {
             Version::H10 => b"1.0 cupbearer\r\n",
             Version::H11 => b"1.1 cupbearer\r\n",
+            Version::H2 => b"2 cupbearer\r\n",
         });
         line(out, b"X-Request-Id", facts.request_id);
         out.extend_from_slice(&self.set);

@@ -19,6 +19,8 @@ pub enum Version {
     H10,
     /// HTTP/1.1
     H11,
+    /// HTTP/2, its head told in the words of HTTP/1.1.
+    H2,
 }
 
 /// Why a head is refused. `Display` is a sentence for whoever sent it; it repeats none of its bytes.
@@ -280,7 +282,7 @@ impl RequestHead {
             && self.values(bytes, Kind::SecWebSocketKey).count() == 1
             && self.values(bytes, Kind::Connection).flat_map(list).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
             && self.method(bytes) == "GET"
-            && self.version == Version::H11
+            && self.version != Version::H10
             && self.framing.is_empty()
     }
 

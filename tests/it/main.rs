@@ -7,6 +7,7 @@ mod clocks;
 mod demo;
 mod flow;
 mod grants;
+mod http2;
 mod keyring;
 mod leaks;
 mod lifecycle;

@@ -478,7 +478,7 @@ max_body = "lots"
 replay_buffer = "1GiB"
 retry_on = [200]
 max_in_flight = 0
-http = "h2"
+http = "h3"
 insecure_http = "yes"
 rate_limit = "1/min"
 token_endpoint = "/t"
@@ -505,7 +505,7 @@ scope = ["x"]
         "25:17 `replay_buffer` must be from 0 to 16MiB",
         "26:13 every entry of `retry_on` must be a whole number from 400 to 599",
         "27:17 `max_in_flight` must be a whole number from 1 to 1000000",
-        r#"28:8 `http = "h2"` in [[routes]] is not built yet in this version"#,
+        r#"28:8 `http` in [[routes]] can't be `h3` (did you mean "h1"?)"#,
         "29:17 `insecure_http` in [[routes]] must be `true` or `false`, not a string",
         "30:1 `rate_limit` in [[routes]] is not built yet in this version",
         "31:1 `token_endpoint` in [[routes]] is not built yet in this version",

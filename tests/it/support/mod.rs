@@ -8,6 +8,7 @@ mod ca;
 mod client;
 mod cupbearer;
 mod dir;
+pub(crate) mod h2;
 mod peer;
 mod process;
 mod sandbox;
