@@ -5,11 +5,15 @@
 use std::{
     fs,
     path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use cupbearer::sandbox::{IPXO_CLIENT_ID, IPXO_CLIENT_SECRET, Provider};
 
 use crate::support::{Cupbearer, Playground, Upstream, eventually};
@@ -200,4 +204,83 @@ fn a_process_that_was_suspended_sends_no_token_that_expired_meanwhile() {
     }
     sandbox.expect_clean();
     proxy.stop();
+}
+
+/// What of a provider is wrong by some seconds: the header of its answers, and what stands in them.
+#[derive(Clone, Copy)]
+struct Skew {
+    date: i64,
+    answer: i64,
+}
+
+/// A provider whose tokens live for 3 s by the real clock, whatever its own says, with an API that takes no other: how
+/// many came too late is counted.
+fn skewed(skew: Skew, is_jwt: bool) -> (Upstream, Arc<AtomicUsize>) {
+    let (ends, late) = (Mutex::new(Vec::new()), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&late);
+    let server = Upstream::start(move |connection| {
+        while let Some(request) = connection.request() {
+            let mut ends = ends.lock().unwrap();
+            let (status, body) = if request.target() == "/token" {
+                let now = jiff::Timestamp::now().as_second() + skew.answer;
+                let end = jiff::Timestamp::from_second(now + 3).unwrap();
+                let claims = format!("{{\"iat\":{now},\"exp\":{},\"jti\":\"{}\"}}", now + 3, ends.len());
+                let jwt = ["{}", &claims, "not-signed"].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+                let (token, expires_at) = if is_jwt {
+                    (jwt, String::new())
+                } else {
+                    (format!("t{}", ends.len()), format!(",\"expires_at\":\"{end}\""))
+                };
+                ends.push((format!("Bearer {token}"), Instant::now() + Duration::from_secs(3)));
+                (200, format!("{{\"access_token\":\"{token}\"{expires_at}}}"))
+            } else {
+                let carried = request.header("authorization").unwrap_or_default();
+                let is_good = ends.iter().any(|(token, end)| token == carried && Instant::now() < *end);
+                counted.fetch_add(usize::from(!is_good), Ordering::Relaxed);
+                (if is_good { 200 } else { 401 }, String::new())
+            };
+            let date = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() + skew.date).unwrap();
+            let date = date.strftime("%a, %d %b %Y %T GMT");
+            let length = body.len();
+            connection.send(format!("HTTP/1.1 {status} X\r\nDate: {date}\r\nContent-Length: {length}\r\n\r\n{body}"));
+        }
+    });
+    (server, late)
+}
+
+#[test]
+fn a_provider_whose_clock_is_ten_minutes_off_is_asked_no_more_often_and_no_token_is_used_too_long() {
+    let wrong = [
+        Skew { date: 600, answer: 600 },
+        Skew { date: -600, answer: -600 },
+        Skew { date: 600, answer: 0 },
+        Skew { date: -600, answer: 0 },
+    ];
+    thread::scope(|scope| {
+        for (skew, is_jwt) in wrong.into_iter().flat_map(|skew| [(skew, true), (skew, false)]) {
+            if skew.date < 0 && skew.answer == 0 && !is_jwt {
+                continue; // an end by one clock and the time by another: nothing tells which is right
+            }
+            scope.spawn(move || {
+                let (server, late) = skewed(skew, is_jwt);
+                let url = server.url();
+                let config = format!(
+                    "[credentials.acme]\nclient_id = \"id\"\nclient_secret = {{ env = \"SECRET\" }}\n\
+                     token_url = \"{url}/token\"\n\
+                     [[routes]]\nprefix = \"/acme\"\nupstream = \"{url}/api\"\ncredential = \"acme\"\n"
+                );
+                let proxy = Cupbearer::builder().env("SECRET", "not-a-secret").start(&config);
+                let began = Instant::now();
+                while began.elapsed() < Duration::from_secs(7) {
+                    ok(&proxy);
+                    thread::sleep(Duration::from_millis(20));
+                }
+                let what = format!("Date {:+}, answer {:+}, JWT {is_jwt}", skew.date, skew.answer);
+                assert_eq!(late.load(Ordering::Relaxed), 0, "{what}");
+                let asked = server.requests().iter().filter(|request| request.target() == "/token").count();
+                assert!((2..=6).contains(&asked), "{what}: {asked} token requests in 7 s");
+                proxy.stop();
+            });
+        }
+    });
 }
