@@ -8,7 +8,7 @@ use cupbearer::sandbox::{
 };
 use serde_json::Value;
 
-use crate::support::{Ca, Ending, Playground, TestDir, TlsUpstream, Upstream};
+use crate::support::{Ca, Cupbearer, Ending, Playground, TestDir, TlsUpstream, Upstream};
 
 /// 32 bytes of `s`, in base64.
 const SEAL_KEY: &str = "c3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3M=";
@@ -376,6 +376,7 @@ fn a_refused_token_is_not_revealed_and_a_spent_budget_is_not_overdrawn() {
     let desk = Desk::new(&(store.to_owned() + &one(&tokens, "budget = \"2/1h\"")));
     assert_eq!(desk.online(0)["budget"]["used"], 1);
     assert_eq!(desk.online(0)["budget"]["used"], 2);
+    assert_eq!(tokens.requests().len(), 2);
     let told = desk.online(3);
     assert_eq!((&told["error"]["kind"], &told["requests"][0]), (&"budget".into(), &Value::Null));
     let revealed = desk.run(&["token", "c", "--reveal"]).expect(3);
@@ -435,4 +436,108 @@ fn a_refresh_token_is_asked_with_only_where_the_next_one_is_kept() {
         let body = String::from_utf8_lossy(&tokens.requests()[round].body).into_owned();
         assert!(body.contains(&format!("refresh_token={sent}")), "{body}");
     }
+}
+
+/// What matters of a request: method, target, the fields that cupbearer sets, the pairs or the JSON of its body.
+fn essence(request: &crate::support::Request) -> (String, Vec<String>, Vec<String>) {
+    let decode = |text: &str| text.replace("%20", "+").to_ascii_lowercase();
+    let mut lines = request.head.lines();
+    let first = decode(lines.next().unwrap_or_default());
+    let kept = ["authorization:", "accept:", "content-type:", "x-"];
+    let mut fields: Vec<String> = lines
+        .filter(|line| kept.iter().any(|name| line.to_ascii_lowercase().starts_with(name)))
+        .map(|line| {
+            line.split_once(':')
+                .map_or_else(String::new, |(name, value)| format!("{}:{}", name.to_ascii_lowercase(), value.trim()))
+        })
+        .collect();
+    fields.sort();
+    let body = decode(&String::from_utf8_lossy(&request.body));
+    (first, fields, body.split('&').map(str::to_owned).collect())
+}
+
+#[test]
+fn the_curl_line_makes_the_very_request_however_awkward_it_is() {
+    let key = rcgen::KeyPair::generate().expect("a key").serialize_pem();
+    let secret = "SECRET";
+    let quiet = format!("client_secret = {{ env = \"{secret}\" }}");
+    let variants = [
+        format!(
+            "{quiet}\nclient_auth = \"post\"\nscopes = [\"a b\", \"it's\"]\naudience = \"$HOME `x` \\\\ \\\"q\\\"\""
+        ),
+        format!("{quiet}\nclient_auth = \"basic\"\nresource = [\"urn:a\", \"urn:b\"]"),
+        format!(
+            "{quiet}\nclient_auth = \"basic_raw\"\nparams = {{ \"odd name\" = \"x\", pin = {{ file = \"it's a pin\" }} }}"
+        ),
+        format!("{quiet}\nclient_auth = \"post\"\nbody = \"json\"\nparams = {{ \"/deep/0\" = \"it's $HOME\" }}"),
+        format!("{quiet}\nclient_auth = \"post\"\nbody = \"query\"\nmethod = \"GET\""),
+        format!("{quiet}\nclient_auth = \"post\"\nbody = \"query\""),
+        format!(
+            "{quiet}\nclient_auth = \"none\"\nheaders = {{ authorization = \"ID {{basic}}\", x-pin = {{ env = \"{secret}\" }} }}"
+        ),
+        "client_auth = \"none\"\nparams = { api_key = \"plain-but-looks-like-one\" }".to_owned(),
+    ];
+    for variant in &variants {
+        let tokens = Upstream::tokens(3600);
+        let id = if variant.contains("basic") { "my-id" } else { "my id %2B" };
+        let config = format!(
+            "[credentials.c]\nclient_id = \"{id}\"\ntoken_url = \"{}/token?tenant=a%2Fb\"\n{variant}\n",
+            tokens.url()
+        );
+        let desk = Desk::new(&config);
+        desk.0.write("it's a pin", "not-a-secret\n");
+        let told = desk.online(0);
+        let curl = told["requests"][0]["curl"].as_str().expect("a line");
+        assert!(!curl.contains("looks-like-one"), "{curl}");
+        if curl.contains("C_API_KEY") || curl.contains("$C_PIN") {
+            let set = "C_API_KEY=plain-but-looks-like-one C_PIN=not-a-secret; export C_API_KEY C_PIN;";
+            desk.sh(&format!("{set}\n{curl}"));
+        } else {
+            desk.sh(curl);
+        }
+        let requests = tokens.requests();
+        assert_eq!(essence(&requests[0]), essence(&requests[1]), "{curl}");
+    }
+    // What is signed for one request is a variable, and a command is never shown: its arguments may be secrets.
+    for (more, variable) in [
+        ("client_auth = \"private_key_jwt\"\nkey = { file = \"key.pem\" }", "\"client_assertion=$C_CLIENT_ASSERTION\""),
+        ("grant = \"jwt_bearer\"\nclient_auth = \"none\"\nkey = { file = \"key.pem\" }", "\"assertion=$C_ASSERTION\""),
+        (
+            "client_auth = \"client_secret_jwt\"\nclient_secret = { command = [\"printf\", \"not-a-secret-of-some-length-for-hs256\"] }",
+            "$C_CLIENT_ASSERTION",
+        ),
+        (
+            "client_auth = \"post\"\nclient_secret = { command = [\"printf\", \"not-a-secret\"] }",
+            "\"client_secret=$C_CLIENT_SECRET\"",
+        ),
+    ] {
+        let tokens = Upstream::tokens(3600);
+        let desk = Desk::new(&format!(
+            "[credentials.c]\nclient_id = \"id\"\ntoken_url = \"{}/token\"\n{more}\n",
+            tokens.url()
+        ));
+        desk.0.write("key.pem", &key);
+        let told = desk.online(0);
+        let curl = told["requests"][0]["curl"].as_str().expect("a line");
+        assert!(curl.contains(variable) && !curl.contains("printf") && !curl.contains("ey"), "{curl}");
+    }
+}
+
+#[test]
+fn a_budget_is_counted_together_with_the_cupbearer_that_runs_beside() {
+    let tokens = Upstream::tokens(1);
+    let store = TestDir::new();
+    let config = format!(
+        "[tokens]\nstore = {{ file = \"{}\" }}\nseal_key = {{ env = \"SEAL_KEY\" }}\n{}",
+        store.path().join("tokens").display(),
+        one(&tokens, "budget = \"3/1h\"")
+    );
+    let proxy = Cupbearer::builder().env("SECRET", "not-a-secret").env("SEAL_KEY", SEAL_KEY).start(&config);
+    assert_eq!(proxy.get("/api/x").expect_problem(502, "upstream_connect")["code"], "upstream_connect");
+    let desk = Desk::new(&config);
+    assert_eq!(desk.online(0)["budget"]["used"], 2);
+    assert_eq!(desk.online(0)["budget"]["used"], 3);
+    crate::support::eventually("its token has ended and the budget too", || proxy.get("/api/x").status == 503);
+    proxy.get("/api/x").expect_problem(503, "budget_exhausted");
+    assert_eq!(tokens.requests().len(), 3);
 }
