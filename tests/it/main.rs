@@ -14,6 +14,7 @@ mod nginx;
 mod oidc;
 mod overload;
 mod parsing;
+mod profiles;
 mod provider_faults;
 mod providers;
 mod rejection;
