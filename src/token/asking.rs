@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Key,
+    Key, assertion,
     bearer::Now,
     budget::Ledger,
     credential::{Material, Version},
@@ -76,9 +76,8 @@ impl Asking {
             }
         };
         let version = material.version();
-        if let (Grant::Static { .. }, Some(token)) = (&credential.grant, &material.of_grant) {
-            let minted = reply::given(credential, token, material.identity.clone(), Now::read());
-            return self.ended(minted, Some(version));
+        if credential.grant.is_local() {
+            return self.ended(self.own_token(&material), Some(version));
         }
         let Store::Redis(redis) = &*self.store else { return self.fetch_alone(&material).await };
         if !credential.share {
@@ -112,6 +111,17 @@ impl Asking {
 
     fn ended(&self, result: Result<Minted, Refusal>, version: Option<Version>) -> Fetched {
         Fetched { result, version, secret: None, taken_over: false, was_trial: self.trial.is_some() }
+    }
+
+    /// The token that needs no token request: read, or signed here.
+    fn own_token(&self, material: &Material) -> Result<Minted, Refusal> {
+        let credential = &*self.spec.credential;
+        let token = match &material.of_grant {
+            Some(token) => Ok(token.clone()),
+            None => assertion::of_self(&self.spec, material),
+        };
+        let token = token.map_err(|error| Refusal::of_settings(credential, &error.to_string()))?;
+        reply::given(credential, &token, material.identity.clone(), Now::read())
     }
 
     /// From secrets to token: one token request, and one more for each further choice among the secrets while

@@ -76,7 +76,7 @@ pub fn read(credential: &CredentialSpec, material: &Material, answer: &Answer) -
     }
 }
 
-/// The token of [`crate::config::model::Grant::Static`], as if it had been minted at `issued`.
+/// The token of a grant that asks nobody, as if it had been minted at `issued`.
 pub fn given(
     credential: &CredentialSpec,
     token: &Secret,
@@ -137,7 +137,7 @@ impl Reading<'_> {
             issued: self.answer.sent,
             life,
             life_from,
-            scope: body.get("scope").and_then(Value::as_str).map(|scope| printable(scope, 1000)),
+            scope: body.get("scope").and_then(scope_text).map(|scope| printable(&scope, 1000)),
             skew: date.map(|date| ahead(date, self.answer.sent.wall)),
             refresh: self.refresh(body),
             identity: self.material.identity.clone(),
@@ -246,6 +246,15 @@ impl Reading<'_> {
         let token =
             self.parsed().and_then(|body| Some(body.pointer(&self.credential.token_field)?.as_str()?.to_owned()));
         self.material.is_quoted_in(text) || token.is_some_and(|token| quotes(text, &token))
+    }
+}
+
+/// RFC 6749 section 5.1 wants one text; some providers give a list (Twitch).
+fn scope_text(scope: &Value) -> Option<String> {
+    match scope {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(items) => Some(items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")),
+        _ => None,
     }
 }
 
