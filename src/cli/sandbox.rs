@@ -67,7 +67,7 @@ fn introduction(sandbox: &Sandbox) -> String {
         rows.push(vec![sandbox.token_url(client.provider), client.id.clone(), client.secret.clone()]);
     }
     let clients = columns(&rows);
-    let apis = columns(&sandbox.apis().map(|(url, about)| vec![url, about.to_owned()]).collect::<Vec<_>>());
+    let apis = columns(&sandbox.apis().map(|(url, about)| vec![url, about]).collect::<Vec<_>>());
     format!(
         "cupbearer sandbox on {base}: providers and APIs that behave like the real ones; nothing leaves this machine\n\n\
          {clients}\nAPIs (any path below answers with what it received; …/echo, …/status/N, …/download?size=N, …)\n{apis}\n\

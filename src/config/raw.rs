@@ -147,7 +147,7 @@ impl RawCredential {
             resource: t.strings("resource"),
             params: params(t, "params"),
             headers: params(t, "headers"),
-            id_param: t.word("id_param"),
+            id_param: t.string("id_param"),
             secret_param: t.word("secret_param"),
             token_field: t.string("token_field"),
             expires_field: t.string("expires_field"),
@@ -165,6 +165,13 @@ impl RawCredential {
             timeout: t.duration("timeout", 100 * MS, HOUR),
             budget: t.budget("budget"),
         }
+    }
+
+    /// Whether there has to be a `client_id`. An empty `id_param` says that the provider knows none.
+    pub(super) fn needs_id(&self, client_auth: ClientAuth) -> bool {
+        let knows_none = self.id_param.as_ref().is_some_and(|at| at.value.is_empty());
+        let asks_for_itself = matches!(self.grant, None | Some(GrantName::ClientCredentials | GrantName::RefreshToken));
+        !knows_none && (client_auth != ClientAuth::None || asks_for_itself)
     }
 
     /// What is not given comes from the profile; maps are joined, our own entries first.
@@ -315,7 +322,8 @@ impl<'t> RawRoute<'t> {
     }
 }
 
-fn set_headers(t: &Table<'_>) -> Vec<(At<String>, At<String>)> {
+/// `set_headers`, of a route or of a profile's `[route]`.
+pub(super) fn set_headers(t: &Table<'_>) -> Vec<(At<String>, At<String>)> {
     let Some(map) = t.map("set_headers") else { return Vec::new() };
     let name = |e: &Entry<'_>| At { value: e.key.to_owned(), span: e.key_span.clone() };
     map.entries().iter().filter_map(|e| Some((name(e), map.entry_text(e)?))).collect()

@@ -48,7 +48,7 @@ pub(super) async fn handle(conn: &Conn, request: Request<Incoming>, under_way: &
     let (provider, side) = match place {
         Place::Control(path) => return control::respond(shared, &call, path, request.into_body()).await,
         Place::Nowhere => {
-            let known = Provider::ALL.map(Provider::name).join(", /");
+            let known = Provider::all().map(Provider::name).collect::<Vec<_>>().join(", /");
             return text(StatusCode::NOT_FOUND, format!("nothing is here; the sandbox has /{known} and /_sandbox\n"));
         }
         _ => place.target().unwrap_or((Provider::Ipxo, Side::Api)),

@@ -138,7 +138,9 @@ fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Result<Params<'a>,
     }
     match credential.client_auth {
         ClientAuth::Post => {
-            params.set(&credential.id_param, credential.client_id.as_str().into());
+            if !credential.id_param.is_empty() {
+                params.set(&credential.id_param, credential.client_id.as_str().into());
+            }
             if let Some(secret) = &material.client_secret {
                 params.set(&credential.secret_param, secret.expose().into());
             }

@@ -18,6 +18,7 @@ mod oidc;
 mod online;
 mod overload;
 mod parsing;
+mod profiles;
 mod provider_faults;
 mod providers;
 mod rejection;

@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use super::{Context, Note, Table, bare, check_name, grant, identity, refused};
+use super::{Context, Note, Table, bare, check_name, grant, identity, refused, vars};
 use crate::config::{
     diagnostic::Span,
     header, mask,
@@ -37,7 +37,11 @@ fn credential(name: At<String>, t: &Table<'_>) -> Resolved {
     check_name(t.context, "a credential", &name);
     let provider = t.word("provider");
     let has_provider = t.has("provider");
-    let profile = provider.as_ref().and_then(|at| find_profile(t.context, at));
+    let vars = vars::given(t);
+    let profile = provider.as_ref().and_then(|at| find_profile(t, at, &vars));
+    if let (Some(place), false) = (vars.place(), has_provider) {
+        t.context.error(place, format!("`vars` in {} needs a `provider`", t.name));
+    }
     let environment = environment(t, profile.as_ref().map(|(p, _)| p));
     let mut raw = RawCredential::read(t);
     let mut profile = profile;
@@ -58,8 +62,10 @@ fn credential(name: At<String>, t: &Table<'_>) -> Resolved {
     Resolved { name, spec, profile, has_provider, environment }
 }
 
-fn find_profile(context: &Context<'_>, at: &At<String>) -> Option<(Profile, Span)> {
-    if let Some((profile, _)) = profile::read(&at.value, Some(at.span.clone())) {
+fn find_profile(t: &Table<'_>, at: &At<String>, vars: &vars::Given) -> Option<(Profile, Span)> {
+    let context = t.context;
+    let read = profile::read(&at.value, Some(at.span.clone()), |known| vars.values(t, &at.value, known));
+    if let Some((profile, _)) = read {
         return Some((profile, at.span.clone()));
     }
     let note = Note::error(&at.span, format!("no provider is called {}", context.quote(at)));
@@ -105,8 +111,7 @@ impl Builder<'_, '_> {
         self.check_secret(&raw, client_auth);
         let grant = grant::grant(self.t, kind, &raw);
         grant::check_key(self.t, kind, client_auth, &raw);
-        let needs_id =
-            client_auth != ClientAuth::None || matches!(kind, GrantName::ClientCredentials | GrantName::RefreshToken);
+        let needs_id = raw.needs_id(client_auth);
         if needs_id && raw.client_id.is_none() && !self.t.has("client_id") {
             let note = Note::error(&name.span, format!("{} has no `client_id`", self.t.name)).follows();
             self.t.context.report(note.hint("a plain string, or client_id = \"${NAME}\" from the environment"));

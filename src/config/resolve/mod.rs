@@ -1,7 +1,7 @@
 //! Written → may run: profiles filled in, names looked up, everything checked against everything.
 //!
 //! 1. `server`: `[server]`, `[admin]`, `[tokens]`, `[log]`, `[telemetry]`; `vault`: `[vault]`
-//! 2. `credential`, `grant` and `identity`: `[credentials.*]` with their profiles
+//! 2. `credential`, `vars`, `grant` and `identity`: `[credentials.*]` with their profiles
 //! 3. `caller`: `[callers.*]`
 //! 4. `route` and `upstream`: `[[routes]]`, which refer to both
 //! 5. `access`: what only shows when all is known
@@ -17,6 +17,7 @@ mod route;
 mod server;
 mod upstream;
 mod vault;
+mod vars;
 
 use super::{
     diagnostic::Note,

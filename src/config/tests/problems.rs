@@ -872,3 +872,45 @@ fn a_secret_in_vault_needs_a_place_a_server_and_a_login() {
     let found = bad(&format!("[tokens]\nstore = {{ file = \"x\" }}\nseal_key = {good}\n{vault}{BASE}"));
     assert!(found.len() == 1 && found[0].contains("`seal_key` in [tokens] cannot come from `vault`"), "{found:?}");
 }
+
+#[test]
+fn a_variable_of_a_profile_is_given_once_and_can_mean_nothing_else() {
+    let shop = |vars: &str| {
+        bad_with(&format!(
+            "[credentials.shop]\nprovider = \"shopify\"\nclient_id = \"i\"\nclient_secret.env = \"SECRET\"\n{vars}"
+        ))
+    };
+    let about = "the shop's name before .myshopify.com";
+    assert_eq!(
+        shop(""),
+        [format!("1:14 [credentials.shop] has no `vars.shop` (vars = {{ shop = \"acme-store\" }}: {about})")]
+    );
+    for sly in ["a.evil.example/x", "a@b", "evil.example#", "a:1", "a/b", "", "a b", "{client_secret}", "\u{e4}"] {
+        assert_eq!(
+            shop(&format!("vars = {{ shop = \"{sly}\" }}")),
+            [format!(
+                "5:17 `vars.shop` in [credentials.shop] must be one label of a DNS name: letters, digits and inner \
+                 hyphens ({about}: for example \"acme-store\")"
+            )],
+            "{sly}"
+        );
+    }
+    assert_eq!(
+        shop("vars = { shop = \"a\", shpo = \"b\" }"),
+        ["5:22 provider shopify has no variable `shpo` (did you mean `shop`?)"]
+    );
+    assert_eq!(shop("vars.shop = 5"), ["5:13 `shop` in `vars` must be a string, not an integer"]);
+    assert_eq!(shop("vars.shop = \"${NOPE}\"").len(), 1);
+    assert_eq!(
+        bad_with(
+            "[credentials.a]\nclient_id = \"i\"\nclient_secret.env = \"SECRET\"\ntoken_url = \"https://a.example/\"\nvars = { a = \"b\" }"
+        ),
+        ["5:1 `vars` in [credentials.a] needs a `provider`"]
+    );
+    assert_eq!(
+        bad_with(
+            "[credentials.a]\nprovider = \"pax8\"\nclient_id = \"i\"\nclient_secret.env = \"SECRET\"\nvars.a = \"b\""
+        ),
+        ["5:6 provider pax8 has no variable `a` (it has none)"]
+    );
+}

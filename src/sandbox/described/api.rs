@@ -1,0 +1,34 @@
+//! What a request to a described API must carry: the token in its place, its companions, and nothing of the kind
+//! beside them.
+
+use super::Api;
+use crate::sandbox::head::Head;
+
+impl Api {
+    /// The token of the request, if it stands where this API looks for it.
+    pub(in crate::sandbox) fn token<'h>(&self, head: &'h Head) -> Option<&'h str> {
+        let (name, pattern) = self.headers.iter().find(|(_, pattern)| pattern.contains("{token}"))?;
+        let (before, after) = pattern.split_once("{token}")?;
+        head.one(name)?.strip_prefix(before)?.strip_suffix(after).filter(|token| !token.is_empty())
+    }
+
+    /// For people: what a request must carry.
+    pub(in crate::sandbox) fn needs(&self) -> String {
+        let headers = self.headers.iter().map(|(name, pattern)| format!("{name}: {pattern}"));
+        let scope = self.scope.iter().map(|scope| format!("scope {scope}"));
+        let audience = self.audience.iter().map(|audience| format!("audience {audience}"));
+        headers.chain(scope).chain(audience).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What this API has against the rest of the head.
+    pub(in crate::sandbox) fn objection(&self, head: &Head, client_id: &str) -> Option<String> {
+        for (name, pattern) in self.headers.iter().filter(|(_, pattern)| !pattern.contains("{token}")) {
+            let mut values = head.all(name);
+            if values.next() != Some(&*pattern.replace("{client_id}", client_id)) || values.next().is_some() {
+                return Some(format!("header {name} is missing, wrong, or there twice"));
+            }
+        }
+        let bare = !self.headers.contains_key("authorization") && head.one("authorization").is_some();
+        bare.then(|| "there must be no Authorization".to_owned())
+    }
+}

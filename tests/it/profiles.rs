@@ -1,0 +1,334 @@
+//! Every further profile, end to end: `init` writes a file, `check` asks for what is missing, `serve` gets a token from
+//! a sandbox that knows the provider from a description of its own, and the API sees exactly what it wants.
+//!
+//! A profile and its description agree on nothing by construction: one says what cupbearer does, the other what the
+//! provider insists on.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    process::{Command, Output},
+};
+
+use cupbearer::sandbox::{Api, Description, Provider};
+use serde_json::Value;
+
+use crate::support::{Cupbearer, Playground, TestDir};
+
+/// All providers that are described, with what is known of them.
+fn described() -> Vec<(Provider, &'static Description)> {
+    let known = |provider| match provider {
+        Provider::Described(other) => Some((provider, other.description())),
+        _ => None,
+    };
+    Provider::all().filter_map(known).collect()
+}
+
+fn run(dir: &TestDir, words: &[&str], env: &[(String, String)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cupbearer"));
+    command.args(words).current_dir(dir.path()).env_clear().envs(env.iter().cloned());
+    command.output().expect("it runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What `cupbearer providers NAME` says, with this account's variables filled in.
+fn facts(dir: &TestDir, known: &Description) -> Value {
+    let output = run(dir, &["providers", known.name, "--format", "json"], &[]);
+    let filled =
+        known.vars.iter().fold(text(&output.stdout), |text, (name, value)| text.replace(&format!("{{{name}}}"), value));
+    serde_json::from_str(&filled).unwrap_or_else(|e| panic!("{}: {e}", known.name))
+}
+
+/// The environment that a starter file asks for, with this account's values.
+fn environment(known: &Description) -> Vec<(String, String)> {
+    let stem = known.name.to_uppercase().replace('-', "_");
+    let client = [("CLIENT_ID", &known.client.id), ("CLIENT_SECRET", &known.client.secret)];
+    let client = client.into_iter().filter(|(_, value)| !value.is_empty());
+    let client = client.map(|(name, value)| (format!("{stem}_{name}"), value.clone()));
+    client
+        .chain(known.vars.iter().map(|(name, value)| (format!("{stem}_{}", name.to_uppercase()), value.clone())))
+        .collect()
+}
+
+/// Path and query of a URL.
+fn target(url: &str) -> &str {
+    let rest = url.strip_prefix("https://").unwrap_or_else(|| panic!("{url}"));
+    rest.find('/').map_or("", |at| &rest[at..])
+}
+
+/// What a starter file becomes in front of a sandbox: each host of the profile is replaced, each path kept.
+fn redirected(starter: &str, sandbox: &Playground, facts: &[Value]) -> String {
+    let (_, starter) = starter.split_once("listen = \"127.0.0.1:8080\"\n").expect("a [server]");
+    let of = |name: &str| facts.iter().find(|f| f["name"] == name).unwrap_or_else(|| panic!("{name}"));
+    let here = |name: &str, url: &Value| {
+        format!("\"{}/{name}{}\"", sandbox.base_url(), target(url.as_str().unwrap_or_else(|| panic!("{name}"))))
+    };
+    let (mut out, mut api) = (String::new(), "");
+    for line in starter.lines() {
+        let value = |key: &str| line.strip_prefix(key)?.strip_prefix(" = \"")?.strip_suffix('"');
+        writeln!(out, "{line}").expect("a String");
+        if let Some(name) = value("provider") {
+            let url: Value =
+                serde_json::from_str(of(name)["defaults"]["token_url"].as_str().expect("TOML")).expect("text");
+            writeln!(out, "token_url = {}", here(name, &url)).expect("a String");
+        }
+        api = value("api").unwrap_or(api);
+        if let Some(name) = value("credential") {
+            let apis = of(name)["apis"].as_array().expect("a list");
+            let known = apis.iter().find(|a| a["name"] == api).expect("an API");
+            writeln!(out, "upstream = {}", here(name, &known["upstream"])).expect("a String");
+        }
+    }
+    out
+}
+
+#[test]
+fn a_starter_file_asks_for_what_is_missing_and_passes_with_it() {
+    let dir = TestDir::new();
+    for (_, known) in described() {
+        let written = run(&dir, &["init", known.name, "-o", known.name], &[]);
+        assert_eq!(written.status.code(), Some(0), "{}: {}", known.name, text(&written.stderr));
+        let env = environment(known);
+        let bare = run(&dir, &["check", "-c", known.name], &[]);
+        assert_eq!(bare.status.code(), Some(2), "{}", known.name);
+        for (variable, _) in &env {
+            assert!(text(&written.stdout).contains(variable), "{}", text(&written.stdout));
+            let told = format!("variable {variable} is not set");
+            assert!(text(&bare.stderr).contains(&told), "no {told:?}:\n{}", text(&bare.stderr));
+        }
+        let total = format!("\n{} problem", env.len());
+        assert!(text(&bare.stderr).contains(&total), "and nothing else:\n{}", text(&bare.stderr));
+        let full = run(&dir, &["check", "-c", known.name], &env);
+        assert_eq!((full.status.code(), text(&full.stderr)), (Some(0), String::new()), "{}", known.name);
+    }
+}
+
+#[test]
+fn a_profile_leads_where_the_provider_is() {
+    let dir = TestDir::new();
+    for (_, known) in described() {
+        let facts = facts(&dir, known);
+        let token_url: Value =
+            serde_json::from_str(facts["defaults"]["token_url"].as_str().expect("TOML")).expect("text");
+        assert_eq!(token_url, known.token_url, "{}", known.name);
+        let of_profile: BTreeSet<_> = facts["apis"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|a| (a["name"].as_str(), a["upstream"].as_str()))
+            .collect();
+        let of_provider = known.apis.iter().map(|api| (Some(api.name.as_str()), Some(api.url.as_str()))).collect();
+        assert_eq!(of_profile, of_provider, "{}", known.name);
+    }
+}
+
+/// Fields that are neither the caller's nor the provider's business.
+const OF_THE_WAY: [&str; 8] =
+    ["host", "x-request-id", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded", "accept"];
+
+/// One request, as a caller that tries to bring credentials of its own.
+fn expect_exactly(proxy: &Cupbearer, known: &Description, api: &Api) {
+    let own = api.headers.keys().fold(String::new(), |own, name| own + name + ": of-the-caller\r\n");
+    let own = own + if api.headers.contains_key("authorization") { "" } else { "Authorization: Bearer mine\r\n" };
+    let path = format!("/{}/{}/echo?a[b]=c&d", known.name, api.name);
+    let response = proxy.request("GET", &path, &format!("Accept: */*\r\n{own}"), b"");
+    assert_eq!(response.status, 200, "{} {}: {}", known.name, api.name, response.text());
+    let echo = response.json();
+    assert_eq!(echo["target"], format!("/{}{}/echo?a[b]=c&d", known.name, target(&api.url)));
+    let fields = echo["headers"].as_array().expect("a list");
+    let field = |f: &Value| (f[0].as_str().expect("a name").to_lowercase(), f[1].as_str().expect("a value").to_owned());
+    let seen: BTreeSet<_> = fields.iter().map(field).filter(|(name, _)| !OF_THE_WAY.contains(&name.as_str())).collect();
+    let token = echo["token"].as_str().expect("a token");
+    let wanted = api.headers.iter().map(|(name, pattern)| {
+        (name.clone(), pattern.replace("{token}", token).replace("{client_id}", &known.client.id))
+    });
+    assert_eq!(seen, wanted.collect(), "{} {}", known.name, api.name);
+}
+
+#[test]
+fn every_profile_gets_a_token_and_its_api_sees_exactly_what_it_wants() {
+    let sandbox = Playground::new();
+    let dir = TestDir::new();
+    let all = described();
+    let names: Vec<&str> = all.iter().map(|(_, known)| known.name).collect();
+    let starter = text(&run(&dir, &[&["init", "--stdout"][..], &names].concat(), &[]).stdout);
+    let facts: Vec<Value> = all.iter().map(|(_, known)| facts(&dir, known)).collect();
+    let env = all.iter().flat_map(|(_, known)| environment(known));
+    let builder = env.fold(Cupbearer::builder(), |builder, (name, value)| builder.env(&name, &value));
+    let proxy = builder.start(&redirected(&starter, &sandbox, &facts));
+    for (_, known) in &all {
+        known.apis.iter().for_each(|api| expect_exactly(&proxy, known, api));
+    }
+    let log = sandbox.expect_clean();
+    for (provider, known) in &all {
+        let needs: BTreeSet<_> = known.apis.iter().map(|api| (&api.scope, &api.audience)).collect();
+        let seen = &log.providers[provider];
+        assert_eq!((seen.tokens_refused, seen.tokens_issued), (0, needs.len() as u64), "{}", known.name);
+    }
+    let secrets: Vec<&str> =
+        all.iter().map(|(_, known)| known.client.secret.as_str()).filter(|s| !s.is_empty()).collect();
+    proxy.expect_never_printed(&secrets);
+    expect_lives(&proxy.stop(), &all, &facts);
+}
+
+/// The lifetime of a credential's token as the log tells it, in seconds.
+fn life(log: &str, credential: &str) -> f64 {
+    let of_this =
+        |line: &&str| line.contains("token fetched") && line.contains(&format!("credential=\"{credential}\""));
+    let fetched = log.lines().find(of_this).unwrap_or_else(|| panic!("{credential}: no token was fetched\n{log}"));
+    let life = fetched.split("lifetime=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a lifetime");
+    life.trim_end_matches('s').parse().unwrap_or_else(|e| panic!("{e}: {life}"))
+}
+
+/// Every lifetime was understood: what the provider told, or else what the profile says.
+fn expect_lives(log: &str, all: &[(Provider, &Description)], facts: &[Value]) {
+    for ((_, known), facts) in all.iter().zip(facts) {
+        let seconds = life(log, known.name);
+        if known.tells_life() {
+            assert!((seconds - f64::from(known.ttl)).abs() < 5.0, "{}: {seconds} s, not {}", known.name, known.ttl);
+        } else {
+            let written =
+                facts["defaults"]["default_ttl"].as_str().unwrap_or_else(|| panic!("{}: no default_ttl", known.name));
+            let unit = |unit| match unit {
+                "m" => 60.0,
+                "h" => 3600.0,
+                _ => 86_400.0,
+            };
+            let (number, of) = written.trim_matches('"').split_at(written.len() - 3);
+            assert!(
+                (seconds - number.parse::<f64>().expect("a number") * unit(of)).abs() < 1.0,
+                "{}: {seconds} s",
+                known.name
+            );
+        }
+    }
+}
+
+/// A line that makes one key of the profile wrong: for the credential, or for its route.
+enum Wrong {
+    Credential(String),
+    Route(String),
+    /// The token comes, its lifetime is another.
+    Life(String),
+}
+
+/// What is wrong if this key of the profile's `[credential]` says something else; nothing where nothing goes out or
+/// comes in by it.
+fn wrong(key: &str, value: &Value) -> Vec<Wrong> {
+    let credential = |line: String| vec![Wrong::Credential(line)];
+    let text = value.as_str().unwrap_or_default();
+    match key {
+        "client_auth" => match text {
+            "post" => credential("client_auth = \"basic\"".to_owned()),
+            "basic" | "basic_raw" => credential("client_auth = \"post\"".to_owned()),
+            _ => Vec::new(),
+        },
+        "body" => credential(format!("body = \"{}\"", if text == "json" { "form" } else { "json" })),
+        "method" => credential("method = \"POST\"".to_owned()),
+        "grant_type" => credential(format!("grant_type = \"{text}x\"")),
+        "token_field" => {
+            credential(format!("token_field = \"{}\"", if text.is_empty() { "/x" } else { "/access_token" }))
+        }
+        "id_param" | "secret_param" => credential(format!("{key} = \"other\"")),
+        "params" | "headers" => {
+            let entries = value.as_object().expect("a table");
+            let line = |name: &String| Wrong::Credential(format!("{key}.\"{name}\" = \"other\""));
+            entries.keys().map(line).collect()
+        }
+        "expires_field" => vec![Wrong::Life("expires_field = \"/nothing\"".to_owned())],
+        "expires_unit" => vec![Wrong::Life("expires_unit = \"s\"".to_owned())],
+        "scopes" | "resource" => vec![Wrong::Route(format!("{key} = [\"other\"]"))],
+        "audience" => vec![Wrong::Route("audience = \"other\"".to_owned())],
+        _ => Vec::new(),
+    }
+}
+
+/// Every way to get one key of a profile wrong.
+fn all_wrong(facts: &Value) -> Vec<Wrong> {
+    let mut all: Vec<Wrong> = Vec::new();
+    for (key, written) in facts["defaults"].as_object().expect("a table") {
+        let toml: toml::Table = format!("v = {}", written.as_str().expect("TOML")).parse().expect("TOML");
+        all.extend(wrong(key, &serde_json::to_value(&toml["v"]).expect("JSON")));
+    }
+    let api = &facts["apis"][0];
+    for key in ["scopes", "resource", "audience"] {
+        if !api[key].is_null() && facts["defaults"][key].is_null() {
+            all.extend(wrong(key, &api[key]));
+        }
+    }
+    if !facts["inject"].is_null() {
+        all.push(Wrong::Route("inject = \"X-Elsewhere: {token}\"".to_owned()));
+    }
+    let headers = facts["set_headers"].as_object().expect("a table");
+    all.extend(headers.keys().map(|name| Wrong::Route(format!("set_headers.\"{name}\" = \"other\""))));
+    all
+}
+
+/// One profile with one key wrong, as a credential and a route of its own.
+struct Trial {
+    name: String,
+    line: String,
+    known: &'static Description,
+    is_life: bool,
+}
+
+impl Trial {
+    /// The first route of a starter file, renamed and made wrong.
+    fn config(&self, first_route: &str, wrong: &Wrong) -> String {
+        let Self { name, line, known, .. } = self;
+        let (of_credential, of_route) = match wrong {
+            Wrong::Credential(_) | Wrong::Life(_) => (format!("{line}\n"), String::new()),
+            Wrong::Route(_) => (String::new(), format!("{line}\n")),
+        };
+        let old = known.name;
+        first_route
+            .replace(&format!("[credentials.{old}]\n"), &format!("[credentials.{name}]\n{of_credential}"))
+            .replace(&format!("credential = \"{old}\"\n"), &format!("credential = \"{name}\"\n{of_route}"))
+            .replace(&format!("prefix = \"/{old}/"), &format!("prefix = \"/{name}/"))
+    }
+
+    fn status(&self, proxy: &Cupbearer) -> u16 {
+        proxy.get(&format!("/{}/{}/echo", self.name, self.known.apis[0].name)).status
+    }
+}
+
+#[test]
+fn a_profile_with_any_key_wrong_gets_nothing() {
+    let sandbox = Playground::new();
+    let dir = TestDir::new();
+    let (mut config, mut trials, mut builder) = (String::new(), Vec::new(), Cupbearer::builder());
+    for (_, known) in described() {
+        let facts = facts(&dir, known);
+        builder = environment(known).into_iter().fold(builder, |builder, (name, value)| builder.env(&name, &value));
+        let starter = text(&run(&dir, &["init", "--stdout", known.name], &[]).stdout);
+        let right = redirected(&starter, &sandbox, std::slice::from_ref(&facts));
+        let first_route = right.split("[[routes]]").take(2).collect::<Vec<_>>().join("[[routes]]");
+        for (number, wrong) in all_wrong(&facts).into_iter().enumerate() {
+            let (Wrong::Credential(line) | Wrong::Route(line) | Wrong::Life(line)) = &wrong;
+            let (name, line) = (format!("{}-{number}", known.name), line.clone());
+            let trial = Trial { name, line, known, is_life: matches!(wrong, Wrong::Life(_)) };
+            config += &trial.config(&first_route, &wrong);
+            trials.push(trial);
+        }
+    }
+    let proxy = builder.start(&config);
+    let mut unnoticed = Vec::new();
+    for trial in &trials {
+        let status = trial.status(&proxy);
+        assert!(status == 200 || !trial.is_life, "{}: {}", trial.name, trial.line);
+        if status == 200 && !trial.is_life {
+            unnoticed.push(format!("{}: {}", trial.name, trial.line));
+        }
+    }
+    let log = proxy.stop();
+    for trial in trials.iter().filter(|t| t.is_life) {
+        if (life(&log, &trial.name) - f64::from(trial.known.ttl)).abs() < 5.0 {
+            unnoticed.push(format!("{}: {}", trial.name, trial.line));
+        }
+    }
+    assert!(unnoticed.is_empty(), "nobody notices: {unnoticed:#?}");
+    assert!(trials.len() > 3 * described().len(), "{}", trials.len());
+}
