@@ -8,7 +8,7 @@ use super::{
     BAD_CONFIG,
     output::{say, tell},
 };
-use crate::config::profile::{self, Need, Profile, Variable};
+use crate::config::profile::{self, Api, Need, Profile, Variable};
 
 /// The command's own arguments.
 #[derive(Debug, Args)]
@@ -71,12 +71,18 @@ fn variables(profile: &Profile) -> Vec<String> {
         Need::Key => "KEY",
     });
     let vars = profile.variables.iter().map(|v| v.name.as_str());
-    needs.chain(vars).map(|name| variable(profile, name)).collect()
+    let token_url = profile.asks_token_url().then_some("TOKEN_URL");
+    let names = token_url.into_iter().chain(needs).chain(vars).map(|name| variable(profile, name));
+    names.chain(profile.apis.iter().filter(|a| profile.asks_upstream(a)).map(|a| upstream(profile, a))).collect()
 }
 
 /// `microsoft-entra`, `tenant` → `MICROSOFT_ENTRA_TENANT`.
 fn variable(profile: &Profile, name: &str) -> String {
     format!("{}_{name}", profile.name).to_ascii_uppercase().replace('-', "_")
+}
+
+fn upstream(profile: &Profile, api: &Api) -> String {
+    variable(profile, &format!("{}_UPSTREAM", api.name))
 }
 
 fn starter(profiles: &[Profile]) -> String {
@@ -103,6 +109,9 @@ fn section(text: &mut String, profile: &Profile) -> std::fmt::Result {
     for (key, value) in &profile.starter {
         writeln!(text, "{key} = {value}")?;
     }
+    if profile.asks_token_url() {
+        writeln!(text, "token_url = \"${{{}}}\"", variable(profile, "token_url"))?;
+    }
     for need in profile.needs() {
         match need {
             Need::Id => writeln!(text, "client_id = \"${{{}}}\"", variable(profile, "client_id"))?,
@@ -119,6 +128,9 @@ fn section(text: &mut String, profile: &Profile) -> std::fmt::Result {
     for api in &profile.apis {
         write!(text, "\n# {}\n[[routes]]\n", api.about)?;
         writeln!(text, "prefix = \"/{name}/{api}\"\napi = \"{api}\"\ncredential = \"{name}\"", api = api.name)?;
+        if profile.asks_upstream(api) {
+            writeln!(text, "upstream = \"${{{}}}\"", upstream(profile, api))?;
+        }
     }
     Ok(())
 }
@@ -135,7 +147,9 @@ mod tests {
         for profile in &all {
             let example = |name: &str| profile.variables.iter().find(|v| variable(profile, &v.name) == name);
             known.extend(variables(profile).into_iter().map(|name| {
-                let value = example(&name).map_or_else(|| "not-a-secret".to_owned(), |v| v.example.clone());
+                let url = name.ends_with("_URL") || name.ends_with("_UPSTREAM");
+                let other = if url { "https://acme.example/x" } else { "not-a-secret" };
+                let value = example(&name).map_or_else(|| other.to_owned(), |v| v.example.clone());
                 (name, value)
             }));
         }

@@ -12,7 +12,6 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    described::TokenForm,
     digest::{Sha256, fingerprint, hex, random, sha256},
     provider::Provider,
 };
@@ -88,8 +87,11 @@ impl Tokens {
                 format!("{}.{}", half(), half())
             }
             Provider::MythicBeasts => hex(&random::<8>()),
-            Provider::Described(other) if other.description().token_form() == TokenForm::Opaque => hex(&random::<20>()),
-            Provider::DigitalRealty | Provider::IxApi | Provider::Pax8 | Provider::Described(_) => self.jwt(grant, ttl),
+            Provider::Described(other) => match other.description().opaque_suffix() {
+                Some(suffix) => hex(&random::<20>()) + suffix,
+                None => self.jwt(grant, ttl),
+            },
+            Provider::DigitalRealty | Provider::IxApi | Provider::Pax8 => self.jwt(grant, ttl),
         };
         let key = sha256(token.as_bytes());
         let (fingerprint, since) = (fingerprint(&token), Instant::now());

@@ -43,14 +43,39 @@ fn facts(dir: &TestDir, known: &Description) -> Value {
 }
 
 /// The environment that a starter file asks for, with this account's values.
-fn environment(known: &Description) -> Vec<(String, String)> {
-    let stem = known.name.to_uppercase().replace('-', "_");
-    let client = [("CLIENT_ID", &known.client.id), ("CLIENT_SECRET", &known.client.secret)];
-    let client = client.into_iter().filter(|(_, value)| !value.is_empty());
-    let client = client.map(|(name, value)| (format!("{stem}_{name}"), value.clone()));
-    client
-        .chain(known.vars.iter().map(|(name, value)| (format!("{stem}_{}", name.to_uppercase()), value.clone())))
-        .collect()
+fn environment(facts: &Value, known: &Description) -> Vec<(String, String)> {
+    let mut env = Vec::new();
+    let mut add = |name: &str, value: &str| {
+        let name = format!("{}_{name}", known.name).to_uppercase().replace('-', "_");
+        env.push((name, value.to_owned()));
+    };
+    for (name, value) in [("CLIENT_ID", &known.client.id), ("CLIENT_SECRET", &known.client.secret)] {
+        if !value.is_empty() {
+            add(name, value);
+        }
+    }
+    known.vars.iter().for_each(|(name, value)| add(name, value));
+    if token_url(facts).is_none() {
+        add("TOKEN_URL", &known.token_url);
+    }
+    for api in known.apis.iter().filter(|api| upstream(facts, &api.name).is_none()) {
+        add(&format!("{}_UPSTREAM", api.name), &api.url);
+    }
+    env
+}
+
+/// The token endpoint that the profile knows.
+fn token_url(facts: &Value) -> Option<String> {
+    let by_credential = || serde_json::from_str(facts["defaults"]["token_url"].as_str()?).ok();
+    let by_environment = facts["environments"][0]["token_url"].as_str();
+    by_environment.map(str::to_owned).or_else(by_credential)
+}
+
+/// The base URL of an API that the profile knows.
+fn upstream(facts: &Value, api: &str) -> Option<String> {
+    let own = facts["apis"].as_array().expect("a list").iter().find(|a| a["name"] == api);
+    let own = own.unwrap_or_else(|| panic!("{api}"))["upstream"].as_str();
+    own.or(facts["environments"][0]["upstreams"][api].as_str()).map(str::to_owned)
 }
 
 /// Path and query of a URL.
@@ -59,27 +84,25 @@ fn target(url: &str) -> &str {
     rest.find('/').map_or("", |at| &rest[at..])
 }
 
-/// What a starter file becomes in front of a sandbox: each host of the profile is replaced, each path kept.
-fn redirected(starter: &str, sandbox: &Playground, facts: &[Value]) -> String {
+/// What a starter file becomes in front of a sandbox: each host is replaced, each path kept.
+fn redirected(starter: &str, sandbox: &Playground, all: &[(&Description, Value)]) -> String {
     let (_, starter) = starter.split_once("listen = \"127.0.0.1:8080\"\n").expect("a [server]");
-    let of = |name: &str| facts.iter().find(|f| f["name"] == name).unwrap_or_else(|| panic!("{name}"));
-    let here = |name: &str, url: &Value| {
-        format!("\"{}/{name}{}\"", sandbox.base_url(), target(url.as_str().unwrap_or_else(|| panic!("{name}"))))
-    };
+    let of = |name: &str| all.iter().find(|(known, _)| known.name == name).unwrap_or_else(|| panic!("{name}"));
+    let here = |name: &str, url: &str| format!("\"{}/{name}{}\"", sandbox.base_url(), target(url));
     let (mut out, mut api) = (String::new(), "");
-    for line in starter.lines() {
+    for line in starter.lines().filter(|l| !l.starts_with("token_url = ") && !l.starts_with("upstream = ")) {
         let value = |key: &str| line.strip_prefix(key)?.strip_prefix(" = \"")?.strip_suffix('"');
         writeln!(out, "{line}").expect("a String");
+        api = value("api").unwrap_or(api);
         if let Some(name) = value("provider") {
-            let url: Value =
-                serde_json::from_str(of(name)["defaults"]["token_url"].as_str().expect("TOML")).expect("text");
+            let (known, facts) = of(name);
+            let url = token_url(facts).unwrap_or_else(|| known.token_url.clone());
             writeln!(out, "token_url = {}", here(name, &url)).expect("a String");
         }
-        api = value("api").unwrap_or(api);
         if let Some(name) = value("credential") {
-            let apis = of(name)["apis"].as_array().expect("a list");
-            let known = apis.iter().find(|a| a["name"] == api).expect("an API");
-            writeln!(out, "upstream = {}", here(name, &known["upstream"])).expect("a String");
+            let (known, facts) = of(name);
+            let own = || known.apis.iter().find(|a| a.name == api).expect("an API").url.clone();
+            writeln!(out, "upstream = {}", here(name, &upstream(facts, api).unwrap_or_else(own))).expect("a String");
         }
     }
     out
@@ -91,7 +114,7 @@ fn a_starter_file_asks_for_what_is_missing_and_passes_with_it() {
     for (_, known) in described() {
         let written = run(&dir, &["init", known.name, "-o", known.name], &[]);
         assert_eq!(written.status.code(), Some(0), "{}: {}", known.name, text(&written.stderr));
-        let env = environment(known);
+        let env = environment(&facts(&dir, known), known);
         let bare = run(&dir, &["check", "-c", known.name], &[]);
         assert_eq!(bare.status.code(), Some(2), "{}", known.name);
         for (variable, _) in &env {
@@ -111,17 +134,14 @@ fn a_profile_leads_where_the_provider_is() {
     let dir = TestDir::new();
     for (_, known) in described() {
         let facts = facts(&dir, known);
-        let token_url: Value =
-            serde_json::from_str(facts["defaults"]["token_url"].as_str().expect("TOML")).expect("text");
-        assert_eq!(token_url, known.token_url, "{}", known.name);
-        let of_profile: BTreeSet<_> = facts["apis"]
-            .as_array()
-            .expect("a list")
-            .iter()
-            .map(|a| (a["name"].as_str(), a["upstream"].as_str()))
-            .collect();
-        let of_provider = known.apis.iter().map(|api| (Some(api.name.as_str()), Some(api.url.as_str()))).collect();
+        assert_eq!(token_url(&facts).as_ref().unwrap_or(&known.token_url), &known.token_url, "{}", known.name);
+        let apis = facts["apis"].as_array().expect("a list");
+        let of_profile: BTreeSet<_> = apis.iter().filter_map(|api| api["name"].as_str()).collect();
+        let of_provider: BTreeSet<_> = known.apis.iter().map(|api| api.name.as_str()).collect();
         assert_eq!(of_profile, of_provider, "{}", known.name);
+        for api in &known.apis {
+            assert_eq!(upstream(&facts, &api.name).as_ref().unwrap_or(&api.url), &api.url, "{}", known.name);
+        }
     }
 }
 
@@ -155,8 +175,8 @@ fn every_profile_gets_a_token_and_its_api_sees_exactly_what_it_wants() {
     let all = described();
     let names: Vec<&str> = all.iter().map(|(_, known)| known.name).collect();
     let starter = text(&run(&dir, &[&["init", "--stdout"][..], &names].concat(), &[]).stdout);
-    let facts: Vec<Value> = all.iter().map(|(_, known)| facts(&dir, known)).collect();
-    let env = all.iter().flat_map(|(_, known)| environment(known));
+    let facts: Vec<(&Description, Value)> = all.iter().map(|(_, known)| (*known, facts(&dir, known))).collect();
+    let env = facts.iter().flat_map(|(known, facts)| environment(facts, known));
     let builder = env.fold(Cupbearer::builder(), |builder, (name, value)| builder.env(&name, &value));
     let proxy = builder.start(&redirected(&starter, &sandbox, &facts));
     for (_, known) in &all {
@@ -171,7 +191,7 @@ fn every_profile_gets_a_token_and_its_api_sees_exactly_what_it_wants() {
     let secrets: Vec<&str> =
         all.iter().map(|(_, known)| known.client.secret.as_str()).filter(|s| !s.is_empty()).collect();
     proxy.expect_never_printed(&secrets);
-    expect_lives(&proxy.stop(), &all, &facts);
+    expect_lives(&proxy.stop(), &facts);
 }
 
 /// The lifetime of a credential's token as the log tells it, in seconds.
@@ -184,8 +204,8 @@ fn life(log: &str, credential: &str) -> f64 {
 }
 
 /// Every lifetime was understood: what the provider told, or else what the profile says.
-fn expect_lives(log: &str, all: &[(Provider, &Description)], facts: &[Value]) {
-    for ((_, known), facts) in all.iter().zip(facts) {
+fn expect_lives(log: &str, all: &[(&Description, Value)]) {
+    for (known, facts) in all {
         let seconds = life(log, known.name);
         if known.tells_life() {
             assert!((seconds - f64::from(known.ttl)).abs() < 5.0, "{}: {seconds} s, not {}", known.name, known.ttl);
@@ -217,13 +237,18 @@ enum Wrong {
 
 /// What is wrong if this key of the profile's `[credential]` says something else; nothing where nothing goes out or
 /// comes in by it.
-fn wrong(key: &str, value: &Value) -> Vec<Wrong> {
+fn wrong(key: &str, value: &Value, secret: &str) -> Vec<Wrong> {
     let credential = |line: String| vec![Wrong::Credential(line)];
     let text = value.as_str().unwrap_or_default();
     match key {
         "client_auth" => match text {
             "post" => credential("client_auth = \"basic\"".to_owned()),
-            "basic" | "basic_raw" => credential("client_auth = \"post\"".to_owned()),
+            "basic" | "basic_raw" => {
+                let other = if text == "basic" { "basic_raw" } else { "basic" };
+                let encoded = secret.bytes().any(|b| !b.is_ascii_alphanumeric() && !b"-._*".contains(&b));
+                let others = if encoded { vec!["post", other] } else { vec!["post"] };
+                others.into_iter().map(|to| Wrong::Credential(format!("client_auth = \"{to}\""))).collect()
+            }
             _ => Vec::new(),
         },
         "body" => credential(format!("body = \"{}\"", if text == "json" { "form" } else { "json" })),
@@ -232,11 +257,15 @@ fn wrong(key: &str, value: &Value) -> Vec<Wrong> {
         "token_field" => {
             credential(format!("token_field = \"{}\"", if text.is_empty() { "/x" } else { "/access_token" }))
         }
+        "id_param" if text.is_empty() => credential("id_param = \"other\"\nclient_id = \"other\"".to_owned()),
         "id_param" | "secret_param" => credential(format!("{key} = \"other\"")),
         "params" | "headers" => {
             let entries = value.as_object().expect("a table");
-            let line = |name: &String| Wrong::Credential(format!("{key}.\"{name}\" = \"other\""));
-            entries.keys().map(line).collect()
+            let line = |(name, value): (&String, &Value)| {
+                let value = value.as_str().expect("text");
+                Wrong::Credential(format!("{key}.\"{name}\" = \"X{value}\""))
+            };
+            entries.iter().map(line).collect()
         }
         "expires_field" => vec![Wrong::Life("expires_field = \"/nothing\"".to_owned())],
         "expires_unit" => vec![Wrong::Life("expires_unit = \"s\"".to_owned())],
@@ -247,16 +276,21 @@ fn wrong(key: &str, value: &Value) -> Vec<Wrong> {
 }
 
 /// Every way to get one key of a profile wrong.
-fn all_wrong(facts: &Value) -> Vec<Wrong> {
+fn all_wrong(facts: &Value, secret: &str) -> Vec<Wrong> {
     let mut all: Vec<Wrong> = Vec::new();
     for (key, written) in facts["defaults"].as_object().expect("a table") {
         let toml: toml::Table = format!("v = {}", written.as_str().expect("TOML")).parse().expect("TOML");
-        all.extend(wrong(key, &serde_json::to_value(&toml["v"]).expect("JSON")));
+        // A GET has no body; and where a header says who asks, no parameter does.
+        let has = |other: &str| !facts["defaults"][other].is_null();
+        if (key == "body" && has("method")) || (key == "id_param" && has("headers")) {
+            continue;
+        }
+        all.extend(wrong(key, &serde_json::to_value(&toml["v"]).expect("JSON"), secret));
     }
     let api = &facts["apis"][0];
     for key in ["scopes", "resource", "audience"] {
         if !api[key].is_null() && facts["defaults"][key].is_null() {
-            all.extend(wrong(key, &api[key]));
+            all.extend(wrong(key, &api[key], secret));
         }
     }
     if !facts["inject"].is_null() {
@@ -302,11 +336,12 @@ fn a_profile_with_any_key_wrong_gets_nothing() {
     let (mut config, mut trials, mut builder) = (String::new(), Vec::new(), Cupbearer::builder());
     for (_, known) in described() {
         let facts = facts(&dir, known);
-        builder = environment(known).into_iter().fold(builder, |builder, (name, value)| builder.env(&name, &value));
+        builder =
+            environment(&facts, known).into_iter().fold(builder, |builder, (name, value)| builder.env(&name, &value));
         let starter = text(&run(&dir, &["init", "--stdout", known.name], &[]).stdout);
-        let right = redirected(&starter, &sandbox, std::slice::from_ref(&facts));
+        let right = redirected(&starter, &sandbox, &[(known, facts.clone())]);
         let first_route = right.split("[[routes]]").take(2).collect::<Vec<_>>().join("[[routes]]");
-        for (number, wrong) in all_wrong(&facts).into_iter().enumerate() {
+        for (number, wrong) in all_wrong(&facts, &known.client.secret).into_iter().enumerate() {
             let (Wrong::Credential(line) | Wrong::Route(line) | Wrong::Life(line)) = &wrong;
             let (name, line) = (format!("{}-{number}", known.name), line.clone());
             let trial = Trial { name, line, known, is_life: matches!(wrong, Wrong::Life(_)) };

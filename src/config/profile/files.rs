@@ -9,4 +9,7 @@ macro_rules! files {
 pub(super) const FILES: &[(&str, &str)] = files!(
     "ipxo" "digital-realty" "ix-api" "pax8" "mythic-beasts"
     "twitch" "zoom" "microsoft-entra" "shopify" "toast"
+    "paypal" "ebay" "spotify" "salesforce" "salesforce-marketing-cloud" "microsoft-entra-v1" "auth0" "adobe" "fedex" "ups" "dhl-ecommerce" "amadeus" "sabre" "equinix" "xero"
+    "marketo" "databricks" "x" "soundcloud" "crowdstrike" "personio" "zoominfo" "tailscale" "sap-ariba" "workday"
+    "greenhouse" "kno-commerce" "leapsome" "jobdiva" "jamf" "n-able" "tableau" "odoo" "fiserv" "oracle-ofsll"
 );

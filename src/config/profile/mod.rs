@@ -117,6 +117,17 @@ impl Profile {
         needs
     }
 
+    /// Whether the user gives `token_url`, and no starter file has it.
+    pub fn asks_token_url(&self) -> bool {
+        let fixed = |key: &str| self.defaults.iter().chain(&self.starter).any(|(k, _)| k == key);
+        self.ask_token_url.is_some() && !fixed("token_url")
+    }
+
+    /// Whether the user gives this API's `upstream`.
+    pub fn asks_upstream(&self, api: &Api) -> bool {
+        api.upstream.is_none() && self.environments.is_empty()
+    }
+
     /// The environment of this name; without a name the default one.
     pub fn environment(&self, name: Option<&str>) -> Option<&Environment> {
         match name {

@@ -173,9 +173,15 @@ fn all_profiles() -> String {
         text += &of(profile::Need::Key, "key.env = \"PEM\"\n");
         text.extend(profile.variables.iter().map(|v| format!("vars.{} = \"{}\"\n", v.name, v.example)));
         text.extend(profile.starter.iter().map(|(k, v)| format!("{k} = {v}\n")));
-        let route =
-            |api: &str| format!("[[routes]]\nprefix = \"/{name}/{api}\"\napi = \"{api}\"\ncredential = \"{name}\"\n");
-        text.extend(profile.apis.iter().map(|a| route(&a.name)));
+        if profile.asks_token_url() {
+            text += "token_url = \"https://acme.example/token\"\n";
+        }
+        for api in &profile.apis {
+            let own = if profile.asks_upstream(api) { "upstream = \"https://acme.example\"\n" } else { "" };
+            let api = &api.name;
+            let route = format!("[[routes]]\nprefix = \"/{name}/{api}\"\napi = \"{api}\"\ncredential = \"{name}\"\n");
+            text += &(route + own);
+        }
     }
     text
 }

@@ -25,7 +25,12 @@ macro_rules! files {
     ($($name:literal)*) => { &[$(($name, include_str!(concat!("providers/", $name, ".toml")))),*] };
 }
 
-const FILES: &[(&str, &str)] = files!("twitch" "zoom" "microsoft-entra" "shopify" "toast");
+const FILES: &[(&str, &str)] = files!(
+    "twitch" "zoom" "microsoft-entra" "shopify" "toast"
+    "paypal" "ebay" "spotify" "salesforce" "salesforce-marketing-cloud" "microsoft-entra-v1" "auth0" "adobe" "fedex" "ups" "dhl-ecommerce" "amadeus" "sabre" "equinix" "xero"
+    "marketo" "databricks" "x" "soundcloud" "crowdstrike" "personio" "zoominfo" "tailscale" "sap-ariba" "workday"
+    "greenhouse" "kno-commerce" "leapsome" "jobdiva" "jamf" "n-able" "tableau" "odoo" "fiserv" "oracle-ofsll"
+);
 
 static ALL: LazyLock<Vec<Description>> = LazyLock::new(|| {
     // A file that is wrong is missing, and a test says so.
@@ -66,6 +71,9 @@ pub struct Description {
     pub ttl: u32,
     #[serde(default)]
     token: TokenForm,
+    /// What every token ends with.
+    #[serde(default)]
+    suffix: String,
     /// One token for all who ask, until it is revoked.
     #[serde(default)]
     shared: bool,
@@ -97,7 +105,7 @@ pub struct Registered {
 /// What a token looks like.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum TokenForm {
+enum TokenForm {
     /// Letters and digits.
     #[default]
     Opaque,
@@ -203,8 +211,9 @@ impl Description {
         format!("/{}{path}", self.name)
     }
 
-    pub(super) fn token_form(&self) -> TokenForm {
-        self.token
+    /// The end of an opaque token; `None` where tokens are JWTs.
+    pub(super) fn opaque_suffix(&self) -> Option<&str> {
+        (self.token == TokenForm::Opaque).then_some(&self.suffix)
     }
 
     pub(super) fn is_shared(&self) -> bool {
