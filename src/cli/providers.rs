@@ -135,6 +135,7 @@ fn as_json(profile: &Profile) -> Value {
         "notes": profile.notes,
         "defaults": defaults,
         "vars": profile.variables.iter().map(variable).collect::<Vec<_>>(),
+        "ask_token_url": profile.ask_token_url,
         "inject": profile.inject,
         "set_headers": set_headers,
         "environments": profile.environments.iter().map(environment).collect::<Vec<_>>(),

@@ -64,7 +64,8 @@ fn introduction(sandbox: &Sandbox) -> String {
     let base = sandbox.base_url();
     let mut rows = vec![["TOKEN ENDPOINT", "CLIENT ID", "SECRET (FAKE)"].map(str::to_owned).to_vec()];
     for client in sandbox.clients() {
-        rows.push(vec![sandbox.token_url(client.provider), client.id.clone(), client.secret.clone()]);
+        let secret = if client.secret.is_empty() { "(signs with the key below)" } else { client.secret.as_str() };
+        rows.push(vec![sandbox.token_url(client.provider), client.id.clone(), secret.to_owned()]);
     }
     let clients = columns(&rows);
     let apis = columns(&sandbox.apis().map(|(url, about)| vec![url, about]).collect::<Vec<_>>());
@@ -75,7 +76,8 @@ fn introduction(sandbox: &Sandbox) -> String {
          curl -d mythic.idp=down {base}/_sandbox/fault                what there is: curl {base}/_sandbox/fault\n  \
          curl -X DELETE {base}/_sandbox/fault                         all well again\n  \
          curl -X POST '{base}/_sandbox/revoke?provider=ipxo'          all its tokens are void now\n  \
-         curl {base}/_sandbox/log                                     what came in\n\n\
+         curl {base}/_sandbox/log                                     what came in\n  \
+         curl {base}/_sandbox/key                                     the private key that some clients sign with\n\n\
          Ctrl-C ends it."
     )
 }

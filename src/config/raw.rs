@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{
+    header::{self, Holds},
     model::{
         Alg, Assertion, Budget, ClientAuth, ExpiresUnit, Expiry, HostPolicy, HttpVersion, IpFamily, LogFormat,
         PolicyMode, TokenBody, TokenMethod, Warm,
@@ -31,6 +32,7 @@ pub(super) enum GrantName {
     Password,
     RefreshToken,
     JwtBearer,
+    SelfSigned,
     TokenExchange,
 }
 
@@ -108,6 +110,7 @@ impl RawCredential {
                     ("password", GrantName::Password),
                     ("refresh_token", GrantName::RefreshToken),
                     ("jwt_bearer", GrantName::JwtBearer),
+                    ("self_signed", GrantName::SelfSigned),
                     ("token_exchange", GrantName::TokenExchange),
                 ],
             ),
@@ -172,6 +175,14 @@ impl RawCredential {
         let knows_none = self.id_param.as_ref().is_some_and(|at| at.value.is_empty());
         let asks_for_itself = matches!(self.grant, None | Some(GrantName::ClientCredentials | GrantName::RefreshToken));
         !knows_none && (client_auth != ClientAuth::None || asks_for_itself)
+    }
+
+    /// Whether a header of the token request holds this.
+    pub(super) fn has_template(&self, holds: Holds) -> bool {
+        self.headers.iter().flatten().any(|(_, value)| match value {
+            RawParam::Plain(text) => header::template(&text.value) == Ok(Some(holds)),
+            RawParam::Secret(_) => false,
+        })
     }
 
     /// What is not given comes from the profile; maps are joined, our own entries first.

@@ -153,6 +153,11 @@ impl Sandbox {
         self.clients().iter().find(|c| c.provider == provider && c.id == client_id).map(|c| c.secret.as_str())
     }
 
+    /// The private key (PEM) that its clients sign with, where a provider wants that: made anew in each process.
+    pub fn private_key(&self) -> String {
+        super::described::private_key()
+    }
+
     /// Orders a fault, see [`super::GRAMMAR`].
     pub fn fault(&self, spec: &str) -> Result<(), SpecError> {
         self.shared.arm(spec.parse()?);

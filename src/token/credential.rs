@@ -299,13 +299,17 @@ const CLIENT_SECRET: &str = "client_secret";
 fn grant_keep(grant: &Grant) -> Keep {
     match grant {
         Grant::Static { .. } | Grant::TokenExchange { .. } => Keep::Nothing,
-        Grant::Password { .. } | Grant::RefreshToken { .. } | Grant::ClientCredentials | Grant::JwtBearer => Keep::Last,
+        Grant::Password { .. }
+        | Grant::RefreshToken { .. }
+        | Grant::ClientCredentials
+        | Grant::JwtBearer
+        | Grant::SelfSigned => Keep::Last,
     }
 }
 
 fn grant_key(grant: &Grant) -> &'static str {
     match grant {
-        Grant::ClientCredentials | Grant::JwtBearer => "grant",
+        Grant::ClientCredentials | Grant::JwtBearer | Grant::SelfSigned => "grant",
         Grant::TokenExchange { .. } => "subject_token",
         Grant::Static { .. } => "token",
         Grant::Password { .. } => "password",

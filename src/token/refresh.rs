@@ -29,7 +29,7 @@ use super::{
     store::Store,
 };
 use crate::{
-    config::model::{CredentialSpec, Grant, TokenSpec, Warm},
+    config::model::{CredentialSpec, TokenSpec, Warm},
     net::Connector,
 };
 
@@ -233,7 +233,7 @@ impl Task {
 
     /// There is nobody to ask: the token is read.
     fn is_static(&self) -> bool {
-        matches!(self.spec.credential.grant, Grant::Static { .. })
+        self.spec.credential.grant.is_local()
     }
 
     /// Counts and logs a fetch, once.

@@ -113,7 +113,7 @@ fn echo(answer: &Value) -> &Value {
 }
 
 fn expect_no_secret(sandbox: &Sandbox, proxy: &Cupbearer) {
-    let secrets: Vec<&str> = sandbox.clients().iter().map(|client| client.secret.as_str()).collect();
+    let secrets: Vec<&str> = sandbox.clients().iter().map(|c| c.secret.as_str()).filter(|s| !s.is_empty()).collect();
     proxy.expect_never_printed(&secrets);
 }
 

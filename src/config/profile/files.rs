@@ -12,4 +12,5 @@ pub(super) const FILES: &[(&str, &str)] = files!(
     "paypal" "ebay" "spotify" "salesforce" "salesforce-marketing-cloud" "microsoft-entra-v1" "auth0" "adobe" "fedex" "ups" "dhl-ecommerce" "amadeus" "sabre" "equinix" "xero"
     "marketo" "databricks" "x" "soundcloud" "crowdstrike" "personio" "zoominfo" "tailscale" "sap-ariba" "workday"
     "greenhouse" "kno-commerce" "leapsome" "jobdiva" "jamf" "n-able" "tableau" "odoo" "fiserv" "oracle-ofsll"
+    "okta" "google" "github-app" "netsuite" "snowflake"
 );

@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     diagnostic::{Note, Span},
+    header::Holds,
     model::ClientAuth,
     nearest::did_you_mean,
     raw::{GrantName, RawCredential},
@@ -108,7 +109,9 @@ impl Profile {
     pub fn needs(&self) -> Vec<Need> {
         let raw = &self.credential;
         let (auth, grant) = (raw.client_auth, raw.grant.unwrap_or(GrantName::ClientCredentials));
-        let signs = auth == Some(ClientAuth::PrivateKeyJwt) || grant == GrantName::JwtBearer;
+        let signs = auth == Some(ClientAuth::PrivateKeyJwt)
+            || matches!(grant, GrantName::JwtBearer | GrantName::SelfSigned)
+            || raw.has_template(Holds::Assertion);
         let mut needs = Vec::new();
         if raw.needs_id(auth.unwrap_or(ClientAuth::Post)) {
             needs.push(Need::Id);

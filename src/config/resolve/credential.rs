@@ -106,7 +106,8 @@ impl Builder<'_, '_> {
     /// `None` where anything essential is missing; all checks are made in any case.
     fn build(&self, name: &At<String>, provider: Option<String>, raw: RawCredential) -> Option<CredentialSpec> {
         let kind = raw.grant.unwrap_or(GrantName::ClientCredentials);
-        let usual = if kind == GrantName::Static { ClientAuth::None } else { ClientAuth::Post };
+        let is_local = matches!(kind, GrantName::Static | GrantName::SelfSigned);
+        let usual = if is_local { ClientAuth::None } else { ClientAuth::Post };
         let client_auth = raw.client_auth.unwrap_or(usual);
         self.check_secret(&raw, client_auth);
         let grant = grant::grant(self.t, kind, &raw);
@@ -124,7 +125,7 @@ impl Builder<'_, '_> {
         }
         let (method, body) = self.method_and_body(&raw);
         let token_url = match kind {
-            GrantName::Static => Some((Upstream::nowhere(), "/".to_owned())),
+            _ if is_local => Some((Upstream::nowhere(), "/".to_owned())),
             _ => self.token_url(&raw),
         };
         let refresh_target = token_url.as_ref().and_then(|url| grant::refresh_target(self.t, &raw, url));
@@ -185,7 +186,7 @@ impl Builder<'_, '_> {
 
     fn check_secret(&self, raw: &RawCredential, client_auth: ClientAuth) {
         let context = self.t.context;
-        if sends_secret_in_header(raw) {
+        if raw.has_template(header::Holds::Secret) {
             if !raw.has_secret {
                 let note = Note::error(&self.t.place, format!("{} has no `client_secret`", self.t.name)).follows();
                 context.report(note.hint("a header of the token request holds `{client_secret}` or `{basic}`"));
@@ -390,14 +391,6 @@ pub(super) fn ca_file(context: &Context<'_>, at: &At<String>) -> PathBuf {
         Ok(Err(e)) | Err(e) => context.error(&at.span, format!("`ca_file` can't be read: {e}")),
     }
     path
-}
-
-/// Whether the secret goes out by a header of the user's own making.
-fn sends_secret_in_header(raw: &RawCredential) -> bool {
-    raw.headers.iter().flatten().any(|(_, value)| match value {
-        RawParam::Plain(text) => header::template(&text.value) == Ok(Some(header::Holds::Secret)),
-        RawParam::Secret(_) => false,
-    })
 }
 
 fn header_param(raw: RawParam) -> Param {

@@ -16,8 +16,8 @@ mod identity;
 mod route;
 mod server;
 mod upstream;
-mod vault;
 mod vars;
+mod vault;
 
 use super::{
     diagnostic::Note,

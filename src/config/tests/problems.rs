@@ -220,7 +220,7 @@ issuer = "https://x"
         "4:13 `token_url` would send the client secret over plain http (use https://; http:// is only possible to this machine itself)",
         r#"5:15 `client_auth` in [credentials.acme] can't be `bsic` (did you mean "basic"?)"#,
         r#"6:1 a token request with method = "GET" has no body (body = "query" puts the parameters into the query)"#,
-        "8:29 the value of header `authorization` has the unknown placeholder `{basics}` (`{client_id}`, `{client_secret}` and `{basic}` (base64 of id:secret) are known)",
+        "8:29 the value of header `authorization` has the unknown placeholder `{basics}` (`{client_id}`, `{client_secret}`, `{basic}` (base64 of id:secret) and `{assertion}` are known)",
         r#"9:9 `grant = "device_code"` in [credentials.acme] is not built yet in this version"#,
         "10:1 `issuer` in [credentials.acme] is not built yet in this version",
     ];
@@ -818,7 +818,7 @@ key_id = "k"
         "1:14 [credentials.a] has no `key` (key = { file = \"key.pem\" }, or a ready one: assertion = { file = \"…\" })",
         "5:1 this `alg` does not go with what signs here (HS256, HS384 and HS512 sign with the client secret, all others with a key)",
         "6:15 `exp` of an assertion is set for each request",
-        "11:1 `key_id` in [credentials.b] is of no use: nothing is signed (it belongs to \"private_key_jwt\", \"client_secret_jwt\" and \"jwt_bearer\")",
+        "11:1 `key_id` in [credentials.b] is of no use: nothing is signed (it belongs to \"private_key_jwt\", \"client_secret_jwt\", \"jwt_bearer\" and \"self_signed\")",
     ];
     assert_eq!(found, expected);
 }
@@ -912,5 +912,28 @@ fn a_variable_of_a_profile_is_given_once_and_can_mean_nothing_else() {
             "[credentials.a]\nprovider = \"pax8\"\nclient_id = \"i\"\nclient_secret.env = \"SECRET\"\nvars.a = \"b\""
         ),
         ["5:6 provider pax8 has no variable `a` (it has none)"]
+    );
+}
+
+#[test]
+fn who_signs_tokens_needs_a_key_and_no_secret() {
+    assert_eq!(
+        bad_with("[credentials.a]\ngrant = \"self_signed\"\nclient_secret.env = \"SECRET\""),
+        [
+            "1:14 [credentials.a] has no `key` (key = { file = \"key.pem\" }, or a ready one: assertion = { file = \"…\" })",
+            "3:1 [credentials.a] has a `client_secret`, but client_auth = \"none\" sends none",
+        ]
+    );
+    assert_eq!(
+        bad_with("[credentials.a]\ngrant = \"self_signed\"\nassertion = { file = \"a.jwt\" }")[0],
+        "3:1 a token that is ready is not signed here (grant = \"static\" with token = { file = \"…\" })"
+    );
+    assert_eq!(
+        bad_with(
+            "[credentials.a]\nclient_id = \"i\"\nclient_auth = \"none\"\ntoken_url = \"https://a.example/\"\nheaders = { authorization = \"Bearer {assertion}\" }"
+        ),
+        [
+            "1:14 [credentials.a] has no `key` (key = { file = \"key.pem\" }, or a ready one: assertion = { file = \"…\" })"
+        ]
     );
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::Asked;
 use crate::sandbox::{
+    described::self_signed,
     provider::{Need, Provider},
     reply::{Reply, json, with},
     tokens::{Bad, Held},
@@ -23,6 +24,10 @@ pub(super) fn judge(asked: &Asked<'_>, need: Need, reject: bool) -> Result<Optio
         asked.shared.book().provider(provider).without_token += 1;
         return Err(unauthorized(asked, "not-authenticated", "There is no bearer token.", ""));
     };
+    let is_own = matches!(need, Need::Described(api) if api.takes_jwt());
+    if let Some(grant) = is_own.then(|| self_signed(asked.shared, provider, token)).flatten() {
+        asked.shared.tokens().take_up(token, grant);
+    }
     let judged = asked.shared.tokens().judge(token, provider, false, asked.call.peer);
     let mut book = asked.shared.book();
     let held = match judged {

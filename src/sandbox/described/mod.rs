@@ -6,10 +6,12 @@
 //!
 //! 1. [`request`] holds a token request against its description;
 //! 2. [`answer`] fills the description's answer in;
-//! 3. [`api`] says what a request to the API must carry.
+//! 3. [`api`] says what a request to the API must carry;
+//! 4. [`jwt`] judges what clients sign.
 
 mod answer;
 mod api;
+mod jwt;
 mod request;
 
 use std::{collections::BTreeMap, sync::LazyLock};
@@ -18,7 +20,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub(super) use answer::{granted, refused};
-pub(super) use request::decide;
+pub(super) use jwt::private_key;
+pub(super) use request::{decide, self_signed};
 
 /// A file of `providers/` is known by its name, which is the profile's too.
 macro_rules! files {
@@ -30,6 +33,7 @@ const FILES: &[(&str, &str)] = files!(
     "paypal" "ebay" "spotify" "salesforce" "salesforce-marketing-cloud" "microsoft-entra-v1" "auth0" "adobe" "fedex" "ups" "dhl-ecommerce" "amadeus" "sabre" "equinix" "xero"
     "marketo" "databricks" "x" "soundcloud" "crowdstrike" "personio" "zoominfo" "tailscale" "sap-ariba" "workday"
     "greenhouse" "kno-commerce" "leapsome" "jobdiva" "jamf" "n-able" "tableau" "odoo" "fiserv" "oracle-ofsll"
+    "okta" "google" "github-app" "netsuite" "snowflake"
 );
 
 static ALL: LazyLock<Vec<Description>> = LazyLock::new(|| {
@@ -80,6 +84,8 @@ pub struct Description {
     /// The account is locked after so many failed logins.
     lock_after: Option<u32>,
     budget: Option<Budget>,
+    /// What a JWT that the client signs must be; `{jwt}` says where one stands.
+    jwt: Option<jwt::Rules>,
     request: Request,
     answer: Answer,
     refusal: Answer,
@@ -171,7 +177,8 @@ pub struct Api {
     pub name: String,
     /// The real base URL, for this account. Here its path stands below `/NAME`.
     pub url: String,
-    /// All credentials that a request carries, one of them with `{token}`; others may hold `{client_id}`.
+    /// All credentials that a request carries, one of them with `{token}` (or `{jwt}`, where tokens are signed by the
+    /// client); others may hold `{client_id}`.
     pub headers: BTreeMap<String, String>,
     /// A scope that the token must have.
     pub scope: Option<String>,
@@ -198,11 +205,17 @@ impl Description {
         self.apis.iter().filter(covers).max_by_key(|api| api.path.len())
     }
 
+    /// Whether the client signs with a key instead of showing a secret.
+    pub fn wants_key(&self) -> bool {
+        self.jwt.is_some()
+    }
+
     /// Whether an answer tells how long its token lives.
     pub fn tells_life(&self) -> bool {
         let told =
             |json: &Value| ["{seconds", "{milliseconds", "{ends_"].iter().any(|word| json.to_string().contains(word));
-        self.token == TokenForm::Jwt || self.answer.json.as_ref().is_some_and(told)
+        let is_jwt = self.token == TokenForm::Jwt || self.apis.iter().any(Api::takes_jwt);
+        is_jwt || self.answer.json.as_ref().is_some_and(told)
     }
 
     /// Path of an API here.
@@ -237,7 +250,8 @@ mod tests {
         for (name, text) in FILES {
             let read = Description::read(name, text).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert!(!read.apis.is_empty(), "{name}");
-            let tokens = |api: &Api| api.headers.values().filter(|v| v.contains("{token}")).count();
+            let is_token = |v: &&String| v.contains("{token}") || v.contains("{jwt}");
+            let tokens = |api: &Api| api.headers.values().filter(is_token).count();
             assert!(read.apis.iter().all(|api| tokens(api) == 1), "{name}");
         }
         assert_eq!(Described::all().count(), FILES.len());

@@ -23,6 +23,17 @@ use crate::sandbox::{
 /// The code of a refusal that is about who asks, not about how.
 pub(super) const LOGIN: &str = "login";
 
+/// The grant of a token that the client signed itself, if it is as it must be.
+pub(in crate::sandbox) fn self_signed(shared: &Shared, provider: Provider, jwt: &str) -> Option<Grant> {
+    let Provider::Described(other) = provider else { return None };
+    let known = other.description();
+    let is_right = |client: &&Client| {
+        client.provider == provider && known.jwt.as_ref().is_some_and(|rules| rules.check(jwt, &client.id, "").is_ok())
+    };
+    let client = shared.options.clients.iter().find(is_right)?.id.clone();
+    Some(Grant { provider, client, scopes: Vec::new(), audience: None, peer: None, refresh: false })
+}
+
 /// Decides a request to the token endpoint.
 pub(in crate::sandbox) fn decide(
     shared: &Shared,
@@ -38,7 +49,8 @@ pub(in crate::sandbox) fn decide(
     let received = Received::read(&call.head, description, body)?;
     let mut nearest = None;
     for client in shared.options.clients.iter().filter(|c| c.provider == provider) {
-        let asked = Asked { description, client };
+        let token_url = format!("{}{}", shared.base_url, description.token_path);
+        let asked = Asked { description, client, token_url: &token_url };
         match asked.compare(&received) {
             Ok(wants) => return granted(shared, (provider, description), client, wants, fault),
             // Somebody else, or the wrong secret: of interest only where nothing else is wrong.
@@ -128,6 +140,8 @@ struct Wants {
 struct Asked<'a> {
     description: &'a Description,
     client: &'a Client,
+    /// As it is here.
+    token_url: &'a str,
 }
 
 impl Asked<'_> {
@@ -183,6 +197,18 @@ impl Asked<'_> {
                     return wrong(&format!("one of {:?}", audiences().collect::<Vec<_>>()));
                 }
                 wants.audience = Some(value.to_owned());
+            }
+            _ if pattern.contains("{jwt}") => {
+                let (before, _) = pattern.split_once("{jwt}").unwrap_or_default();
+                let Some(jwt) = value.strip_prefix(before) else { return wrong(pattern) };
+                let rules = self.description.jwt.as_ref();
+                let rules = rules.ok_or_else(|| Difference::Form("nothing is signed here".to_owned()))?;
+                let claims = rules.check(jwt, &self.client.id, self.token_url);
+                let claims = claims.map_err(|why| Difference::Form(format!("{place}: the JWT {why}")))?;
+                if let Some(scopes) = rules.scope_claim() {
+                    let scopes = claims.get(scopes).and_then(Value::as_str).unwrap_or_default();
+                    self.value(place, "{scopes}", scopes, wants)?;
+                }
             }
             _ if pattern.contains("{client_") || pattern.contains("{basic") => {
                 let fixed = pattern.split('{').next().unwrap_or_default();
