@@ -14,7 +14,6 @@ use tokio::{
 use super::{
     connection,
     content::Content,
-    described::Described,
     fault::{FaultSpec, SpecError, Table},
     head::Head,
     log::{Book, Log},
@@ -139,13 +138,9 @@ impl Sandbox {
         &self.shared.options.clients
     }
 
-    /// URLs of its APIs, and what a request to each needs.
-    pub fn apis(&self) -> impl Iterator<Item = (String, String)> {
-        let founding = super::provider::APIS.iter().map(|(path, needs)| ((*path).to_owned(), (*needs).to_owned()));
-        let described = Described::all()
-            .map(Described::description)
-            .flat_map(|known| known.apis.iter().map(|api| (known.api_path(&api.name), api.needs())));
-        founding.chain(described).map(|(path, needs)| (format!("{}{path}", self.shared.base_url), needs))
+    /// URLs of the founding providers' APIs, and what a token for each needs.
+    pub fn apis(&self) -> impl Iterator<Item = (String, &'static str)> {
+        super::provider::APIS.iter().map(|(path, needs)| (format!("{}{path}", self.shared.base_url), *needs))
     }
 
     /// The secret of a client that it knows.

@@ -234,6 +234,26 @@ impl Description {
     }
 }
 
+/// For people: where each of them is, whom it knows, and what its APIs want. The secrets are well-known fakes.
+pub(super) fn listing(base_url: &str) -> String {
+    let mut text = String::new();
+    let mut line = |words: &[&str]| text.extend(words.iter().copied().chain(["\n"]));
+    for known in Described::all().map(Described::description) {
+        line(&[known.name]);
+        line(&["  token endpoint  ", base_url, &known.token_path]);
+        let Registered { id, secret } = &known.client;
+        let secret = if known.wants_key() { "(signs with /_sandbox/key)" } else { secret.as_str() };
+        line(&["  client          ", id, if id.is_empty() { "" } else { "  " }, secret]);
+        for (name, value) in &known.vars {
+            line(&["  vars            ", name, " = \"", value, "\""]);
+        }
+        for api in &known.apis {
+            line(&["  api             ", base_url, &known.api_path(&api.name), "  ", &api.needs()]);
+        }
+    }
+    text
+}
+
 /// The path of a URL, without query.
 fn path(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
@@ -255,6 +275,15 @@ mod tests {
             assert!(read.apis.iter().all(|api| tokens(api) == 1), "{name}");
         }
         assert_eq!(Described::all().count(), FILES.len());
+    }
+
+    #[test]
+    fn the_listing_tells_how_to_ask_each_of_them() {
+        let text = listing("http://127.0.0.1:1");
+        for known in Described::all().map(Described::description) {
+            assert!(text.contains(&format!("\n  token endpoint  http://127.0.0.1:1{}\n", known.token_path)), "{text}");
+            assert!(text.contains(&known.client.id) && text.contains(&known.client.secret), "{text}");
+        }
     }
 
     #[test]
