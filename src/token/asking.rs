@@ -128,7 +128,7 @@ impl Asking {
         }
     }
 
-    /// The secrets; or the end of the fetch already: they cannot be read, or one of them is the token.
+    /// The secrets; or the end of the fetch already: they cannot be read, or the token needs no request.
     async fn material(&self) -> Result<Material, Box<Fetched>> {
         let credential = &*self.spec.credential;
         let (result, version) = match self.secrets.read().await {
