@@ -5,6 +5,7 @@
 
 mod clocks;
 mod demo;
+mod dpop;
 mod flow;
 mod grants;
 mod http2;
