@@ -16,6 +16,8 @@ mod mixing;
 mod mtls;
 mod nginx;
 mod oidc;
+mod oidc_clients;
+mod oidc_dpop;
 mod online;
 mod overload;
 mod parsing;
