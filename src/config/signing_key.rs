@@ -19,7 +19,7 @@ use base64::{
 };
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 use serde_json::{Map, Value};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{model::Alg, secret::Secret};
 
@@ -160,9 +160,9 @@ fn der_value(der: &[u8]) -> (&[u8], &[u8]) {
 fn of_pem(text: &str) -> Result<Key, KeyError> {
     // An environment variable has one line, mostly, and the line breaks are written out.
     let text = Zeroizing::new(text.replace("\\n", "\n"));
-    let key = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| KeyError::Format)?;
+    let key = Zeroizing::new(PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| KeyError::Format)?);
     let der = key.secret_der();
-    let rsa = match &key {
+    let rsa = match &*key {
         PrivateKeyDer::Pkcs1(_) => RsaKeyPair::from_der(der),
         _ => RsaKeyPair::from_pkcs8(der),
     };
@@ -179,10 +179,23 @@ fn usable(key: RsaKeyPair) -> Result<Key, KeyError> {
     if key.public_modulus_len() < 256 { Err(KeyError::Kind) } else { Ok(Key::Rsa(key)) }
 }
 
+/// The members of a JWK, wiped on drop.
+struct Members(Map<String, Value>);
+
+impl Drop for Members {
+    fn drop(&mut self) {
+        for member in self.0.values_mut() {
+            if let Value::String(text) = member {
+                text.zeroize();
+            }
+        }
+    }
+}
+
 /// RFC 7518 section 6, RFC 8037 section 2.
 fn of_jwk(text: &str) -> Result<(Key, Option<String>), KeyError> {
-    let jwk: Map<String, Value> = serde_json::from_str(text).map_err(|_| KeyError::Format)?;
-    let word = |name: &str| jwk.get(name).and_then(Value::as_str);
+    let jwk = Members(serde_json::from_str(text).map_err(|_| KeyError::Format)?);
+    let word = |name: &str| jwk.0.get(name).and_then(Value::as_str);
     let bytes = |name: &str| {
         let coded = word(name).ok_or(KeyError::Format)?;
         URL_SAFE_NO_PAD.decode(coded.trim_end_matches('=')).map(Zeroizing::new).map_err(|_| KeyError::Format)

@@ -332,7 +332,9 @@ impl Asking {
             let (method, at, nonce) = (request.method.as_str(), material.signed_at, used.nonce.as_deref());
             let mut proof = String::new();
             key.prove(&Facts { method, url: url.as_bytes(), at, nonce }, &mut proof)?;
-            let proof = HeaderValue::try_from(proof).map_err(|_| BuildError::HeaderValue(dpop::PROOF.to_owned()))?;
+            let mut proof =
+                HeaderValue::try_from(proof).map_err(|_| BuildError::HeaderValue(dpop::PROOF.to_owned()))?;
+            proof.set_sensitive(true);
             request.headers.insert(dpop::PROOF, proof);
         }
         Ok((request, key))
