@@ -24,6 +24,7 @@ mod reader;
 mod resolve;
 mod rule;
 pub mod secret;
+pub mod signing_key;
 mod source;
 mod units;
 mod url;

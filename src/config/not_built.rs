@@ -11,7 +11,6 @@ const NOT_BUILT: &[&str] = &[
     "credentials.issuer",
     "credentials.grant=authorization_code",
     "credentials.grant=device_code",
-    "credentials.dpop",
     "credentials.authorize_url",
     "credentials.device_url",
     "credentials.redirect_port",

@@ -62,6 +62,7 @@ pub(super) struct RawCredential {
     pub(super) key_id: Option<At<String>>,
     pub(super) alg: Option<Alg>,
     pub(super) assertion: Option<Assertion>,
+    pub(super) dpop: Option<bool>,
     pub(super) token_url: Option<At<String>>,
     /// There is a `token_url`, perhaps a wrong one.
     pub(super) has_token_url: bool,
@@ -126,6 +127,7 @@ impl RawCredential {
             key_id: t.word("key_id"),
             alg: t.choice("alg", &ALGORITHMS.map(|alg| (alg.as_str(), alg))),
             assertion: assertion(t),
+            dpop: t.boolean("dpop").map(|at| at.value),
             grant_type: t.string("grant_type"),
             token_url: t.word("token_url"),
             has_token_url: t.has("token_url"),
@@ -199,7 +201,7 @@ impl RawCredential {
             };
         }
         first!(client_id client_secret more_secrets grant grant_type token username password refresh_token refresh_url
-            subject_token subject_token_type requested_token_type key key_id alg assertion token_url client_auth method body scopes scope_separator audience
+            subject_token subject_token_type requested_token_type key key_id alg assertion dpop token_url client_auth method body scopes scope_separator audience
             resource id_param secret_param token_field expires_field expires_unit default_ttl expiry warm share
             local_address ip_family ca_file client_cert client_key egress_proxy timeout budget)
     }

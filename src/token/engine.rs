@@ -13,8 +13,10 @@ use super::{
     asking::Asking,
     bearer::{self, Now},
     budget::{Account, Ledger},
+    dpop::ProofKey,
     inquiry,
     pace::Pace,
+    peer::Peer,
     refresh::{Progress, Task},
     refusal::Refusal,
     rotation::Rotation,
@@ -24,7 +26,10 @@ use super::{
     vault::Vault,
 };
 use crate::{
-    config::model::{Expiry, NetSpec, TokenSpec, VaultSpec},
+    config::{
+        model::{Expiry, NetSpec, Scheme, TokenSpec, VaultSpec},
+        signing_key::KeyError,
+    },
     net::Connector,
 };
 
@@ -38,6 +43,14 @@ pub enum EngineError {
         credential: String,
         /// Why.
         why: String,
+    },
+    /// No key could be made to bind its tokens to.
+    #[error("credential {credential:?}: no key for dpop could be made: {why}")]
+    Key {
+        /// Its name.
+        credential: String,
+        /// Why.
+        why: KeyError,
     },
 }
 
@@ -59,6 +72,19 @@ struct Inner {
     rotations: HashMap<Key, Arc<Rotation>>,
     /// By [`Key::of_secrets`]: shared by all tokens of a credential.
     secrets: HashMap<Key, Arc<Secrets>>,
+    /// By scheme, host and port.
+    peers: HashMap<(Scheme, String, u16), Arc<Peer>>,
+    /// By name of the credential: the keys that this process made. Kept for ever: a refresh token may be bound to one.
+    own_keys: HashMap<String, Arc<ProofKey>>,
+}
+
+/// What the task of a key shares with others.
+struct Shared {
+    ledger: Arc<Ledger>,
+    rotation: Option<Arc<Rotation>>,
+    secrets: Arc<Secrets>,
+    peer: Arc<Peer>,
+    own_key: Option<Arc<ProofKey>>,
 }
 
 struct Entry {
@@ -126,7 +152,9 @@ impl Engine {
         let connector = inner.connector(spec)?;
         let rotation = inner.rotation(spec, &self.store);
         let secrets = inner.secrets(spec, self.vault.as_ref(), self.pace.secret_poll);
-        let entry = self.start(key, spec, connector, (ledger, rotation, secrets));
+        let (peer, own_key) = (inner.peer(spec), inner.own_key(spec)?);
+        let shared = Shared { ledger, rotation, secrets, peer, own_key };
+        let entry = self.start(key, spec, connector, shared);
         let reader = entry.reader.clone();
         inner.tokens.insert(key, entry);
         Ok(reader)
@@ -148,6 +176,8 @@ impl Engine {
             key: Key::of(spec),
             store: Arc::clone(&self.store),
             last: Last::default(),
+            peer: inner.peer(spec),
+            own_key: inner.own_key(spec)?,
             witness: None,
         };
         let keeps = self.store.keeps_refresh_tokens();
@@ -205,7 +235,7 @@ impl Engine {
         key: Key,
         spec: &Arc<TokenSpec>,
         connector: Connector,
-        (ledger, rotation, secrets): (Arc<Ledger>, Option<Arc<Rotation>>, Arc<Secrets>),
+        Shared { ledger, rotation, secrets, peer, own_key }: Shared,
     ) -> Entry {
         let (writer, reader) = bearer::cell();
         let policy = Policy {
@@ -225,6 +255,8 @@ impl Engine {
             policy: policy.clone(),
             writer,
             rotation,
+            peer,
+            own_key,
             progress: Arc::clone(&progress),
             ledger: Arc::clone(&ledger),
             secrets,
@@ -259,6 +291,25 @@ impl Inner {
         let place = Key::of_refresh(&spec.credential);
         let new = || Arc::new(Rotation::new(place, Arc::clone(store)));
         spec.credential.keeps_refresh_token().then(|| Arc::clone(self.rotations.entry(place).or_insert_with(new)))
+    }
+
+    fn peer(&mut self, spec: &TokenSpec) -> Arc<Peer> {
+        let url = &spec.credential.token_url;
+        Arc::clone(self.peers.entry((url.scheme, url.host.clone(), url.port)).or_default())
+    }
+
+    fn own_key(&mut self, spec: &TokenSpec) -> Result<Option<Arc<ProofKey>>, EngineError> {
+        let credential = &spec.credential;
+        if !credential.is_bound_to_this_process() {
+            return Ok(None);
+        }
+        if let Some(key) = self.own_keys.get(&credential.name) {
+            return Ok(Some(Arc::clone(key)));
+        }
+        let key = ProofKey::generate().map_err(|why| EngineError::Key { credential: credential.name.clone(), why })?;
+        let key = Arc::new(key);
+        self.own_keys.insert(credential.name.clone(), Arc::clone(&key));
+        Ok(Some(key))
     }
 
     fn connector(&mut self, spec: &TokenSpec) -> Result<Connector, EngineError> {

@@ -5,6 +5,7 @@
 
 mod clocks;
 mod demo;
+mod dpop;
 mod flow;
 mod grants;
 mod http2;
@@ -15,6 +16,8 @@ mod mixing;
 mod mtls;
 mod nginx;
 mod oidc;
+mod oidc_clients;
+mod oidc_dpop;
 mod online;
 mod overload;
 mod parsing;

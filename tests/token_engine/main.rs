@@ -5,6 +5,7 @@
 //! * `properties`: single-flight and its kin under arbitrary events;
 //! * `waiting`: what a reader of the cell waits for;
 //! * `assertions`: what vouches for a client or a grant;
+//! * `signed`: nonces and clocks of a provider;
 //! * `grants`: static tokens and rotating refresh tokens;
 //! * `budget`: what a budget lets through;
 //! * `pace`: the numbers;
@@ -28,5 +29,6 @@ mod readme;
 mod redis;
 mod replies;
 mod requests;
+mod signed;
 mod support;
 mod waiting;

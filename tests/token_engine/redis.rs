@@ -275,6 +275,8 @@ async fn an_older_token_never_displaces_a_newer_one_and_only_the_rejected_one_is
         skew: None,
         refresh: None,
         identity: None,
+        token_type: None,
+        proof: None,
     };
     let held = async || {
         let found = redis.load(key, version, SystemTime::now()).await.expect("an answer");

@@ -937,3 +937,58 @@ fn who_signs_tokens_needs_a_key_and_no_secret() {
         ]
     );
 }
+
+#[test]
+fn a_key_that_cannot_sign_and_a_proof_that_has_no_room_are_told_in_the_file() {
+    let file = |credential: &str, route: &str| {
+        bad(&format!(
+            "[credentials.c]\nclient_id = \"i\"\ntoken_url = \"https://a.example/t\"\n{credential}\n\
+             [[routes]]\nprefix = \"/a\"\nupstream = \"https://a.example\"\ncredential = \"c\"\n{route}\n"
+        ))
+    };
+    let secret = "client_secret.env = \"SECRET\"\ndpop = true";
+    assert_eq!(
+        file(&format!("{secret}\nkey.env = \"BAD_PEM\""), ""),
+        [
+            "6:1 `key` in [credentials.c] cannot sign: key is neither a private key in PEM form (PKCS#8, PKCS#1 or SEC1, not \
+          encrypted) nor a private JWK (openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 makes one)"
+        ]
+    );
+    assert_eq!(
+        file(&format!("{secret}\nkey.env = \"PEM\"\nalg = \"EdDSA\""), ""),
+        [
+            "7:1 `key` in [credentials.c] cannot sign: alg = \"EdDSA\" does not go with this kind of key (RSA signs by RS256 or \
+          PS256, P-256 by ES256, P-384 by ES384, Ed25519 by EdDSA)"
+        ]
+    );
+    assert_eq!(
+        file(&format!("{secret}\nalg = \"HS256\""), ""),
+        [
+            "6:1 this `alg` does not go with what signs here (HS256, HS384 and HS512 sign with the client secret, all others \
+          with a key)"
+        ]
+    );
+    assert_eq!(
+        file(&format!("{secret}\nkey_id = \"k\"\nheaders = {{ DPoP = \"x\" }}"), ""),
+        [
+            "6:1 `key_id` in [credentials.c] is of no use: nothing is signed (it belongs to \"private_key_jwt\", \
+             \"client_secret_jwt\", \"jwt_bearer\" and \"self_signed\")",
+            "7:13 header `dpop` is set by the token request itself",
+        ]
+    );
+    assert_eq!(
+        file("grant = \"static\"\ntoken.env = \"SECRET\"\ndpop = true", ""),
+        ["1:14 [credentials.c] has no `key` (the key that the token is bound to: key = { file = \"key.pem\" })"]
+    );
+    assert_eq!(
+        file(secret, "set_headers = { DPoP = \"x\" }\ninject = \"DPoP: {token}\""),
+        [
+            "10:17 header `dpop` carries the proof of dpop = true",
+            "11:10 header `dpop` carries the proof of dpop = true, not the token",
+        ]
+    );
+    assert_eq!(
+        file("client_secret.env = \"SECRET\"\ndpop = \"yes\"", ""),
+        ["5:8 `dpop` in [credentials.c] must be `true` or `false`, not a string"]
+    );
+}
