@@ -194,6 +194,17 @@ fn what_is_planned_is_refused_by_name() {
 }
 
 #[test]
+fn completions_are_there_for_the_common_shells() {
+    let dir = Dir::new("completions");
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = dir.run(&["completions", shell], &[]);
+        assert_eq!((ran.code(), ran.err().as_str()), (Some(0), ""));
+        assert!(ran.out().contains("cupbearer") && ran.out().contains("every-token"), "{}", ran.out());
+    }
+    assert_eq!(dir.run(&["completions", "cmd"], &[]).code(), Some(2));
+}
+
+#[test]
 fn the_file_is_named_before_or_behind_the_commands_that_read_one() {
     let dir = Dir::new("file");
     dir.write("other.toml", "[server]\nlisten = \"127.0.0.1:0\"\n");

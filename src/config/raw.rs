@@ -8,7 +8,7 @@ use super::{
         Alg, Assertion, Budget, ClientAuth, ExpiresUnit, Expiry, HostPolicy, HttpVersion, IpFamily, LogFormat,
         PolicyMode, TokenBody, TokenMethod, Warm,
     },
-    reader::{At, Entry, Limit, Table},
+    reader::{At, Entry, Kind, Limit, Table},
     secret::SecretSource,
     source,
 };
@@ -244,6 +244,7 @@ fn assertion(t: &Table<'_>) -> Option<Assertion> {
 }
 
 fn params(t: &Table<'_>, key: &'static str) -> Option<RawParams> {
+    t.learn(key, || Kind::Params);
     let map = t.map(key)?;
     let mut out = Vec::new();
     for entry in map.entries() {

@@ -9,7 +9,7 @@ use crate::config::{
     diagnostic::Span,
     model::{AccessLog, Log, RedisSpec, Server, StoreSpec, Tokens},
     raw::{self, RawServer},
-    reader::{At, Limit},
+    reader::{At, Kind, Limit},
     secret::SecretSource,
     source, url,
 };
@@ -66,6 +66,7 @@ fn default_listen() -> Vec<At<SocketAddr>> {
 
 /// `listen`: a string, or a list of them.
 fn listen(t: &Table<'_>) -> Vec<At<SocketAddr>> {
+    t.learn("listen", || Kind::TextOrTexts);
     let Some(entry) = t.entry("listen") else { return default_listen() };
     let written: Vec<At<String>> = match entry.value {
         DeValue::Array(items) => {
@@ -160,6 +161,7 @@ fn origins(t: &Table<'_>, list: Option<&At<Vec<At<String>>>>) -> Vec<String> {
 /// `[admin]`: `listen = false`, or an address.
 pub(super) fn admin(root: &Table<'_>) -> Option<SocketAddr> {
     let t = root.table("admin", "admin")?;
+    t.learn("listen", || Kind::TextOrFalse);
     let entry_is_false = t.entry("listen").is_some_and(|e| e.value.as_bool() == Some(false));
     let written = if entry_is_false { None } else { t.string("listen") };
     let address = written.and_then(|at| {
@@ -205,6 +207,7 @@ fn seal_key(t: &Table<'_>, at: At<SecretSource>) -> Option<SecretSource> {
 }
 
 fn store(t: &Table<'_>) -> Option<StoreSpec> {
+    t.learn("store", || Kind::Store);
     let Some(entry) = t.entry("store") else { return Some(StoreSpec::default()) };
     let Some(table) = entry.value.as_table() else {
         return t.choice("store", &[("memory", ())]).map(|()| StoreSpec::Memory);
