@@ -107,6 +107,9 @@ impl Told<'_> {
         if let Grant::Static { token } = &credential.grant {
             return format!("static: the token is read from {token}, nobody is asked");
         }
+        if credential.grant == Grant::SelfSigned {
+            return "self_signed: the token is signed here, nobody is asked".to_owned();
+        }
         let accepted = match &self.inquiry.result {
             Ok(_) => ": accepted",
             Err(_) => "",
