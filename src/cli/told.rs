@@ -109,6 +109,9 @@ impl Told<'_> {
             Grant::SelfSigned => return "self_signed: the token is signed here, nobody is asked".to_owned(),
             _ => {}
         }
+        if credential.grant == Grant::SelfSigned {
+            return "self_signed: the token is signed here, nobody is asked".to_owned();
+        }
         let accepted = match &self.inquiry.result {
             Ok(_) => ": accepted",
             Err(_) => "",
