@@ -17,7 +17,7 @@ use super::{
     reply::{self, Answer, Minted},
     rotation::{Root, Rotation},
     secrets::{Choice, Secrets, Trial},
-    share::{self, Last, Turn},
+    share::{self, Last, Terms, Turn},
     store::Store,
 };
 use crate::{
@@ -92,7 +92,8 @@ impl Asking {
         }
         let secrets = 1 + u32::try_from(credential.more_secrets.len()).unwrap_or(u32::MAX);
         let lease = LEASE_SLACK + credential.timeout.saturating_mul(secrets + 1);
-        match share::turn(redis, self.key, version, &self.last, lease).await {
+        let terms = Terms { lease, patience: credential.timeout };
+        match share::turn(redis, self.key, version, &self.last, terms).await {
             Turn::Take(minted) => {
                 self.secrets.proved(&material);
                 let minted = Minted { identity: material.identity, ..*minted };
@@ -229,13 +230,14 @@ impl Asking {
         let credential = &*self.spec.credential;
         let of_settings = |error: grant::BuildError| Refusal::of_settings(credential, &error.to_string());
         let request = grant::build(&self.spec, material).map_err(of_settings)?;
-        let taken = self.ledger.take().map_err(|spent| Refusal::of_budget(credential, spent.usage, spent.free_in))?;
+        let taken = self.ledger.take(&credential.name).await;
+        let taken = taken.map_err(|spent| Refusal::of_budget(credential, spent.usage, spent.free_in))?;
         let begun = Instant::now();
         let (result, answer) = match endpoint::call(&self.connector, credential, request).await {
             Ok(answer) => (reply::read(credential, material, &answer), Some(answer)),
             Err(error) => {
                 if error.was_unsent() {
-                    self.ledger.give_back(&taken);
+                    self.ledger.give_back(&taken).await;
                 }
                 (Err(error.into_refusal(credential)), None)
             }
