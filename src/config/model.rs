@@ -81,6 +81,10 @@ pub enum StoreSpec {
 /// `tokens.store = { redis = "redis://HOST:PORT/DATABASE", … }`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisSpec {
+    /// `https` for `rediss://`.
+    pub scheme: Scheme,
+    /// `ca_file`.
+    pub net: Arc<NetSpec>,
     /// DNS name or address literal, IPv6 without brackets.
     pub host: String,
     /// Port.

@@ -22,7 +22,7 @@ use super::{
     reply::{self, Answer, Minted},
     rotation::{Root, Rotation},
     secrets::{Choice, Secrets, Trial},
-    share::{self, Last, Turn},
+    share::{self, Last, Terms, Turn},
     store::Store,
 };
 use crate::{
@@ -105,7 +105,8 @@ impl Asking {
         let secrets = 1 + u32::try_from(credential.more_secrets.len()).unwrap_or(u32::MAX);
         let calls = if credential.signs() { MOST_CALLS } else { 1 };
         let lease = LEASE_SLACK + credential.timeout.saturating_mul(calls * (secrets + 1));
-        match share::turn(redis, self.key, version, &self.last, lease).await {
+        let terms = Terms { lease, patience: credential.timeout };
+        match share::turn(redis, self.key, version, &self.last, terms).await {
             Turn::Take(minted) => {
                 self.secrets.proved(&material);
                 let result = self.bind(&material, *minted);
@@ -289,7 +290,7 @@ impl Asking {
                 return failed(Refusal { blames_client, ..Refusal::of_settings(credential, &error.to_string()) });
             }
         };
-        let taken = match self.ledger.take() {
+        let taken = match self.ledger.take(&credential.name).await {
             Ok(taken) => taken,
             Err(spent) => return failed(Refusal::of_budget(credential, spent.usage, spent.free_in)),
         };
@@ -308,7 +309,7 @@ impl Asking {
             }
             Err(error) => {
                 if error.was_unsent() {
-                    self.ledger.give_back(&taken);
+                    self.ledger.give_back(&taken).await;
                 }
                 (Err(error.into_refusal(credential)), None, News::default())
             }

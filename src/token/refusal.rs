@@ -81,9 +81,10 @@ impl Refusal {
     pub fn of_budget(credential: &CredentialSpec, budget: BudgetUse, free_in: Duration) -> Self {
         let BudgetUse { limit, window, .. } = budget;
         let message = format!(
-            "{} has spent its budget of {limit} token requests in {window:?}; nothing was sent to {}. The next one is \
+            "{} has spent its budget of {limit} token requests in {}; nothing was sent to {}. The next one is \
              free in {} s. Raise `budget` if the provider grants more.",
             quoted(credential),
+            written(window),
             provider(credential),
             free_in.as_secs() + 1,
         );
@@ -159,6 +160,14 @@ fn provider(credential: &CredentialSpec) -> String {
 
 fn quoted(credential: &CredentialSpec) -> String {
     format!("the credential {:?}", credential.name)
+}
+
+/// A window as the file has it: in hours where it is whole hours.
+fn written(window: Duration) -> String {
+    match window.as_secs() {
+        hours if hours > 0 && hours % 3600 == 0 && window.subsec_nanos() == 0 => format!("{}h", hours / 3600),
+        _ => format!("{window:?}"),
+    }
 }
 
 /// What to do about it.

@@ -24,6 +24,7 @@ mod parsing;
 mod profiles;
 mod provider_faults;
 mod providers;
+mod redis;
 mod rejection;
 mod responses;
 mod rotation;

@@ -10,6 +10,7 @@
 //! * `budget`: what a budget lets through;
 //! * `pace`: the numbers;
 //! * `overlap`: several client secrets, and files that change;
+//! * `lease`: who of several replicas asks, over a simulated Redis;
 //! * `readme`: the table of all rules beside this file;
 //! * `redis`: several replicas and a real Redis;
 //! * `egress`: the way through a proxy;
@@ -21,6 +22,7 @@ mod cases;
 mod egress;
 mod grants;
 mod keys;
+mod lease;
 mod live;
 mod overlap;
 mod pace;

@@ -302,6 +302,7 @@ fn a_redis_store_has_its_password_beside_its_address() {
     let StoreSpec::Redis(redis) = &config.tokens.store else { panic!("{:?}", config.tokens.store) };
     assert_eq!((redis.host.as_str(), redis.port, redis.database), ("::1", 6380, 3));
     assert!(redis.username.as_deref() == Some("cup") && redis.password.is_some());
+    assert_eq!(redis.scheme, Scheme::Http);
 }
 
 #[test]

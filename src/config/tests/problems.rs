@@ -138,8 +138,6 @@ fn what_is_still_to_come_is_refused_by_name() {
     let found = bad_with(
         r#"[admin]
 listen = "127.0.0.1:8081"
-[tokens]
-store = { redis = "rediss://127.0.0.1" }
 [log]
 format = "xml"
 access = "stdout"
@@ -150,11 +148,10 @@ otlp = "http://127.0.0.1:4317"
     );
     let expected = [
         "2:10 an admin address in [admin] is not built yet in this version",
-        "4:19 `redis` over TLS (rediss://) in [tokens] is not built yet in this version",
-        r#"6:10 `format` in [log] can't be `xml` (use one of "text", "json")"#,
-        r#"7:10 `access` (other than "off") in [log] is not built yet in this version"#,
-        r#"8:9 `audit` (other than "off") in [log] is not built yet in this version"#,
-        "10:1 `otlp` in [telemetry] is not built yet in this version",
+        r#"4:10 `format` in [log] can't be `xml` (use one of "text", "json")"#,
+        r#"5:10 `access` (other than "off") in [log] is not built yet in this version"#,
+        r#"6:9 `audit` (other than "off") in [log] is not built yet in this version"#,
+        "8:1 `otlp` in [telemetry] is not built yet in this version",
     ];
     assert_eq!(found, expected);
 }
@@ -725,7 +722,10 @@ fn a_systemd_credential_is_a_name_within_the_services_own_directory() {
 fn a_redis_store_is_a_place_without_secrets_in_it() {
     let store = |text: &str| bad_with(&format!("[tokens]\nseal_key = {{ env = \"SEAL_KEY\" }}\nstore = {text}\n"));
     for (text, expected) in [
-        ("{ redis = \"127.0.0.1:6379\" }", "3:19 `redis` in `store` must be a URL (redis = \"redis://HOST:6379/0\")"),
+        (
+            "{ redis = \"127.0.0.1:6379\" }",
+            "3:19 `redis` in `store` must be a URL (redis = \"redis://HOST:6379/0\", or rediss:// for TLS)",
+        ),
         (
             "{ redis = \"redis://:hunter2@127.0.0.1\" }",
             "3:19 `redis` in `store` holds a user or password (username = \"…\" and password = { env = \"NAME\" } stand \
