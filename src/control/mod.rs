@@ -2,6 +2,7 @@
 //!
 //! One thread of ordinary async Rust. It owns the [`Publisher`]; the cores only read.
 
+mod certificates;
 mod limits;
 mod shutdown;
 
@@ -10,9 +11,9 @@ use std::{collections::HashSet, io, net::SocketAddr, sync::Arc, thread::JoinHand
 use tokio::sync::watch;
 
 use crate::{
-    config::model::{Config, TokenSpec},
+    config::model::{Config, Scheme, TokenSpec},
     proxy::{
-        listener::Listener,
+        listener::{Door, Listener},
         worker::{self, Order, Plan},
     },
     snapshot::{self, Publisher, Snapshot},
@@ -51,7 +52,7 @@ fn hint(error: &io::Error) -> &'static str {
 
 /// A running proxy.
 pub struct Proxy {
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<String>,
     workers: Vec<JoinHandle<()>>,
     orders: watch::Sender<Order>,
     engine: Engine,
@@ -68,19 +69,22 @@ impl Proxy {
         let listeners = server
             .listen
             .iter()
-            .map(|&address| {
-                Listener::bind(address, server.workers).map_err(|source| StartError::Listen { address, source })
+            .map(|listen| {
+                let address = listen.address;
+                let tls = listen.tls.as_ref().map(certificates::server_config).transpose();
+                let tls = tls.map_err(StartError::Config)?;
+                Listener::bind(address, tls, server.workers).map_err(|source| StartError::Listen { address, source })
             })
             .collect::<Result<Vec<_>, _>>()?;
         let engine = engine(&config, true)?;
         let first = compile(config, 1, &engine)?;
         let (publisher, reader) = snapshot::seam(first);
         let (orders, _) = watch::channel(Order::Run);
-        let addresses = listeners.iter().map(|l| l.address).collect();
+        let addresses = listeners.iter().map(url).collect();
         let mut sockets: Vec<Vec<_>> = (0..server.workers).map(|_| Vec::new()).collect();
         for listener in listeners {
             for (of_worker, socket) in sockets.iter_mut().zip(listener.sockets) {
-                of_worker.push((listener.address, socket));
+                of_worker.push((Door { address: listener.address, tls: listener.tls.clone() }, socket));
             }
         }
         let mut workers = Vec::with_capacity(server.workers);
@@ -93,8 +97,8 @@ impl Proxy {
         Ok(Self { addresses, workers, orders, engine, _publisher: publisher })
     }
 
-    /// Where it listens, port 0 replaced by the port that was given.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    /// Where it listens, as URLs; port 0 replaced by the port that was given.
+    pub fn addresses(&self) -> &[String] {
         &self.addresses
     }
 
@@ -112,6 +116,11 @@ impl Proxy {
         let _ = joined.await;
         drop(self.engine);
     }
+}
+
+fn url(listener: &Listener) -> String {
+    let scheme = if listener.tls.is_some() { Scheme::Https } else { Scheme::Http };
+    format!("{}://{}", scheme.as_str(), listener.address)
 }
 
 /// What keeps this configuration's tokens; without `store` in this process alone.

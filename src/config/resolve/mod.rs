@@ -13,6 +13,7 @@ mod caller;
 mod credential;
 mod grant;
 mod identity;
+mod listen;
 mod route;
 mod server;
 mod upstream;
