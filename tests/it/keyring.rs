@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::support::{Cupbearer, Process, Response, TestDir, Upstream};
+use crate::support::{Cupbearer, Process, Response, TestDir, Upstream, eventually};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const SECRET: &str = "not-a-secret-of-the-keyring";
@@ -55,21 +55,30 @@ impl Session {
     }
 
     fn run(&self, program: &str, arguments: &[&str], input: &str) {
+        assert!(self.runs(program, arguments, input), "{program} {arguments:?}");
+    }
+
+    fn runs(&self, program: &str, arguments: &[&str], input: &str) -> bool {
         let mut child = Command::new(program)
             .args(arguments)
             .env_clear()
             .envs(self.variables())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .expect("it is installed");
         child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
-        assert!(child.wait().expect("ours").success(), "{program} {arguments:?}");
+        child.wait().expect("ours").success()
     }
 
     /// A keyring for this session, which ends with its bus.
     fn with_keyring(self) -> Self {
         self.run("gnome-keyring-daemon", &["--daemonize", "--unlock", "--components=secrets"], "\n");
+        let target = ["--dest=org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus.GetNameOwner"];
+        let name = "string:org.freedesktop.secrets";
+        let arguments = ["--session", "--print-reply", target[0], target[1], target[2], name];
+        eventually("the keyring is on the bus", || self.runs("dbus-send", &arguments, ""));
         self
     }
 

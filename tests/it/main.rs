@@ -6,6 +6,7 @@
 mod clocks;
 mod demo;
 mod dpop;
+mod egress;
 mod flow;
 mod grants;
 mod http2;
