@@ -137,7 +137,7 @@ fn credential_row(credential: &CredentialSpec) -> Vec<String> {
         credential.provider.clone().unwrap_or_default(),
         match credential.grant {
             Grant::Static { .. } => "static token, no token request".to_owned(),
-            _ => format!("{} {} → {}", auth(credential.client_auth), body(credential.body), credential.token_url),
+            _ => format!("{} {} → {}", auth(credential.client_auth), body(credential.body), origin(credential)),
         },
         secret(credential).map_or("no secret".to_owned(), |s| format!("secret: {s}")),
     ]
@@ -147,8 +147,16 @@ fn credential_row(credential: &CredentialSpec) -> Vec<String> {
 pub(super) fn origin(credential: &CredentialSpec) -> String {
     match &credential.grant {
         Grant::Static { token } => token.to_string(),
-        _ => credential.token_url.to_string(),
+        _ => match credential.issuer.as_ref().filter(|issuer| issuer.tells_token_url) {
+            Some(issuer) => format!("the token endpoint of {}", issuer.identifier),
+            None => credential.token_url.to_string(),
+        },
     }
+}
+
+/// Where its tokens come from, for programs; `None` where that is yet to be discovered.
+pub(super) fn token_url(credential: &CredentialSpec) -> Option<String> {
+    (!credential.is_discovered()).then(|| origin(credential))
 }
 
 /// The one that matters most.
@@ -198,7 +206,8 @@ fn as_json(config: &Config) -> Value {
         json!({
             "name": c.name,
             "provider": c.provider,
-            "token_url": origin(c),
+            "token_url": token_url(c),
+            "issuer": c.issuer.as_ref().map(|issuer| &issuer.identifier),
             "client_auth": auth(c.client_auth),
             "body": body(c.body),
             "grant": c.grant.as_str(),

@@ -139,10 +139,13 @@ pub struct CredentialSpec {
     pub grant: Grant,
     /// The `grant_type` parameter as sent; `None` = not sent (some providers want none).
     pub grant_type: Option<String>,
-    /// The token endpoint; [`Upstream::nowhere`] for [`Grant::Static`], which asks nobody.
+    /// The token endpoint; [`Upstream::nowhere`] for [`Grant::Static`], which asks nobody, and the issuer itself
+    /// as long as the endpoint has to be discovered ([`Self::is_discovered`]).
     pub token_url: Upstream,
     /// Path and query of the token endpoint as sent in the request line (origin-form).
     pub token_target: String,
+    /// `issuer`, and so perhaps where the endpoints come from.
+    pub issuer: Option<Arc<Issuer>>,
     /// `refresh_url`: path and query, at the host of `token_url`, where the refresh token of a login is turned into
     /// the next token; what is refused there is followed by a new login.
     pub refresh_target: Option<String>,
@@ -214,7 +217,32 @@ impl Budget {
     }
 }
 
+/// `issuer`: who the provider says it is (RFC 8414 section 2).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Issuer {
+    /// As written; the provider's own document must say the very same.
+    pub identifier: String,
+    /// The same as a place; where its documents are found.
+    pub url: Upstream,
+    /// `endpoint_hosts`: where its endpoints may be, beside the issuer's own host. Lower case.
+    pub hosts: Vec<String>,
+    /// Nobody wrote down a `token_url`: it has to be discovered.
+    pub tells_token_url: bool,
+}
+
+impl Issuer {
+    /// The endpoints of a provider get the client's secret: they stand on its own host, or on one that is listed.
+    pub fn may_have_endpoints_at(&self, host: &str) -> bool {
+        self.url.host == host || self.hosts.iter().any(|listed| listed == host)
+    }
+}
+
 impl CredentialSpec {
+    /// Whether the token endpoint is yet to be discovered.
+    pub fn is_discovered(&self) -> bool {
+        self.issuer.as_ref().is_some_and(|issuer| issuer.tells_token_url)
+    }
+
     /// Whether refresh tokens that come with an answer are kept and used.
     pub fn keeps_refresh_token(&self) -> bool {
         matches!(self.grant, Grant::RefreshToken { .. }) || self.refresh_target.is_some()
@@ -603,6 +631,9 @@ pub struct RouteSpec {
     pub token: Arc<TokenSpec>,
     /// Paths (decoded, canonical, below the upstream's base) that are never forwarded: the provider's own token endpoint.
     pub forbidden_paths: Vec<String>,
+    /// A provider whose token endpoint is yet to be discovered stands on this very host: until its path is known,
+    /// every path that looks like one is forbidden.
+    pub unknown_endpoint: bool,
     /// `allow`
     pub allow: Vec<Rule>,
     /// `deny`

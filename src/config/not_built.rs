@@ -8,7 +8,6 @@ const NOT_BUILT: &[&str] = &[
     "server.listen=systemd",
     "server.listen={}",
     "admin.listen=*",
-    "credentials.issuer",
     "credentials.grant=authorization_code",
     "credentials.grant=device_code",
     "credentials.client_auth=mtls",

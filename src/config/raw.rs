@@ -60,6 +60,8 @@ pub(super) struct RawCredential {
     pub(super) key_id: Option<At<String>>,
     pub(super) alg: Option<Alg>,
     pub(super) assertion: Option<Assertion>,
+    pub(super) issuer: Option<At<String>>,
+    pub(super) endpoint_hosts: Option<At<Vec<At<String>>>>,
     pub(super) token_url: Option<At<String>>,
     /// There is a `token_url`, perhaps a wrong one.
     pub(super) has_token_url: bool,
@@ -122,6 +124,8 @@ impl RawCredential {
             alg: t.choice("alg", &ALGORITHMS.map(|alg| (alg.as_str(), alg))),
             assertion: assertion(t),
             grant_type: t.string("grant_type"),
+            issuer: t.word("issuer"),
+            endpoint_hosts: t.strings("endpoint_hosts"),
             token_url: t.word("token_url"),
             has_token_url: t.has("token_url"),
             client_auth: t.choice(
@@ -176,7 +180,7 @@ impl RawCredential {
             };
         }
         first!(client_id client_secret more_secrets grant grant_type token username password refresh_token refresh_url
-            subject_token subject_token_type requested_token_type key key_id alg assertion token_url client_auth method body scopes scope_separator audience
+            issuer endpoint_hosts subject_token subject_token_type requested_token_type key key_id alg assertion token_url client_auth method body scopes scope_separator audience
             resource id_param secret_param token_field expires_field expires_unit default_ttl expiry warm share
             local_address ip_family ca_file egress_proxy timeout budget)
     }

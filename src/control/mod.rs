@@ -5,12 +5,12 @@
 mod limits;
 mod shutdown;
 
-use std::{collections::HashSet, io, net::SocketAddr, sync::Arc, thread::JoinHandle};
+use std::{collections::HashSet, io, net::SocketAddr, sync::Arc, thread};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
-    config::model::{Config, TokenSpec},
+    config::model::{Config, TokenSpec, Upstream},
     proxy::{
         listener::Listener,
         worker::{self, Order, Plan},
@@ -52,11 +52,10 @@ fn hint(error: &io::Error) -> &'static str {
 /// A running proxy.
 pub struct Proxy {
     addresses: Vec<SocketAddr>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Vec<thread::JoinHandle<()>>,
     orders: watch::Sender<Order>,
     engine: Engine,
-    // Held for the reloads to come: while it lives, the cores' readers are fed from here.
-    _publisher: Publisher,
+    guard: JoinHandle<()>,
 }
 
 impl Proxy {
@@ -78,6 +77,7 @@ impl Proxy {
         }
         let first = compile(config, 1, &engine)?;
         let (publisher, reader) = snapshot::seam(first);
+        let guard = tokio::spawn(forbid_found_endpoints(engine.found_endpoints(), publisher, reader.clone()));
         let (orders, _) = watch::channel(Order::Run);
         let addresses = listeners.iter().map(|l| l.address).collect();
         let mut sockets: Vec<Vec<_>> = (0..server.workers).map(|_| Vec::new()).collect();
@@ -93,7 +93,7 @@ impl Proxy {
             let plan = Plan { index, workers: server.workers, sockets, snapshots, connections, orders };
             workers.push(worker::start(plan)?);
         }
-        Ok(Self { addresses, workers, orders, engine, _publisher: publisher })
+        Ok(Self { addresses, workers, orders, engine, guard })
     }
 
     /// Where it listens, port 0 replaced by the port that was given.
@@ -113,7 +113,25 @@ impl Proxy {
             }
         });
         let _ = joined.await;
+        self.guard.abort();
         drop(self.engine);
+    }
+}
+
+/// A token endpoint that is discovered while the proxy runs is out of reach before the first token from there is
+/// used: it is published in a snapshot of its own.
+async fn forbid_found_endpoints(
+    mut found: watch::Receiver<Vec<(String, Upstream)>>,
+    publisher: Publisher,
+    snapshots: snapshot::Reader,
+) {
+    while found.changed().await.is_ok() {
+        let endpoints = found.borrow_and_update().clone();
+        match snapshots.snapshot().forbidding(&endpoints) {
+            Ok(Some(next)) => publisher.publish(next),
+            Ok(None) => {}
+            Err(why) => tracing::error!("a discovered token endpoint cannot be put out of reach: {why}"),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::{
     bearer::Now,
     budget::Ledger,
     credential::{Material, Version},
+    discovery::Discovery,
     endpoint, grant,
     refusal::{Refusal, Severity},
     reply::{self, Minted},
@@ -52,6 +53,8 @@ pub(super) struct Asking {
     pub(super) trial: Option<Trial>,
     /// The credential's refresh token, where it has one.
     pub(super) rotation: Option<Arc<Rotation>>,
+    /// Where to ask, where that is not written down.
+    pub(super) discovery: Option<Arc<Discovery>>,
     /// Its name in the store.
     pub(super) key: Key,
     /// Where other replicas' tokens are.
@@ -84,7 +87,8 @@ impl Asking {
             return self.fetch_alone(&material).await;
         }
         let secrets = 1 + u32::try_from(credential.more_secrets.len()).unwrap_or(u32::MAX);
-        let lease = LEASE_SLACK + credential.timeout.saturating_mul(secrets + 1);
+        let discovery = if self.discovery.is_some() { 2 } else { 0 };
+        let lease = LEASE_SLACK + credential.timeout.saturating_mul(secrets + 1 + discovery);
         match share::turn(redis, self.key, version, &self.last, lease).await {
             Turn::Take(minted) => {
                 self.secrets.proved(&material);
@@ -178,18 +182,38 @@ impl Asking {
 
     /// One token request: the only place where all the parts meet.
     async fn ask(&self, material: &Material) -> Result<Minted, Refusal> {
-        let credential = &*self.spec.credential;
+        let spec = match &self.discovery {
+            None => Arc::clone(&self.spec),
+            Some(discovery) => {
+                let found = discovery.complete(&self.spec, &self.connector).await;
+                found.map_err(|error| Refusal::of_discovery(&self.spec.credential, &error))?
+            }
+        };
+        let credential = &*spec.credential;
         let of_settings = |error: grant::BuildError| Refusal::of_settings(credential, &error.to_string());
-        let request = grant::build(&self.spec, material).map_err(of_settings)?;
+        let request = grant::build(&spec, material).map_err(of_settings)?;
         let taken = self.ledger.take().map_err(|spent| Refusal::of_budget(credential, spent.usage, spent.free_in))?;
         match endpoint::call(&self.connector, credential, request).await {
-            Ok(answer) => reply::read(credential, material, &answer),
+            Ok(answer) => {
+                if matches!(answer.status, 404 | 405 | 410) {
+                    self.doubt();
+                }
+                reply::read(credential, material, &answer)
+            }
             Err(error) => {
                 if error.was_unsent() {
                     self.ledger.give_back(&taken);
+                    self.doubt();
                 }
                 Err(error.into_refusal(credential))
             }
+        }
+    }
+
+    /// Nobody answers where the provider said that its token endpoint is.
+    fn doubt(&self) {
+        if let Some(discovery) = &self.discovery {
+            discovery.doubt();
         }
     }
 }

@@ -13,7 +13,7 @@ use super::{
     jwt::{JwtError, Signer},
 };
 use crate::config::{
-    model::{ClientAuth, Grant, TokenSpec},
+    model::{ClientAuth, CredentialSpec, Grant, TokenSpec, Upstream},
     secret::Secret,
 };
 
@@ -61,27 +61,30 @@ pub(super) fn holds_scopes(spec: &TokenSpec) -> bool {
 /// In a claim: the scopes that the route needs.
 const SCOPES: &str = "{scopes}";
 
-/// The written claims; where they say nothing, the client speaks of itself to the token endpoint.
+/// In a claim: the token endpoint, for a provider that does not want its issuer as the audience.
+const TOKEN_URL: &str = "{token_url}";
+
+/// The written claims; where they say nothing, the client speaks of itself to the provider, by the name of its
+/// issuer where that is known, else of the token endpoint.
 fn claims(spec: &TokenSpec, written: &[(String, String)], now: SystemTime) -> Map<String, Value> {
     let credential = &*spec.credential;
     let mut claims = Map::new();
     for (name, value) in written {
-        let scopes = || spec.scopes.join(&credential.scope_separator);
-        claims.insert(name.clone(), if value == SCOPES { scopes() } else { value.clone() }.into());
+        let value = match value.as_str() {
+            SCOPES => spec.scopes.join(&credential.scope_separator),
+            TOKEN_URL => endpoint(credential),
+            _ => value.clone(),
+        };
+        claims.insert(name.clone(), value.into());
     }
     let issuer = claims.get("iss").cloned().unwrap_or_else(|| credential.client_id.clone().into());
-    let endpoint = format!(
-        "{}://{}{}",
-        credential.token_url.scheme.as_str(),
-        credential.token_url.authority,
-        credential.token_target
-    );
+    let audience = credential.issuer.as_ref().map_or_else(|| endpoint(credential), |i| i.identifier.clone());
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let from = now.saturating_sub(BACKDATED);
     let usual: [(&str, Value); 7] = [
         ("iss", issuer.clone()),
         ("sub", issuer),
-        ("aud", endpoint.into()),
+        ("aud", audience.into()),
         ("iat", from.into()),
         ("nbf", from.into()),
         ("exp", (now + LIFE).into()),
@@ -91,6 +94,11 @@ fn claims(spec: &TokenSpec, written: &[(String, String)], now: SystemTime) -> Ma
         claims.entry(name).or_insert(value);
     }
     claims
+}
+
+fn endpoint(credential: &CredentialSpec) -> String {
+    let Upstream { scheme, authority, .. } = &credential.token_url;
+    format!("{}://{authority}{}", scheme.as_str(), credential.token_target)
 }
 
 /// 128 random bits: a provider remembers it and refuses the assertion a second time.

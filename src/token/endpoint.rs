@@ -18,7 +18,7 @@ use super::{
     reply::{Answer, BODY_CAP},
 };
 use crate::{
-    config::model::CredentialSpec,
+    config::model::{CredentialSpec, Upstream},
     net::{ConnectError, Connector, Stream, Target},
 };
 
@@ -72,12 +72,21 @@ pub async fn call(
     credential: &CredentialSpec,
     request: TokenRequest,
 ) -> Result<Answer, CallError> {
+    send(connector, &credential.token_url, credential.timeout, request).await
+}
+
+/// Sends `request` to the host of `endpoint` and reads the whole answer within `timeout`.
+pub async fn send(
+    connector: &Connector,
+    endpoint: &Upstream,
+    timeout: Duration,
+    request: TokenRequest,
+) -> Result<Answer, CallError> {
     let exchange = async {
-        let target = Target::of(&credential.token_url);
-        let stream = connector.connect(target, CONNECT_TIMEOUT.min(credential.timeout)).await?;
+        let stream = connector.connect(Target::of(endpoint), CONNECT_TIMEOUT.min(timeout)).await?;
         exchange(stream, request).await
     };
-    tokio::time::timeout(credential.timeout, exchange).await.map_err(|_| CallError::Timeout(credential.timeout))?
+    tokio::time::timeout(timeout, exchange).await.map_err(|_| CallError::Timeout(timeout))?
 }
 
 /// One request on a connection of its own, and the whole answer to it.

@@ -12,6 +12,7 @@ use super::{
     Key, Reader, Store, TokenStatus,
     bearer::{self, Now},
     budget::{Account, Ledger},
+    discovery::{Discovery, Found},
     pace::Pace,
     refresh::{Progress, Task},
     refusal::Refusal,
@@ -21,7 +22,7 @@ use super::{
     vault::Vault,
 };
 use crate::{
-    config::model::{Expiry, NetSpec, TokenSpec, VaultSpec},
+    config::model::{Expiry, Issuer, NetSpec, TokenSpec, Upstream, VaultSpec},
     net::Connector,
 };
 
@@ -43,6 +44,7 @@ pub struct Engine {
     pace: Pace,
     store: Arc<Store>,
     vault: Option<Arc<Vault>>,
+    found: Arc<Found>,
     inner: Mutex<Inner>,
 }
 
@@ -56,7 +58,12 @@ struct Inner {
     rotations: HashMap<Key, Arc<Rotation>>,
     /// By [`Key::of_secrets`]: shared by all tokens of a credential.
     secrets: HashMap<Key, Arc<Secrets>>,
+    /// By issuer and way out: shared by all credentials there.
+    discoveries: HashMap<(Arc<Issuer>, Arc<NetSpec>), Arc<Discovery>>,
 }
+
+/// What a task shares with others of its account, credential or provider.
+type Shared = (Arc<Ledger>, Option<Arc<Rotation>>, Arc<Secrets>, Option<Arc<Discovery>>);
 
 struct Entry {
     spec: Arc<TokenSpec>,
@@ -101,7 +108,7 @@ impl Engine {
 
     /// An engine with other numbers and a store, for tests.
     pub fn with_pace_and_store(pace: Pace, store: Store) -> Self {
-        Self { pace, store: Arc::new(store), vault: None, inner: Mutex::default() }
+        Self { pace, store: Arc::new(store), vault: None, found: Arc::default(), inner: Mutex::default() }
     }
 
     /// An engine with other numbers, for tests.
@@ -127,7 +134,8 @@ impl Engine {
             Arc::clone(rotation.or_insert_with(|| Arc::new(Rotation::new(place, Arc::clone(&self.store)))))
         });
         let secrets = inner.secrets(spec, self.vault.as_ref(), self.pace.secret_poll);
-        let entry = self.start(key, spec, connector, (ledger, rotation, secrets));
+        let discovery = inner.discovery(spec, &self.pace, &self.found);
+        let entry = self.start(key, spec, connector, (ledger, rotation, secrets, discovery));
         let reader = entry.reader.clone();
         inner.tokens.insert(key, entry);
         Ok(reader)
@@ -147,7 +155,13 @@ impl Engine {
         inner.ledgers.values().for_each(|ledger| ledger.settle());
         inner.rotations.retain(|_, rotation| Arc::strong_count(rotation) > 1);
         inner.secrets.retain(|_, secrets| Arc::strong_count(secrets) > 1);
+        inner.discoveries.retain(|_, discovery| Arc::strong_count(discovery) > 1);
         inner.connectors.clear(); // so that the next reload reads the roots anew
+    }
+
+    /// The token endpoints that were discovered so far, by issuer, and those to come: nobody may reach one with a token.
+    pub fn found_endpoints(&self) -> watch::Receiver<Vec<(String, Upstream)>> {
+        self.found.subscribe()
     }
 
     /// Where every token stands, sorted by credential; a token with two names appears under both.
@@ -177,7 +191,7 @@ impl Engine {
         key: Key,
         spec: &Arc<TokenSpec>,
         connector: Connector,
-        (ledger, rotation, secrets): (Arc<Ledger>, Option<Arc<Rotation>>, Arc<Secrets>),
+        (ledger, rotation, secrets, discovery): Shared,
     ) -> Entry {
         let (writer, reader) = bearer::cell();
         let policy = Policy {
@@ -197,6 +211,7 @@ impl Engine {
             policy: policy.clone(),
             writer,
             rotation,
+            discovery,
             progress: Arc::clone(&progress),
             ledger: Arc::clone(&ledger),
             secrets,
@@ -225,6 +240,13 @@ impl Inner {
         // Looked at as often as a change must stand: the second look counts, even if it comes a little early.
         let new = || Arc::new(Secrets::new(Arc::clone(&spec.credential), vault.cloned(), settling * 3 / 4));
         Arc::clone(self.secrets.entry(Key::of_secrets(&spec.credential)).or_insert_with(new))
+    }
+
+    fn discovery(&mut self, spec: &TokenSpec, pace: &Pace, found: &Arc<Found>) -> Option<Arc<Discovery>> {
+        let issuer = spec.credential.issuer.as_ref().filter(|issuer| issuer.tells_token_url)?;
+        let at = (Arc::clone(issuer), Arc::clone(&spec.credential.net));
+        let new = || Arc::new(Discovery::new(Arc::clone(issuer), pace.discovery, Arc::clone(found)));
+        Some(Arc::clone(self.discoveries.entry(at).or_insert_with(new)))
     }
 
     fn connector(&mut self, spec: &TokenSpec) -> Result<Connector, EngineError> {

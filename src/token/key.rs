@@ -190,6 +190,9 @@ impl Inputs {
         self.text(&url.authority);
         self.number(url.insecure.into());
         self.text(&credential.token_target);
+        self.optional(credential.issuer.as_ref().map(|issuer| issuer.identifier.as_str()));
+        self.set(credential.issuer.as_ref().map_or(&[], |issuer| &issuer.hosts));
+        self.number(credential.is_discovered().into());
         self.text(&credential.client_id);
         self.secret(credential.client_secret.as_ref());
         self.number(credential.more_secrets.len() as u128);

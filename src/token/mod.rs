@@ -6,8 +6,8 @@
 //! 2. **how we ask, what comes back** — [`grant`] builds the request (its parameters: `params`; what vouches
 //!    for us: `assertion`, signed by [`jwt`]); [`reply`], with [`lifetime`] and
 //!    [`refusal`], judges the answer: a token, or a refusal, transient or permanent; [`rotation`]: the refresh token;
-//! 3. **the asking** — `asking`: one fetch, from secrets to token; [`endpoint`]: one HTTP call and its limits;
-//!    [`budget`]: whether it may be made;
+//! 3. **the asking** — `asking`: one fetch, from secrets to token; [`discovery`], by the provider's [`metadata`]:
+//!    where; [`endpoint`]: one HTTP call and its limits; [`budget`]: whether it may be made;
 //! 4. **where it stands** — [`state`]: the pure state machine; [`pace`]: its numbers;
 //! 5. **the one who does it** — [`refresh`]: one task a key, timers, single-flight; [`share`]: among replicas;
 //! 6. **the store** — [`store`]: where tokens outlive the process, sealed;
@@ -20,12 +20,14 @@ mod assertion;
 pub mod bearer;
 pub mod budget;
 pub mod credential;
+pub mod discovery;
 pub mod endpoint;
 mod engine;
 pub mod grant;
 pub mod jwt;
 pub mod key;
 pub mod lifetime;
+pub mod metadata;
 pub mod overlap;
 pub mod pace;
 mod params;

@@ -8,7 +8,7 @@ use std::{
     future::{Future, pending},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use tokio::sync::watch;
@@ -19,6 +19,7 @@ use super::{
     bearer::{FailureKind, Now, Writer},
     budget::Ledger,
     credential::Version,
+    discovery::Discovery,
     lifetime::LifetimeSource,
     refusal::Refusal,
     reply::Minted,
@@ -47,7 +48,7 @@ pub struct Progress {
     /// Which of several client secrets gave the last token, by position and source.
     pub secret: Option<String>,
     /// The last failure in full, kept after it has healed.
-    pub last_refusal: Option<(Refusal, std::time::SystemTime)>,
+    pub last_refusal: Option<(Refusal, SystemTime)>,
 }
 
 /// One key's task.
@@ -70,6 +71,8 @@ pub struct Task {
     pub secrets: Arc<Secrets>,
     /// The credential's refresh token, where it has one.
     pub rotation: Option<Arc<Rotation>>,
+    /// Where to ask, where that is not written down.
+    pub discovery: Option<Arc<Discovery>>,
     /// For status.
     pub progress: Arc<Mutex<Progress>>,
     /// Set when no configuration names the key any more.
@@ -158,6 +161,7 @@ impl Task {
                 secrets: Arc::clone(&self.secrets),
                 trial,
                 rotation: self.rotation.clone(),
+                discovery: self.discovery.clone(),
                 key: self.key,
                 store: Arc::clone(&self.store),
                 last: run.last.clone(),
@@ -276,7 +280,7 @@ impl Task {
             Err(refusal) => {
                 // What the budget stopped was no token request.
                 progress.failed += u64::from(refusal.kind != FailureKind::Budget);
-                progress.last_refusal = Some((refusal.clone(), std::time::SystemTime::now()));
+                progress.last_refusal = Some((refusal.clone(), SystemTime::now()));
                 log_refusal(credential, refusal);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{bearer::FailureKind, budget::BudgetUse};
+use super::{bearer::FailureKind, budget::BudgetUse, discovery::DiscoveryError};
 use crate::config::model::CredentialSpec;
 
 /// Whether asking again soon makes sense.
@@ -89,6 +89,20 @@ impl Refusal {
             quoted(credential)
         );
         Self::new(Severity::Transient, FailureKind::Shortage, message)
+    }
+
+    /// The provider's endpoints could not be found out: for now, or for good where its document is no good.
+    pub fn of_discovery(credential: &CredentialSpec, failure: &DiscoveryError) -> Self {
+        let what = format!("discovery failed: {failure}");
+        match failure {
+            DiscoveryError::Late(_) => Self::timeout(credential, &what),
+            DiscoveryError::Unavailable(_) => Self::unavailable(credential, &what),
+            DiscoveryError::Unacceptable(_) => Self {
+                severity: Severity::Permanent,
+                kind: FailureKind::Refused,
+                ..Self::unavailable(credential, &what)
+            },
+        }
     }
 
     /// Whether the refresh token that was used is no good any more. `OAuth` has a code for that, and no other says

@@ -4,6 +4,7 @@
 //! `tests/run` installs what they need and runs them too.
 
 mod demo;
+mod discovery;
 mod flow;
 mod grants;
 mod leaks;

@@ -267,3 +267,28 @@ fn a_ready_assertion_that_was_used_before_is_refused_and_a_new_one_in_its_file_i
     std::fs::write(&file, fresh("second")).unwrap();
     crate::support::eventually("the new assertion", || proxy.get("/ready-write/").status == 200);
 }
+
+#[test]
+#[ignore = "needs npm oidc-provider: run tests/run"]
+fn the_issuer_alone_is_enough_and_assertions_are_made_out_to_it() {
+    let provider = OidcProvider::start();
+    let url = provider.url();
+    let lines = |auth: &str| {
+        let key = provider.key_file("ES256").display().to_string();
+        match auth {
+            "post" => "client_id = \"poster\"\nclient_secret = { env = \"POST_SECRET\" }".to_owned(),
+            _ => format!("client_id = \"signer-ES256\"\nclient_auth = \"{auth}\"\nkey = {{ file = \"{key}\" }}"),
+        }
+    };
+    let by_issuer =
+        |text: String| text.replace(&format!("token_url = \"{url}/token\""), &format!("issuer = \"{url}\""));
+    let config = by_issuer(signing(&provider, "post", &lines("post")))
+        + &by_issuer(signing(&provider, "jwt", &lines("private_key_jwt")))
+        + &signing(&provider, "slash", &lines("post")).replace("token_url", "issuer").replace("/token\"", "/\"");
+    let proxy = Cupbearer::builder().env("POST_SECRET", POST_SECRET).start(&config);
+    assert_eq!(ok(&proxy, "/post-read/")["token"]["client_id"], "poster");
+    assert_eq!(ok(&proxy, "/jwt-read/")["token"]["client_id"], "signer-ES256");
+    let problem = proxy.get("/slash-read/").expect_problem(502, "idp_refused");
+    assert!(problem["detail"].as_str().is_some_and(|d| d.contains("trailing slash")), "{problem}");
+    proxy.expect_never_printed(&[POST_SECRET]);
+}

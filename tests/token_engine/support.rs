@@ -52,6 +52,7 @@ pub(crate) fn credential(port: u16) -> CredentialSpec {
         grant_type: Some("client_credentials".to_owned()),
         token_url: upstream(port),
         token_target: "/oauth2/token".to_owned(),
+        issuer: None,
         refresh_target: None,
         client_auth: ClientAuth::Post,
         method: TokenMethod::Post,

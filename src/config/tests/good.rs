@@ -223,6 +223,26 @@ fn a_token_endpoint_below_an_upstream_is_forbidden_there() {
 }
 
 #[test]
+fn an_issuer_stands_in_for_the_token_url_of_a_profile_too() {
+    let text =
+        BASE.replace("provider", "issuer = \"https://id.example/\"\nendpoint_hosts = [\"APIGW.ipxo.com\"]\nprovider");
+    let (config, _) = good(&text);
+    let credential = &config.credentials[0];
+    assert!(credential.is_discovered());
+    let issuer = credential.issuer.as_ref().unwrap();
+    assert_eq!(issuer.identifier, "https://id.example/");
+    assert_eq!(issuer.hosts, ["apigw.ipxo.com"]);
+    assert!(config.routes[0].unknown_endpoint, "its token endpoint may turn out to be there");
+    let (config, _) = good(&text.replace("issuer", "token_url = \"https://id.example/t\"\nissuer"));
+    let credential = &config.credentials[0];
+    assert_eq!(
+        (credential.is_discovered(), credential.token_url.to_string().as_str()),
+        (false, "https://id.example/t")
+    );
+    assert!(!config.routes[0].unknown_endpoint);
+}
+
+#[test]
 fn an_explicit_upstream_overrides_only_the_upstream_of_an_api() {
     let text = BASE.replace("api = ", "upstream = \"http://127.0.0.1:9/ipxo\"\napi = ");
     let (config, _) = good(&text);
