@@ -243,6 +243,11 @@ impl CredentialSpec {
         self.issuer.as_ref().is_some_and(|issuer| issuer.tells_token_url)
     }
 
+    /// Whether it needs no refresh token, because its own secrets log in at any time (IX-API).
+    pub fn logs_itself_in(&self) -> bool {
+        !matches!(self.grant, Grant::RefreshToken { .. })
+    }
+
     /// Whether refresh tokens that come with an answer are kept and used.
     pub fn keeps_refresh_token(&self) -> bool {
         matches!(self.grant, Grant::RefreshToken { .. }) || self.refresh_target.is_some()

@@ -13,7 +13,7 @@ use super::{
     endpoint, grant,
     refusal::{Refusal, Severity},
     reply::{self, Minted},
-    rotation::{Root, Rotation},
+    rotation::{Owner, Root, Rotation},
     secrets::{Choice, Secrets, Trial},
     share::{self, Last, Turn},
     store::Store,
@@ -146,36 +146,49 @@ impl Asking {
         })
     }
 
-    /// With the refresh token that is kept, if the credential keeps one; where there is none any more, with the
-    /// configured first one or by a login.
+    /// With the refresh token that is kept, if the credential keeps one, and nobody else meanwhile.
     async fn ask_in_turn(&self, material: &Material) -> Result<Minted, Refusal> {
         let Some(rotation) = &self.rotation else { return self.ask(material).await };
         let credential = &*self.spec.credential;
-        let is_login = !matches!(credential.grant, Grant::RefreshToken { .. });
-        let root: Root = if is_login { material.choice().to_bytes() } else { material.root_of_refresh() };
-        let mut owner = rotation.own().await;
+        let length = LEASE_SLACK + credential.timeout.saturating_mul(2);
+        let mut owner = match rotation.own(length).await {
+            Ok(owner) => owner,
+            // Who can log in anew needs no refresh token.
+            Err(_) if credential.logs_itself_in() => return self.ask(material).await,
+            Err(why) => return Err(Refusal::of_settings(credential, &format!("its refresh token {why}"))),
+        };
+        let result = self.ask_as_owner(&mut owner, material).await;
+        owner.release().await;
+        result
+    }
+
+    /// Where there is no refresh token any more, with the configured first one or by a login.
+    async fn ask_as_owner(&self, owner: &mut Owner<'_>, material: &Material) -> Result<Minted, Refusal> {
+        let credential = &*self.spec.credential;
+        let can_log_in = credential.logs_itself_in();
+        let root: Root = if can_log_in { material.choice().to_bytes() } else { material.root_of_refresh() };
         if let Some(current) = owner.current(root) {
             match self.ask(&material.with_refresh(current)).await {
                 Ok(minted) => {
                     if let Some(next) = &minted.refresh {
-                        owner.keep(next.clone(), root);
+                        owner.keep(next.clone(), root).await;
                     }
                     return Ok(minted);
                 }
-                Err(refusal) if refusal.ends_refresh_token(is_login) => {
+                Err(refusal) if refusal.ends_refresh_token(can_log_in) => {
                     log_refusal(credential, &refusal);
-                    owner.clear();
+                    owner.clear().await;
                 }
                 Err(refusal) => return Err(refusal),
             }
         }
         let minted = match &material.of_grant {
-            _ if is_login => self.ask(material).await?,
+            _ if can_log_in => self.ask(material).await?,
             Some(first) => self.ask(&material.with_refresh(first.clone())).await?,
             None => return Err(Refusal::of_settings(credential, "it has no refresh token")),
         };
         if let Some(next) = &minted.refresh {
-            owner.keep(next.clone(), root);
+            owner.keep(next.clone(), root).await;
         }
         Ok(minted)
     }

@@ -131,7 +131,8 @@ impl Engine {
         let rotation = spec.credential.keeps_refresh_token().then(|| {
             let place = Key::of_refresh(&spec.credential);
             let rotation = inner.rotations.entry(place);
-            Arc::clone(rotation.or_insert_with(|| Arc::new(Rotation::new(place, Arc::clone(&self.store)))))
+            let store = || if self.keeps_at_home(spec) { Arc::default() } else { Arc::clone(&self.store) };
+            Arc::clone(rotation.or_insert_with(|| Arc::new(Rotation::new(place, store()))))
         });
         let secrets = inner.secrets(spec, self.vault.as_ref(), self.pace.secret_poll);
         let discovery = inner.discovery(spec, &self.pace, &self.found);
@@ -139,6 +140,11 @@ impl Engine {
         let reader = entry.reader.clone();
         inner.tokens.insert(key, entry);
         Ok(reader)
+    }
+
+    /// What is not to be shared goes to no shared store.
+    fn keeps_at_home(&self, spec: &TokenSpec) -> bool {
+        matches!(&*self.store, Store::Redis(_)) && !spec.credential.share
     }
 
     /// Lets go of every key that is not in `used`: after a reload. A request that still holds the old

@@ -16,6 +16,7 @@ mod overload;
 mod parsing;
 mod provider_faults;
 mod providers;
+mod refresh_tokens;
 mod rejection;
 mod responses;
 mod rotation;

@@ -18,9 +18,9 @@ use std::{fmt::Write, time::Duration};
 
 pub(crate) use ca::Ca;
 pub(crate) use client::{Client, ReadError, Response};
-pub(crate) use cupbearer::Cupbearer;
+pub(crate) use cupbearer::{Builder, Cupbearer};
 pub(crate) use dir::TestDir;
-pub(crate) use peer::{Nginx, OidcProvider};
+pub(crate) use peer::{Nginx, OidcProvider, RedisServer};
 pub(crate) use process::Process;
 pub(crate) use sandbox::Playground;
 pub(crate) use scene::{KEY, Scene, Stage, expect_own_token};
