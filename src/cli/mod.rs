@@ -1,13 +1,14 @@
 //! The commands: one file each, no logic of their own.
 //!
-//! Exit codes: 0 done, 1 failed while running, 2 bad usage or bad configuration, 4 denied or no route
-//! (`explain`). What a program may read goes to standard output, everything else to standard error.
+//! Exit codes: 0 done, 1 failed while running, 2 bad usage or bad configuration, 3 a provider refused, 4 denied or no
+//! route (`explain`). What a program may read goes to standard output, everything else to standard error.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // printing is what this floor is for
 
 mod check;
 mod demo;
 mod explain;
 mod init;
+mod login;
 mod output;
 mod providers;
 mod sandbox;
@@ -24,6 +25,8 @@ use crate::config::model::LogFormat;
 
 /// Bad usage or bad configuration.
 const BAD_CONFIG: u8 = 2;
+/// A provider said no.
+const REFUSED: u8 = 3;
 /// `explain`: denied, or no route.
 const DENIED: u8 = 4;
 
@@ -31,7 +34,7 @@ const DENIED: u8 = 4;
 const DEFAULT_FILE: &str = "proxy.toml";
 
 /// Commands that are planned: refused by name, not as if nobody had heard of them.
-const NOT_BUILT: &[&str] = &["login", "status", "reload", "schema", "completions"];
+const NOT_BUILT: &[&str] = &["status", "reload", "schema", "completions"];
 
 #[allow(clippy::doc_markdown)] // this comment is the help text
 /// An authenticating reverse proxy: plain requests in, OAuth2 bearer tokens injected.
@@ -106,6 +109,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Writes a starter configuration for one or more providers.
     Init(init::InitArgs),
+    /// Logs a user in, once, for a credential that needs that; the refresh token goes into the store.
+    Login(login::LoginArgs),
     /// Lists the built-in providers, or describes one.
     Providers(providers::ProvidersArgs),
 }
@@ -117,6 +122,7 @@ impl Command {
             Self::Serve(args) => Some(&args.file),
             Self::Check(args) => Some(&args.file),
             Self::Explain(args) => Some(&args.file),
+            Self::Login(args) => Some(&args.file),
             Self::Demo(_) | Self::Sandbox(_) | Self::Init(_) | Self::Providers(_) => None,
         }
     }
@@ -139,6 +145,7 @@ pub fn run() -> ExitCode {
         Some(Command::Check(args)) => check::run(&args, global),
         Some(Command::Explain(args)) => explain::run(&args, global),
         Some(Command::Init(args)) => init::run(&args),
+        Some(Command::Login(args)) => login::run(&args, global),
         Some(Command::Providers(args)) => providers::run(&args),
     }
 }

@@ -144,6 +144,8 @@ pub struct CredentialSpec {
     pub token_url: Upstream,
     /// Path and query of the token endpoint as sent in the request line (origin-form).
     pub token_target: String,
+    /// What `cupbearer login` needs; of use to its grants only.
+    pub login: LoginSpec,
     /// `issuer`, and so perhaps where the endpoints come from.
     pub issuer: Option<Arc<Issuer>>,
     /// `refresh_url`: path and query, at the host of `token_url`, where the refresh token of a login is turned into
@@ -217,6 +219,19 @@ impl Budget {
     }
 }
 
+/// Where and how a user logs in; what is `None` is discovered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoginSpec {
+    /// `authorize_url`: where the browser goes, and the target there, perhaps with a query.
+    pub authorize_url: Option<(Upstream, String)>,
+    /// `device_url`: the device authorization endpoint (RFC 8628 section 3.1), and its target.
+    pub device_url: Option<(Upstream, String)>,
+    /// `redirect_port`: where the browser comes back to on this machine; 0 = any free port.
+    pub redirect_port: u16,
+    /// `authorize_params`: further parameters of the authorization request.
+    pub authorize_params: Vec<(String, String)>,
+}
+
 /// `issuer`: who the provider says it is (RFC 8414 section 2).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Issuer {
@@ -245,12 +260,12 @@ impl CredentialSpec {
 
     /// Whether it needs no refresh token, because its own secrets log in at any time (IX-API).
     pub fn logs_itself_in(&self) -> bool {
-        !matches!(self.grant, Grant::RefreshToken { .. })
+        !matches!(self.grant, Grant::RefreshToken { .. }) && !self.grant.is_login()
     }
 
     /// Whether refresh tokens that come with an answer are kept and used.
     pub fn keeps_refresh_token(&self) -> bool {
-        matches!(self.grant, Grant::RefreshToken { .. }) || self.refresh_target.is_some()
+        matches!(self.grant, Grant::RefreshToken { .. }) || self.grant.is_login() || self.refresh_target.is_some()
     }
 }
 
@@ -287,6 +302,10 @@ pub enum Grant {
         /// `refresh_token`: the first one; the rotated ones live in the store.
         first: Option<SecretSource>,
     },
+    /// RFC 6749 section 4.1, by `cupbearer login`; from then on as [`Grant::RefreshToken`].
+    AuthorizationCode,
+    /// RFC 8628, likewise.
+    DeviceCode,
     /// RFC 7523 section 2.1: with the credential's assertion.
     JwtBearer,
     /// RFC 8693.
@@ -308,15 +327,23 @@ impl Grant {
             Self::Static { .. } => "static",
             Self::Password { .. } => "password",
             Self::RefreshToken { .. } => "refresh_token",
+            Self::AuthorizationCode => "authorization_code",
+            Self::DeviceCode => "device_code",
             Self::JwtBearer => "jwt_bearer",
             Self::TokenExchange { .. } => "token_exchange",
         }
+    }
+
+    /// Whether a user has to log in once, by `cupbearer login`.
+    pub fn is_login(&self) -> bool {
+        matches!(self, Self::AuthorizationCode | Self::DeviceCode)
     }
 
     /// Its `grant_type` where nothing else is configured.
     pub fn grant_type(&self) -> &'static str {
         match self {
             Self::JwtBearer => "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            Self::DeviceCode => "urn:ietf:params:oauth:grant-type:device_code",
             Self::TokenExchange { .. } => "urn:ietf:params:oauth:grant-type:token-exchange",
             other => other.as_str(),
         }
@@ -325,7 +352,7 @@ impl Grant {
     /// The secret that the grant itself brings.
     pub fn source(&self) -> Option<&SecretSource> {
         match self {
-            Self::ClientCredentials | Self::JwtBearer => None,
+            Self::ClientCredentials | Self::AuthorizationCode | Self::DeviceCode | Self::JwtBearer => None,
             Self::TokenExchange { subject_token, .. } => Some(subject_token),
             Self::Static { token } => Some(token),
             Self::Password { password, .. } => Some(password),

@@ -41,6 +41,8 @@ pub struct Profile {
     pub ask_token_url: Option<String>,
     /// The credential's defaults.
     pub(super) credential: RawCredential,
+    /// What comes before them where a user logs in.
+    pub(super) login: RawCredential,
 }
 
 /// One API of a provider.
@@ -124,11 +126,7 @@ pub(super) fn read(name: &str, origin: Option<Span>) -> Option<(Profile, Vec<Not
 }
 
 fn profile(name: &'static str, text: &str, root: &Table<'_>) -> Profile {
-    let credential = root.table("credential", "credentials");
-    let raw = credential.as_ref().map(RawCredential::read).unwrap_or_default();
-    if let Some(credential) = credential {
-        credential.finish();
-    }
+    let (raw, login) = (credential(root, "credential"), credential(root, "login"));
     let ask = root.table("ask", "");
     let ask_token_url = ask.as_ref().and_then(|t| t.string("token_url")).map(|at| at.value);
     Profile {
@@ -142,7 +140,15 @@ fn profile(name: &'static str, text: &str, root: &Table<'_>) -> Profile {
         starter: written(root, "starter", text),
         ask_token_url,
         credential: raw,
+        login,
     }
+}
+
+fn credential(root: &Table<'_>, key: &'static str) -> RawCredential {
+    let Some(table) = root.table(key, "credentials") else { return RawCredential::default() };
+    let raw = RawCredential::read(&table);
+    table.finish();
+    raw
 }
 
 fn api(name: String, t: &Table<'_>) -> Api {

@@ -30,8 +30,17 @@ pub(super) enum GrantName {
     Static,
     Password,
     RefreshToken,
+    AuthorizationCode,
+    DeviceCode,
     JwtBearer,
     TokenExchange,
+}
+
+impl GrantName {
+    /// Whether a user has to log in once.
+    pub(super) fn is_login(self) -> bool {
+        matches!(self, Self::AuthorizationCode | Self::DeviceCode)
+    }
 }
 
 /// NAME = text or secret source.
@@ -60,6 +69,10 @@ pub(super) struct RawCredential {
     pub(super) key_id: Option<At<String>>,
     pub(super) alg: Option<Alg>,
     pub(super) assertion: Option<Assertion>,
+    pub(super) authorize_url: Option<At<String>>,
+    pub(super) device_url: Option<At<String>>,
+    pub(super) redirect_port: Option<u16>,
+    pub(super) authorize_params: Option<Vec<(At<String>, At<String>)>>,
     pub(super) issuer: Option<At<String>>,
     pub(super) endpoint_hosts: Option<At<Vec<At<String>>>>,
     pub(super) token_url: Option<At<String>>,
@@ -107,6 +120,8 @@ impl RawCredential {
                     ("static", GrantName::Static),
                     ("password", GrantName::Password),
                     ("refresh_token", GrantName::RefreshToken),
+                    ("authorization_code", GrantName::AuthorizationCode),
+                    ("device_code", GrantName::DeviceCode),
                     ("jwt_bearer", GrantName::JwtBearer),
                     ("token_exchange", GrantName::TokenExchange),
                 ],
@@ -124,6 +139,10 @@ impl RawCredential {
             alg: t.choice("alg", &ALGORITHMS.map(|alg| (alg.as_str(), alg))),
             assertion: assertion(t),
             grant_type: t.string("grant_type"),
+            authorize_url: t.word("authorize_url"),
+            device_url: t.word("device_url"),
+            redirect_port: t.integer("redirect_port", 0, 65_535).and_then(|at| u16::try_from(at.value).ok()),
+            authorize_params: texts(t, "authorize_params"),
             issuer: t.word("issuer"),
             endpoint_hosts: t.strings("endpoint_hosts"),
             token_url: t.word("token_url"),
@@ -180,7 +199,7 @@ impl RawCredential {
             };
         }
         first!(client_id client_secret more_secrets grant grant_type token username password refresh_token refresh_url
-            issuer endpoint_hosts subject_token subject_token_type requested_token_type key key_id alg assertion token_url client_auth method body scopes scope_separator audience
+            authorize_url device_url redirect_port authorize_params issuer endpoint_hosts subject_token subject_token_type requested_token_type key key_id alg assertion token_url client_auth method body scopes scope_separator audience
             resource id_param secret_param token_field expires_field expires_unit default_ttl expiry warm share
             local_address ip_family ca_file egress_proxy timeout budget)
     }
@@ -297,7 +316,7 @@ impl<'t> RawRoute<'t> {
             callers: t.strings("callers"),
             mode: t.choice("mode", &[("enforce", PolicyMode::Enforce), ("report", PolicyMode::Report)]),
             inject: t.word("inject"),
-            set_headers: set_headers(&t),
+            set_headers: texts(&t, "set_headers").unwrap_or_default(),
             remove_headers: t.strings("remove_headers"),
             host: t.choice("host", &[("upstream", HostPolicy::Upstream), ("preserve", HostPolicy::Preserve)]),
             connect_timeout: t.duration("connect_timeout", MS, HOUR),
@@ -314,10 +333,11 @@ impl<'t> RawRoute<'t> {
     }
 }
 
-fn set_headers(t: &Table<'_>) -> Vec<(At<String>, At<String>)> {
-    let Some(map) = t.map("set_headers") else { return Vec::new() };
+/// NAME = text.
+fn texts(t: &Table<'_>, key: &'static str) -> Option<Vec<(At<String>, At<String>)>> {
+    let map = t.map(key)?;
     let name = |e: &Entry<'_>| At { value: e.key.to_owned(), span: e.key_span.clone() };
-    map.entries().iter().filter_map(|e| Some((name(e), map.entry_text(e)?))).collect()
+    Some(map.entries().iter().filter_map(|e| Some((name(e), map.entry_text(e)?))).collect())
 }
 
 /// `[server]`

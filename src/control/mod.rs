@@ -136,7 +136,7 @@ async fn forbid_found_endpoints(
 }
 
 /// Opens the store; its key is read here, once, before anything listens.
-fn open_store(config: &Config) -> Result<Store, StartError> {
+pub fn open_store(config: &Config) -> Result<Store, StartError> {
     let tokens = &config.tokens;
     let seal = match &tokens.seal_key {
         None => None,

@@ -38,6 +38,7 @@ fn credential(name: &str) -> CredentialSpec {
         grant_type: None,
         token_url: upstream("https://login.example"),
         token_target: "/token".to_owned(),
+        login: crate::config::model::LoginSpec::default(),
         issuer: None,
         refresh_target: None,
         client_auth: ClientAuth::None,

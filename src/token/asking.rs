@@ -13,7 +13,7 @@ use super::{
     endpoint, grant,
     refusal::{Refusal, Severity},
     reply::{self, Minted},
-    rotation::{Owner, Root, Rotation},
+    rotation::{self, Owner, Root, Rotation},
     secrets::{Choice, Secrets, Trial},
     share::{self, Last, Turn},
     store::Store,
@@ -37,7 +37,7 @@ pub(super) struct Fetched {
 }
 
 /// What a lease lasts beyond the token requests themselves: reading the secrets, and Redis.
-const LEASE_SLACK: Duration = Duration::from_secs(5);
+pub(super) const LEASE_SLACK: Duration = Duration::from_secs(5);
 
 /// All that a fetch needs.
 pub(super) struct Asking {
@@ -166,7 +166,12 @@ impl Asking {
     async fn ask_as_owner(&self, owner: &mut Owner<'_>, material: &Material) -> Result<Minted, Refusal> {
         let credential = &*self.spec.credential;
         let can_log_in = credential.logs_itself_in();
-        let root: Root = if can_log_in { material.choice().to_bytes() } else { material.root_of_refresh() };
+        let root: Root = match &credential.grant {
+            grant if grant.is_login() => rotation::LOGIN,
+            _ if can_log_in => material.choice().to_bytes(),
+            _ => material.root_of_refresh(),
+        };
+        let mut why = self.unattended();
         if let Some(current) = owner.current(root) {
             match self.ask(&material.with_refresh(current)).await {
                 Ok(minted) => {
@@ -178,6 +183,7 @@ impl Asking {
                 Err(refusal) if refusal.ends_refresh_token(can_log_in) => {
                     log_refusal(credential, &refusal);
                     owner.clear().await;
+                    why = "the provider has ended its login (invalid_grant)";
                 }
                 Err(refusal) => return Err(refusal),
             }
@@ -185,12 +191,22 @@ impl Asking {
         let minted = match &material.of_grant {
             _ if can_log_in => self.ask(material).await?,
             Some(first) => self.ask(&material.with_refresh(first.clone())).await?,
+            None if credential.grant.is_login() => return Err(Refusal::of_login(credential, why)),
             None => return Err(Refusal::of_settings(credential, "it has no refresh token")),
         };
         if let Some(next) = &minted.refresh {
             owner.keep(next.clone(), root).await;
         }
         Ok(minted)
+    }
+
+    /// Why there is no login.
+    fn unattended(&self) -> &'static str {
+        if self.store.keeps_refresh_tokens() {
+            "nobody has logged in yet"
+        } else {
+            "nobody has logged in, and tokens.store = \"memory\" could not keep a login"
+        }
     }
 
     /// One token request: the only place where all the parts meet.

@@ -37,6 +37,38 @@ pub enum MaterialError {
     Late,
 }
 
+/// What one request of a login asks with.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    /// The code that the browser brought (RFC 6749 section 4.1.3), and what proves that we had asked for it
+    /// (RFC 7636 section 4.5).
+    Code {
+        /// `code`
+        code: Secret,
+        /// `code_verifier`
+        verifier: Secret,
+        /// `redirect_uri`: the one that was asked with.
+        redirect_uri: String,
+    },
+    /// For a code that the user enters elsewhere (RFC 8628 section 3.1).
+    AskDevice,
+    /// Whether the user has entered it (RFC 8628 section 3.4).
+    Device {
+        /// `device_code`
+        code: Secret,
+    },
+}
+
+impl Step {
+    fn secrets(&self) -> Vec<&Secret> {
+        match self {
+            Self::Code { code, verifier, .. } => vec![code, verifier],
+            Self::AskDevice => Vec::new(),
+            Self::Device { code } => vec![code],
+        }
+    }
+}
+
 /// Everything secret that goes into one token request.
 #[derive(Debug, Clone)]
 pub struct Material {
@@ -54,6 +86,8 @@ pub struct Material {
     pub read_at: SystemTime,
     /// The refresh token to use, which is in no version: it changes with every use.
     pub(super) refresh: Option<Secret>,
+    /// The step of a login to make, which is in no version either.
+    pub(super) step: Option<Step>,
     /// `params`, values read.
     pub params: Vec<(String, Secret)>,
     /// `headers`, values read.
@@ -124,6 +158,7 @@ impl Material {
             assertion,
             read_at,
             refresh: None,
+            step: None,
             params,
             headers,
             is_named_by_a_header: !templates.is_empty(),
@@ -184,6 +219,12 @@ impl Material {
         Self { refresh: Some(token), ..self.clone() }
     }
 
+    /// The same, to make this step of a login.
+    #[must_use]
+    pub(super) fn with_step(&self, step: Step) -> Self {
+        Self { step: Some(step), ..self.clone() }
+    }
+
     /// Tells one version of the secrets from the next; leaves the process only sealed.
     pub fn version(&self) -> Version {
         Version::of(self.slots.iter().map(|slot| &slot.secret))
@@ -217,7 +258,9 @@ impl Material {
     /// Whether `text` quotes a secret of ours, or a good part of one: then it must not be shown.
     pub fn is_quoted_in(&self, text: &str) -> bool {
         let slots = self.slots.iter().map(|slot| &slot.secret);
-        slots.chain(&self.guarded).chain(&self.refresh).any(|secret| quotes(text, secret.expose()))
+        let of_step = self.step.iter().flat_map(Step::secrets);
+        let mut all = slots.chain(&self.guarded).chain(&self.refresh).chain(of_step);
+        all.any(|secret| quotes(text, secret.expose()))
     }
 }
 
@@ -227,13 +270,18 @@ const CLIENT_SECRET: &str = "client_secret";
 fn grant_keep(grant: &Grant) -> Keep {
     match grant {
         Grant::Static { .. } | Grant::TokenExchange { .. } => Keep::Nothing,
-        Grant::Password { .. } | Grant::RefreshToken { .. } | Grant::ClientCredentials | Grant::JwtBearer => Keep::Last,
+        Grant::Password { .. }
+        | Grant::RefreshToken { .. }
+        | Grant::AuthorizationCode
+        | Grant::DeviceCode
+        | Grant::ClientCredentials
+        | Grant::JwtBearer => Keep::Last,
     }
 }
 
 fn grant_key(grant: &Grant) -> &'static str {
     match grant {
-        Grant::ClientCredentials | Grant::JwtBearer => "grant",
+        Grant::ClientCredentials | Grant::AuthorizationCode | Grant::DeviceCode | Grant::JwtBearer => "grant",
         Grant::TokenExchange { .. } => "subject_token",
         Grant::Static { .. } => "token",
         Grant::Password { .. } => "password",

@@ -229,7 +229,7 @@ impl Inputs {
         match &credential.grant {
             Grant::Password { username, .. } => self.text(username),
             // Two names may stand for two users whose refresh tokens both live in the store.
-            Grant::RefreshToken { .. } => self.text(&credential.name),
+            Grant::RefreshToken { .. } | Grant::AuthorizationCode | Grant::DeviceCode => self.text(&credential.name),
             Grant::TokenExchange { subject_token_type, requested_token_type, .. } => {
                 self.text(subject_token_type);
                 self.optional(requested_token_type.as_deref());

@@ -15,6 +15,14 @@ pub struct Metadata {
     pub token_endpoint: Endpoint,
     /// `token_endpoint_auth_methods_supported`
     pub methods: Option<Vec<String>>,
+    /// `authorization_endpoint`; an unacceptable one is in nobody's way who has no use for it.
+    pub authorization_endpoint: Result<Option<Endpoint>, DiscoveryError>,
+    /// `device_authorization_endpoint` (RFC 8628 section 4), likewise.
+    pub device_endpoint: Result<Option<Endpoint>, DiscoveryError>,
+    /// `code_challenge_methods_supported`
+    pub challenge_methods: Option<Vec<String>>,
+    /// `authorization_response_iss_parameter_supported` (RFC 9207 section 3): answers to the browser name the issuer.
+    pub names_itself: bool,
 }
 
 impl Metadata {
@@ -28,7 +36,14 @@ impl Metadata {
         let token_endpoint = reading.endpoint(&members, "token_endpoint")?;
         let token_endpoint = token_endpoint
             .ok_or_else(|| reading.unacceptable("has no `token_endpoint`. Give token_url instead of issuer."))?;
-        Ok(Self { token_endpoint, methods: texts(&members, "token_endpoint_auth_methods_supported") })
+        Ok(Self {
+            token_endpoint,
+            methods: texts(&members, "token_endpoint_auth_methods_supported"),
+            authorization_endpoint: reading.endpoint(&members, "authorization_endpoint"),
+            device_endpoint: reading.endpoint(&members, "device_authorization_endpoint"),
+            challenge_methods: texts(&members, "code_challenge_methods_supported"),
+            names_itself: members.get("authorization_response_iss_parameter_supported") == Some(&Value::Bool(true)),
+        })
     }
 
     /// Says it where the provider does not list the method that is configured. The configured one is used all

@@ -13,6 +13,8 @@
 //! 6. **the store** — [`store`]: where tokens outlive the process, sealed;
 //! 7. **the result** — [`bearer`]: all that the data plane sees.
 //!
+//! A user who has to log in once does it by [`login`], in a process of its own; the refresh token goes into the store.
+//!
 //! [`Engine`] owns the tasks and hands out the [`Reader`]s.
 
 mod asking;
@@ -27,6 +29,7 @@ pub mod grant;
 pub mod jwt;
 pub mod key;
 pub mod lifetime;
+pub mod login;
 pub mod metadata;
 pub mod overlap;
 pub mod pace;

@@ -172,10 +172,8 @@ impl Task {
         let last_look = self.retired.borrow().then(|| now.mono + self.policy.pace.tick);
         run.wake = wake.into_iter().chain(last_look).min();
         let watched = if self.is_static() { run.tried.is_some() } else { self.secrets.is_settled() };
-        let polls = (state.blames_secrets() || watched)
-            && !state.is_fetching()
-            && !*self.retired.borrow()
-            && self.secrets.can_change();
+        let (blamed, idle) = (state.blames_secrets(), !state.is_fetching() && !*self.retired.borrow());
+        let polls = idle && ((blamed || watched) && self.secrets.can_change() || blamed && self.rotation.is_some());
         // Signals must not put it off.
         run.poll = polls.then(|| run.poll.unwrap_or(now.mono + self.policy.pace.secret_poll));
         if !polls {
@@ -197,13 +195,12 @@ impl Task {
                 () = until(run.wake) => return Event::Look,
                 () = until(run.poll) => {
                     run.poll = None;
-                    let secrets = Arc::clone(&self.secrets);
-                    run.look = Some(Box::pin(async move { secrets.look().await }));
+                    run.look = Some(self.look());
                 }
-                version = finished(&mut run.look) => {
+                looked = finished(&mut run.look) => {
                     run.look = None;
                     run.poll = Some(Instant::now() + self.policy.pace.secret_poll);
-                    if let Some(event) = version.and_then(|version| self.noticed(run, version)) {
+                    if let Some(event) = self.noticed(run, looked) {
                         return event;
                     }
                 }
@@ -213,13 +210,31 @@ impl Task {
         }
     }
 
-    /// What to do about what stands in the sources.
-    fn noticed(&self, run: &mut Run, version: Version) -> Option<Event> {
+    /// Looks for what may give another attempt better chances.
+    fn look(&self) -> Pin<Box<dyn Future<Output = Looked> + Send>> {
+        let (secrets, rotation) = (Arc::clone(&self.secrets), self.rotation.clone());
+        Box::pin(async move {
+            let version = if secrets.can_change() { secrets.look().await } else { None };
+            let login = match rotation {
+                Some(rotation) => rotation.has_changed().await,
+                None => false,
+            };
+            Looked { version, login }
+        })
+    }
+
+    /// What to do about what stands in the sources, and in the place of the refresh token.
+    fn noticed(&self, run: &mut Run, Looked { version, login }: Looked) -> Option<Event> {
         let (blamed, phase) = {
             let state = &self.progress.lock().unwrap_or_else(PoisonError::into_inner).state;
             (state.blames_secrets(), state.phase(self.writer.last_use(), Now::read()))
         };
         let credential = &self.spec.credential.name;
+        if blamed && login {
+            tracing::info!(credential, "another refresh token is in the store, trying again");
+            return Some(Event::SecretChanged);
+        }
+        let version = version?;
         if self.is_static() || blamed {
             return (run.tried != Some(version)).then(|| {
                 tracing::info!(credential, "its secrets have changed, trying again");
@@ -288,6 +303,14 @@ impl Task {
     }
 }
 
+/// What stands now where secrets come from.
+struct Looked {
+    /// Of the sources, if they could be read.
+    version: Option<Version>,
+    /// The store holds another refresh token than the one that was last used.
+    login: bool,
+}
+
 /// What a running task holds between two steps.
 struct Run {
     fetch: Option<Pin<Box<dyn Future<Output = Fetched> + Send>>>,
@@ -302,7 +325,7 @@ struct Run {
     tried: Option<Version>,
     /// The next look at the secrets.
     poll: Option<Instant>,
-    look: Option<Pin<Box<dyn Future<Output = Option<Version>> + Send>>>,
+    look: Option<Pin<Box<dyn Future<Output = Looked> + Send>>>,
     /// New secrets are to be tried by the next fetch.
     trial: Option<Trial>,
     warned: bool,

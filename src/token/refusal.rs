@@ -91,6 +91,13 @@ impl Refusal {
         Self::new(Severity::Transient, FailureKind::Shortage, message)
     }
 
+    /// A user has to log in first.
+    pub fn of_login(credential: &CredentialSpec, why: &str) -> Self {
+        let message =
+            format!("{} cannot ask for a token: {why}. Run: cupbearer login {}", quoted(credential), credential.name);
+        Self::new(Severity::Transient, FailureKind::Secret, message)
+    }
+
     /// The provider's endpoints could not be found out: for now, or for good where its document is no good.
     pub fn of_discovery(credential: &CredentialSpec, failure: &DiscoveryError) -> Self {
         let what = format!("discovery failed: {failure}");

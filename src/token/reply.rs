@@ -71,6 +71,11 @@ pub fn read(credential: &CredentialSpec, material: &Material, answer: &Answer) -
     }
 }
 
+/// The refusal in an answer that is no success.
+pub(super) fn refusal(credential: &CredentialSpec, material: &Material, answer: &Answer) -> Refusal {
+    Reading { credential, material, answer }.refusal()
+}
+
 /// The token of [`crate::config::model::Grant::Static`], as if it had been minted at `issued`.
 pub fn given(credential: &CredentialSpec, token: &Secret, issued: Now) -> Result<Minted, Refusal> {
     let text = token.expose();
@@ -273,7 +278,8 @@ pub fn fingerprint(token: &str) -> String {
     })
 }
 
-fn printable(text: &str, cap: usize) -> String {
+/// What may be shown of a foreign text.
+pub(super) fn printable(text: &str, cap: usize) -> String {
     text.chars().filter(|c| matches!(c, ' '..='~')).take(cap).collect::<String>().trim().to_owned()
 }
 
@@ -291,7 +297,8 @@ fn form(body: &[u8]) -> Option<Value> {
     Some(Value::Object(members))
 }
 
-fn form_decoded(text: &str) -> Option<String> {
+/// The decoder of `application/x-www-form-urlencoded`; `None` for a broken escape.
+pub(super) fn form_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

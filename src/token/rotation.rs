@@ -116,17 +116,20 @@ impl Owner<'_> {
         kept.filter(|kept| kept.root == root).map(|kept| kept.token.clone())
     }
 
-    /// Keeps the one that the provider just gave: in the store before anything else is done with the answer.
-    pub async fn keep(&mut self, token: Secret, root: Root) {
+    /// Keeps the one that the provider just gave: in the store before anything else is done with the answer. Whether
+    /// it will outlive this process.
+    pub async fn keep(&mut self, token: Secret, root: Root) -> bool {
         let kept = Kept { token, root };
         let (store, key) = (&self.rotation.store, self.rotation.key);
-        if store.save_refresh(key, &kept).await {
+        let saved = store.save_refresh(key, &kept).await;
+        if saved {
             self.rotation.see(mark(Some(&kept)));
             *self.unsaved = None;
             self.stored = Some(kept);
         } else {
             *self.unsaved = Some(Unsaved { kept, over: mark(self.stored.as_ref()) });
         }
+        saved
     }
 
     /// Forgets it: the provider said that it is no good.

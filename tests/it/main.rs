@@ -9,6 +9,7 @@ mod flow;
 mod grants;
 mod leaks;
 mod lifecycle;
+mod login;
 mod mixing;
 mod nginx;
 mod oidc;

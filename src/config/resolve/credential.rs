@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use super::{Context, Note, Table, bare, check_name, grant, issuer, refused};
+use super::{Context, Note, Table, bare, check_name, grant, issuer, login, refused};
 use crate::config::{
     diagnostic::Span,
     header, mask,
@@ -44,8 +44,12 @@ fn credential(name: At<String>, t: &Table<'_>) -> Resolved {
     if let Some((profile, span)) = &mut profile {
         let own_issuer = t.has("issuer");
         let mut defaults = std::mem::take(&mut profile.credential);
+        if raw.grant.is_some_and(GrantName::is_login) {
+            defaults = std::mem::take(&mut profile.login).or(defaults);
+        }
         if own_issuer {
             (defaults.token_url, defaults.has_token_url) = (None, false);
+            (defaults.authorize_url, defaults.device_url) = (None, None);
         }
         raw = raw.or(defaults);
         let chosen = profile.environment(environment.as_deref()).filter(|_| !own_issuer);
@@ -110,8 +114,9 @@ impl Builder<'_, '_> {
         self.check_secret(&raw, client_auth);
         let grant = grant::grant(self.t, kind, &raw);
         grant::check_key(self.t, kind, client_auth, &raw);
-        let needs_id =
-            client_auth != ClientAuth::None || matches!(kind, GrantName::ClientCredentials | GrantName::RefreshToken);
+        let needs_id = client_auth != ClientAuth::None
+            || kind.is_login()
+            || matches!(kind, GrantName::ClientCredentials | GrantName::RefreshToken);
         if needs_id && raw.client_id.is_none() && !self.t.has("client_id") {
             let note = Note::error(&name.span, format!("{} has no `client_id`", self.t.name)).follows();
             self.t.context.report(note.hint("a plain string, or client_id = \"${NAME}\" from the environment"));
@@ -124,6 +129,7 @@ impl Builder<'_, '_> {
         }
         let (method, body) = self.method_and_body(&raw);
         let issuer = issuer::issuer(self.t, kind, &raw);
+        let login = login::login(self.t, kind, &raw);
         let token_url = match (kind, &issuer) {
             (GrantName::Static, _) => Some((Upstream::nowhere(), "/".to_owned())),
             (_, Some(issuer)) if issuer.tells_token_url => Some((issuer.url.clone(), "/".to_owned())),
@@ -151,6 +157,7 @@ impl Builder<'_, '_> {
             grant_type: (!grant_type.is_empty()).then_some(grant_type),
             token_url,
             token_target,
+            login: login?,
             issuer: issuer.map(Arc::new),
             refresh_target,
             client_auth,

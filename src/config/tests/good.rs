@@ -346,3 +346,20 @@ fn each_grant_takes_what_belongs_to_it() {
         matches!(&c.grant, Grant::TokenExchange { subject_token_type, .. } if subject_token_type == "urn:ietf:params:oauth:token-type:jwt")
     );
 }
+
+#[test]
+fn a_profile_knows_where_its_users_log_in() {
+    let text = BASE.replace("\"ipxo\"", "\"pax8\"\ngrant = \"authorization_code\"").replace("billing", "v1");
+    let (config, warnings) = good(&text);
+    let credential = &config.credentials[0];
+    let place =
+        |found: &Option<(crate::config::model::Upstream, String)>| found.as_ref().map(|(url, _)| url.to_string());
+    assert_eq!(place(&credential.login.authorize_url).as_deref(), Some("https://login.pax8.com/authorize"));
+    assert_eq!(credential.token_url.to_string(), "https://login.pax8.com/oauth/token");
+    assert_eq!(credential.audience.as_deref(), Some("https://api.pax8.com"));
+    assert!(credential.scopes.contains(&"offline_access".to_owned()));
+    assert_eq!(warnings.len(), 1, "a login needs a store: {warnings:?}");
+    let own = text.replace("grant", "issuer = \"https://id.example\"\ngrant");
+    let credential = &good(&own).0.credentials[0];
+    assert_eq!((credential.is_discovered(), place(&credential.login.authorize_url)), (true, None));
+}

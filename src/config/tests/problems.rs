@@ -221,7 +221,6 @@ issuer = "http://x.example"
         r#"5:15 `client_auth` in [credentials.acme] can't be `bsic` (did you mean "basic"?)"#,
         r#"6:1 a token request with method = "GET" has no body (body = "query" puts the parameters into the query)"#,
         "8:29 the value of header `authorization` has the unknown placeholder `{basics}` (`{client_id}`, `{client_secret}` and `{basic}` (base64 of id:secret) are known)",
-        r#"9:9 `grant = "device_code"` in [credentials.acme] is not built yet in this version"#,
         "10:10 `issuer` over plain http could be anybody (use https://; http:// is only possible to this machine itself)",
     ];
     assert_eq!(found, expected);
@@ -901,4 +900,42 @@ fn an_issuer_is_a_place_that_can_vouch_for_itself() {
     let hosts = "issuer = \"https://id.example\"\nendpoint_hosts = [\"https://x\", \"x:1\", \"-\"]";
     let found = bad(&BASE.replace("provider = \"ipxo\"", &format!("provider = \"ipxo\"\n{hosts}")));
     assert_eq!(found.len(), 3, "{found:?}");
+}
+
+#[test]
+fn a_login_needs_its_places_and_nobody_else_has_use_for_them() {
+    let credential = |lines: &str| {
+        bad_with(&format!(
+            "[credentials.a]\nclient_id = \"a\"\nclient_auth = \"none\"\ntoken_url = \"https://a.example/t\"\n{lines}\n"
+        ))
+    };
+    for (lines, expected) in [
+        (
+            "grant = \"authorization_code\"",
+            "1:14 [credentials.a] has no `authorize_url` (authorize_url = \"https://…\", or issuer = \"https://…\", which tells it)",
+        ),
+        (
+            "grant = \"device_code\"",
+            "1:14 [credentials.a] has no `device_url` (device_url = \"https://…\", or issuer = \"https://…\", which tells it)",
+        ),
+        (
+            "grant = \"authorization_code\"\nauthorize_url = \"http://a.example/\"",
+            "6:17 `authorize_url` would let others on the way see the login (use https://; http:// is only possible to this machine itself)",
+        ),
+        ("grant = \"device_code\"\ndevice_url = \"https://a.example/#x\"", "6:14 `device_url` has a fragment"),
+        (
+            "grant = \"authorization_code\"\nauthorize_url = \"https://a.example/\"\nauthorize_params = { scope = \"x\" }",
+            "7:22 `scope` of the login is set by cupbearer itself (use `scopes` of the credential)",
+        ),
+        (
+            "grant = \"authorization_code\"\nauthorize_url = \"https://a.example/\"\nredirect_port = 65536",
+            "7:17 `redirect_port` must be a whole number from 0 to 65535",
+        ),
+        (
+            "redirect_port = 0",
+            "5:1 `redirect_port` in [credentials.a] is of no use to its grant (it belongs to grant = \"authorization_code\" and \"device_code\")",
+        ),
+    ] {
+        assert_eq!(credential(lines), [expected], "{lines}");
+    }
 }

@@ -6,7 +6,7 @@
 //! 4. [`answer`] puts it (or the refusal) into the provider's words, with the ordered twists.
 
 mod answer;
-mod request;
+pub(super) mod request;
 mod rules;
 
 use std::time::Duration;
@@ -24,18 +24,18 @@ use answer::Minted;
 
 /// A no, before it is put into a provider's words.
 #[derive(Debug)]
-struct Refusal {
-    status: StatusCode,
-    code: &'static str,
-    detail: String,
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) code: &'static str,
+    pub(super) detail: String,
 }
 
 impl Refusal {
-    fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self { status, code, detail: detail.into() }
     }
 
-    fn bad_request(detail: impl Into<String>) -> Self {
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail)
     }
 }

@@ -8,10 +8,10 @@ use crate::sandbox::head::Head;
 
 /// Names and values, each name once.
 #[derive(Debug)]
-pub(super) struct Params(Vec<(String, String)>);
+pub(in crate::sandbox) struct Params(Vec<(String, String)>);
 
 impl Params {
-    pub(super) fn value(&self, name: &str) -> Option<&str> {
+    pub(in crate::sandbox) fn value(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
@@ -31,19 +31,23 @@ fn media_type(head: &Head) -> String {
 }
 
 /// A form body; JSON is refused.
-pub(super) fn form(head: &Head, body: &[u8]) -> Result<Params, Refusal> {
+pub(in crate::sandbox) fn form(head: &Head, body: &[u8]) -> Result<Params, Refusal> {
     if media_type(head) != "application/x-www-form-urlencoded" {
         let why = "the request's Content-Type must be application/x-www-form-urlencoded";
         return Err(Refusal::bad_request(why));
     }
-    let text = std::str::from_utf8(body).map_err(|_| Refusal::bad_request("the form is not UTF-8"))?;
+    pairs(std::str::from_utf8(body).map_err(|_| Refusal::bad_request("the form is not UTF-8"))?)
+}
+
+/// The pairs of a form, or of a query.
+pub(in crate::sandbox) fn pairs(text: &str) -> Result<Params, Refusal> {
     let pairs = text.split('&').filter(|p| !p.is_empty()).map(|p| p.split_once('=').unwrap_or((p, "")));
     let decoded: Option<Vec<_>> = pairs.map(|(n, v)| Some((decode(n)?, decode(v)?))).collect();
     Params::once(decoded.ok_or_else(|| Refusal::bad_request("the form holds an invalid escape"))?)
 }
 
 /// A flat JSON object of strings; a form is refused.
-pub(super) fn json(head: &Head, body: &[u8]) -> Result<Params, Refusal> {
+pub(in crate::sandbox) fn json(head: &Head, body: &[u8]) -> Result<Params, Refusal> {
     if media_type(head) != "application/json" {
         return Err(Refusal::bad_request("the request's Content-Type must be application/json"));
     }
