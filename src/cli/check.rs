@@ -1,4 +1,5 @@
-//! `cupbearer check`: reads the file as `serve` would, without any network.
+//! `cupbearer check`: reads the file as `serve` would, without any network; with `--online` it asks each provider for
+//! one token.
 
 use std::process::ExitCode;
 
@@ -6,12 +7,14 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
-    BAD_CONFIG, FileArgs, Format, Global, OutputArgs,
+    BAD_CONFIG, FileArgs, Format, Global, OutputArgs, REFUSED, online,
     output::{columns, say, tell},
+    serve,
+    told::Told,
 };
 use crate::config::{
     self, Diagnostic, Severity, Warning,
-    model::{CallerIdentity, ClientAuth, Config, CredentialSpec, Grant, RouteCallers, RouteSpec, TokenBody},
+    model::{CallerIdentity, ClientAuth, Config, CredentialSpec, Grant, RouteCallers, RouteSpec, TokenBody, TokenSpec},
     secret::SecretSource,
 };
 
@@ -20,29 +23,51 @@ use crate::config::{
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) file: FileArgs,
+    /// Asks for one real token per credential and explains what came of it.
+    #[arg(long)]
+    online: bool,
+    /// With --online: only these credentials.
+    #[arg(value_name = "CREDENTIAL", requires = "online")]
+    credentials: Vec<String>,
+    /// With --online: one request for each token that the routes need, instead of one per credential.
+    #[arg(long, requires = "online")]
+    every_token: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
-/// Prints what the file would do and its warnings (exit 0), or all its problems (exit 2).
+/// Prints what the file would do and its warnings (exit 0), or all its problems (exit 2). Online also what each
+/// provider said; exit 3 if any gave no token.
 pub(super) fn run(args: &CheckArgs, global: &Global) -> ExitCode {
-    match (config::load(&global.config), args.output.format) {
+    let loaded = config::load(&global.config);
+    if let Ok((config, _)) = &loaded
+        && let Err(error) = online::questions(config, &args.credentials, args.every_token)
+    {
+        tell(format_args!("error: {error}"));
+        return ExitCode::from(BAD_CONFIG);
+    }
+    match (loaded, args.output.format) {
         (Ok((config, warnings)), Format::Text) => {
             for Warning(diagnostic) in &warnings {
                 tell(format!("{diagnostic}\n"));
             }
             say(format!("{} is fine: {}", global.config.display(), counts(&config, warnings.len())));
             say(summary(&config).trim_end());
-            ExitCode::SUCCESS
+            ask(args, &config, |told| say(format!("\n{}", told.text().trim_end())))
         }
         (Ok((config, warnings)), Format::Json) => {
             let warnings: Vec<Value> = warnings.iter().map(|Warning(d)| d.to_json()).collect();
             let mut answer = as_json(&config);
-            answer["ok"] = true.into();
             answer["problems"] = json!([]);
             answer["warnings"] = warnings.into();
+            let mut online = Vec::new();
+            let code = ask(args, &config, |told| online.push(told.json()));
+            answer["ok"] = (code == ExitCode::SUCCESS).into();
+            if args.online {
+                answer["online"] = online.into();
+            }
             say(format!("{answer:#}"));
-            ExitCode::SUCCESS
+            code
         }
         (Err(problems), Format::Text) => {
             tell(problems);
@@ -54,6 +79,30 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> ExitCode {
             };
             let answer = json!({ "ok": false, "problems": of(Severity::Error), "warnings": of(Severity::Warning) });
             say(format!("{answer:#}"));
+            ExitCode::from(BAD_CONFIG)
+        }
+    }
+}
+
+/// Asks the providers, if that is wanted.
+fn ask(args: &CheckArgs, config: &Config, mut show: impl FnMut(&Told<'_>)) -> ExitCode {
+    if !args.online {
+        return ExitCode::SUCCESS;
+    }
+    let mut code = ExitCode::SUCCESS;
+    let asked = online::questions(config, &args.credentials, args.every_token).and_then(|questions| {
+        let runtime = serve::runtime().map_err(|e| e.to_string())?;
+        runtime.block_on(online::ask(config, &questions, |question, inquiry| {
+            show(&Told { question, inquiry: &inquiry });
+            if inquiry.result.is_err() {
+                code = ExitCode::from(REFUSED);
+            }
+        }))
+    });
+    match asked {
+        Ok(()) => code,
+        Err(error) => {
+            tell(format_args!("error: {error}"));
             ExitCode::from(BAD_CONFIG)
         }
     }
@@ -99,15 +148,15 @@ fn summary(config: &Config) -> String {
         + &section("callers", &callers)
 }
 
-/// What a route's token is asked for: `scopes billing, audience …`; empty = nothing in particular.
-pub(super) fn wants(route: &RouteSpec) -> String {
+/// What a token is asked for: `scopes billing, audience …`; empty = nothing in particular.
+pub(super) fn wants(token: &TokenSpec) -> String {
     let mut wants = Vec::new();
-    if !route.token.scopes.is_empty() {
-        wants.push(format!("scopes {}", route.token.scopes.join(" ")));
+    if !token.scopes.is_empty() {
+        wants.push(format!("scopes {}", token.scopes.join(" ")));
     }
-    wants.extend(route.token.audience.iter().map(|a| format!("audience {a}")));
-    if !route.token.resource.is_empty() {
-        wants.push(format!("resource {}", route.token.resource.join(" ")));
+    wants.extend(token.audience.iter().map(|a| format!("audience {a}")));
+    if !token.resource.is_empty() {
+        wants.push(format!("resource {}", token.resource.join(" ")));
     }
     wants.join(", ")
 }
@@ -122,7 +171,7 @@ fn route_row(route: &RouteSpec) -> Vec<String> {
         shown_prefix(route).to_owned(),
         format!("→ {}", route.upstream),
         format!("credential {}", route.token.credential.name),
-        wants(route),
+        wants(&route.token),
         callers,
     ]
 }
@@ -162,7 +211,8 @@ pub(super) fn token_url(credential: &CredentialSpec) -> Option<String> {
 /// The one that matters most.
 fn secret(credential: &CredentialSpec) -> Option<&SecretSource> {
     let of_key = || credential.key.as_ref().or(credential.assertion.ready.as_ref());
-    credential.client_secret.as_ref().or_else(|| credential.grant.source()).or_else(of_key)
+    let of_certificate = || credential.net.client_cert.as_ref().map(|certificate| &certificate.key);
+    credential.client_secret.as_ref().or_else(|| credential.grant.source()).or_else(of_key).or_else(of_certificate)
 }
 
 pub(super) fn auth(auth: ClientAuth) -> &'static str {
@@ -171,6 +221,7 @@ pub(super) fn auth(auth: ClientAuth) -> &'static str {
         ClientAuth::BasicRaw => "basic_raw",
         ClientAuth::Post => "post",
         ClientAuth::PrivateKeyJwt => "private_key_jwt",
+        ClientAuth::Mtls => "mtls",
         ClientAuth::ClientSecretJwt => "client_secret_jwt",
         ClientAuth::None => "none",
     }

@@ -155,7 +155,7 @@ impl Telling<'_> {
         let credential = &route.token.credential;
         let profile = credential.provider.as_ref().map(|p| format!("provider {p}, ")).unwrap_or_default();
         let how = format!("{profile}{} {}", auth(credential.client_auth), body(credential.body));
-        let wanted = match wants(route) {
+        let wanted = match wants(&route.token) {
             nothing if nothing.is_empty() => "no scope, no audience".to_owned(),
             wanted => wanted,
         };

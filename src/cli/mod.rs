@@ -1,7 +1,7 @@
 //! The commands: one file each, no logic of their own.
 //!
-//! Exit codes: 0 done, 1 failed while running, 2 bad usage or bad configuration, 3 a provider refused, 4 denied or no
-//! route (`explain`). What a program may read goes to standard output, everything else to standard error.
+//! Exit codes: 0 done, 1 failed while running, 2 bad usage or bad configuration, 3 a provider gave no token (`check
+//! --online`, `token`, `login`), 4 denied or no route (`explain`). What a program may read goes to standard output, everything else to standard error.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // printing is what this floor is for
 
 mod check;
@@ -9,10 +9,13 @@ mod demo;
 mod explain;
 mod init;
 mod login;
+mod online;
 mod output;
 mod providers;
 mod sandbox;
 mod serve;
+mod token;
+mod told;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -25,7 +28,7 @@ use crate::config::model::LogFormat;
 
 /// Bad usage or bad configuration.
 const BAD_CONFIG: u8 = 2;
-/// A provider said no.
+/// `check --online`, `token`, `login`: a provider refused, or could not be reached.
 const REFUSED: u8 = 3;
 /// `explain`: denied, or no route.
 const DENIED: u8 = 4;
@@ -103,7 +106,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Runs only the sandbox: identity providers and APIs that behave like the real ones, faults to order.
     Sandbox(sandbox::SandboxArgs),
-    /// Checks the configuration file without any network: what it would do, or all its problems.
+    /// Checks the configuration file without any network: what it would do, or all its problems; with --online it
+    /// asks each provider for a token.
     Check(check::CheckArgs),
     /// Says what would happen to a request: route, verdict, credential, headers.
     Explain(explain::ExplainArgs),
@@ -113,6 +117,8 @@ enum Command {
     Login(login::LoginArgs),
     /// Lists the built-in providers, or describes one.
     Providers(providers::ProvidersArgs),
+    /// Asks for a token now and describes it; shows the token itself only with --reveal.
+    Token(token::TokenArgs),
 }
 
 impl Command {
@@ -123,6 +129,7 @@ impl Command {
             Self::Check(args) => Some(&args.file),
             Self::Explain(args) => Some(&args.file),
             Self::Login(args) => Some(&args.file),
+            Self::Token(args) => Some(&args.file),
             Self::Demo(_) | Self::Sandbox(_) | Self::Init(_) | Self::Providers(_) => None,
         }
     }
@@ -147,6 +154,7 @@ pub fn run() -> ExitCode {
         Some(Command::Init(args)) => init::run(&args),
         Some(Command::Login(args)) => login::run(&args, global),
         Some(Command::Providers(args)) => providers::run(&args),
+        Some(Command::Token(args)) => token::run(&args, global),
     }
 }
 

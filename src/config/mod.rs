@@ -11,11 +11,14 @@
 mod diagnostic;
 mod expand;
 mod header;
+pub mod identity;
+mod keyring;
 mod mask;
 pub mod model;
 mod nearest;
 mod not_built;
 pub mod profile;
+mod program;
 mod raw;
 mod reader;
 mod resolve;

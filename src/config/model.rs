@@ -131,7 +131,7 @@ pub struct CredentialSpec {
     pub provider: Option<String>,
     /// The client's id at the provider; no secret. Empty where there is none to send.
     pub client_id: String,
-    /// Where the client secret comes from; `None` only with [`ClientAuth::None`].
+    /// Where the client secret comes from; `None` where [`ClientAuth`] needs none.
     pub client_secret: Option<SecretSource>,
     /// Further entries of a `client_secret` list, for rotation: tried in turn when the provider refuses.
     pub more_secrets: Vec<SecretSource>,
@@ -267,6 +267,11 @@ impl CredentialSpec {
     pub fn keeps_refresh_token(&self) -> bool {
         matches!(self.grant, Grant::RefreshToken { .. }) || self.grant.is_login() || self.refresh_target.is_some()
     }
+
+    /// Whether a TLS client certificate is presented, to the provider and to upstreams.
+    pub fn presents_certificate(&self) -> bool {
+        self.net.client_cert.is_some()
+    }
 }
 
 /// A parameter or header of the token request: plain text, or a secret.
@@ -374,6 +379,8 @@ pub enum ClientAuth {
     PrivateKeyJwt,
     /// A JWT signed with the client secret (OpenID Connect Core section 9).
     ClientSecretJwt,
+    /// The certificate of `client_cert` (RFC 8705 section 2); the id as a parameter.
+    Mtls,
     /// Only the id, as a parameter.
     None,
 }
@@ -495,6 +502,17 @@ pub struct NetSpec {
     pub ca_file: Option<PathBuf>,
     /// Everything goes through this proxy, as a tunnel; the other rules hold for the way to it.
     pub egress_proxy: Option<EgressProxy>,
+    /// Presented wherever a server asks for one.
+    pub client_cert: Option<ClientCert>,
+}
+
+/// `client_cert` and `client_key`: re-read for every token request, and when they change.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClientCert {
+    /// The chain, in PEM form. A file, and no secret, but read and watched like one.
+    pub chain: SecretSource,
+    /// The private key of its first certificate, in PEM form.
+    pub key: SecretSource,
 }
 
 /// `egress_proxy = "http://HOST:PORT"` or `"socks5://HOST:PORT"`
@@ -696,8 +714,22 @@ pub struct RouteSpec {
     pub retry_on: Vec<u16>,
     /// `max_in_flight`
     pub max_in_flight: usize,
+    /// `http`
+    pub http: HttpVersion,
     /// `allow_empty_segments`
     pub allow_empty_segments: bool,
+}
+
+/// `http`: what is spoken with the upstream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum HttpVersion {
+    /// What ALPN gives; HTTP/1.1 without TLS.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    H1,
+    /// HTTP/2; without TLS by prior knowledge (RFC 9113 section 3.3).
+    H2,
 }
 
 /// `inject`: `NAME: PREFIX{token}SUFFIX`.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{
     model::{
-        Alg, Assertion, Budget, ClientAuth, ExpiresUnit, Expiry, HostPolicy, IpFamily, LogFormat, PolicyMode,
-        TokenBody, TokenMethod, Warm,
+        Alg, Assertion, Budget, ClientAuth, ExpiresUnit, Expiry, HostPolicy, HttpVersion, IpFamily, LogFormat,
+        PolicyMode, TokenBody, TokenMethod, Warm,
     },
     reader::{At, Entry, Limit, Table},
     secret::SecretSource,
@@ -99,6 +99,8 @@ pub(super) struct RawCredential {
     pub(super) local_address: Option<At<String>>,
     pub(super) ip_family: Option<IpFamily>,
     pub(super) ca_file: Option<At<String>>,
+    pub(super) client_cert: Option<At<String>>,
+    pub(super) client_key: Option<At<SecretSource>>,
     pub(super) egress_proxy: Option<At<String>>,
     pub(super) timeout: Option<Duration>,
     pub(super) budget: Option<Budget>,
@@ -155,6 +157,7 @@ impl RawCredential {
                     ("post", ClientAuth::Post),
                     ("private_key_jwt", ClientAuth::PrivateKeyJwt),
                     ("client_secret_jwt", ClientAuth::ClientSecretJwt),
+                    ("mtls", ClientAuth::Mtls),
                     ("none", ClientAuth::None),
                 ],
             ),
@@ -179,6 +182,8 @@ impl RawCredential {
             local_address: t.word("local_address"),
             ip_family: t.choice("ip_family", &[("any", IpFamily::Any), ("v4", IpFamily::V4), ("v6", IpFamily::V6)]),
             ca_file: t.word("ca_file"),
+            client_cert: t.word("client_cert"),
+            client_key: source::read_text(t, "client_key"),
             egress_proxy: t.word("egress_proxy"),
             timeout: t.duration("timeout", 100 * MS, HOUR),
             budget: t.budget("budget"),
@@ -201,7 +206,7 @@ impl RawCredential {
         first!(client_id client_secret more_secrets grant grant_type token username password refresh_token refresh_url
             authorize_url device_url redirect_port authorize_params issuer endpoint_hosts subject_token subject_token_type requested_token_type key key_id alg assertion token_url client_auth method body scopes scope_separator audience
             resource id_param secret_param token_field expires_field expires_unit default_ttl expiry warm share
-            local_address ip_family ca_file egress_proxy timeout budget)
+            local_address ip_family ca_file client_cert client_key egress_proxy timeout budget)
     }
 }
 
@@ -296,13 +301,12 @@ pub(super) struct RawRoute<'t> {
     pub(super) retry_on: Option<Vec<u16>>,
     pub(super) max_in_flight: Option<u64>,
     pub(super) insecure_http: bool,
+    pub(super) http: Option<HttpVersion>,
     pub(super) allow_empty_segments: bool,
 }
 
 impl<'t> RawRoute<'t> {
     pub(super) fn read(t: Table<'t>) -> Self {
-        // Both mean HTTP/1.1 until there is something else.
-        let _ = t.choice("http", &[("auto", ()), ("h1", ())]);
         Self {
             prefix: t.string("prefix"),
             api: t.word("api"),
@@ -327,6 +331,7 @@ impl<'t> RawRoute<'t> {
             retry_on: t.integers("retry_on", 400, 599),
             max_in_flight: t.integer("max_in_flight", 1, 1_000_000).map(|at| at.value),
             insecure_http: t.boolean("insecure_http").is_some_and(|at| at.value),
+            http: t.choice("http", &[("auto", HttpVersion::Auto), ("h1", HttpVersion::H1), ("h2", HttpVersion::H2)]),
             allow_empty_segments: t.boolean("allow_empty_segments").is_some_and(|at| at.value),
             table: t,
         }

@@ -6,24 +6,21 @@ use std::{
     hash::{Hash, Hasher},
     io::{self, Read as _},
     path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use tokio::io::AsyncReadExt as _;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::mask;
-
-/// How long a command may take to print a secret.
-pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+use super::{
+    keyring, mask,
+    program::{self, Failure},
+};
 
 /// No secret is longer; a file that is was not meant.
 const MAX_LENGTH: usize = 64 * 1024;
 
 /// Room for everything at once, and for one byte too many: growing would leave copies behind.
-const ROOM: usize = MAX_LENGTH + 1;
+pub(super) const ROOM: usize = MAX_LENGTH + 1;
 
 fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(ROOM));
@@ -143,6 +140,14 @@ pub enum SecretError {
         /// What happened.
         why: String,
     },
+    /// The keyring gave no secret.
+    #[error("{source_name} {why}")]
+    Keyring {
+        /// The source.
+        source_name: String,
+        /// What happened.
+        why: String,
+    },
     /// Vault gave no secret.
     #[error("{source_name}: {why}")]
     Vault {
@@ -165,7 +170,7 @@ pub enum SecretError {
     TooLong(String),
 }
 
-/// `{ env = … }`, `{ file = … }`, `{ vault = … }` or `{ command = … }`: where a secret is read from, at every use.
+/// `{ env = … }`, `{ file = … }`, `{ keyring = … }`, `{ vault = … }` or `{ command = … }`: where a secret is read from, at every use.
 ///
 /// Its `Display` names it for messages: `environment variable NAME`, `file PATH`, `command PROGRAM`
 /// (without arguments, which may hold secrets).
@@ -177,6 +182,13 @@ pub enum SecretSource {
     File(PathBuf),
     /// A field of a secret in Vault; read by those who can ask it ([`crate::token::sources`]).
     Vault(VaultSecret),
+    /// The secret of an account at a service in the keyring of the session.
+    Keyring {
+        /// `service`
+        service: String,
+        /// `username`
+        account: String,
+    },
     /// A command (no shell), its standard output with the trailing newline trimmed.
     Command(Vec<String>),
     /// Taken while parsing, from an environment that is not the process's own ([`super::parse`]).
@@ -218,16 +230,36 @@ impl fmt::Display for SecretSource {
             }
             Self::File(path) => write!(f, "file {}", path.display()),
             Self::Vault(secret) => secret.fmt(f),
+            Self::Keyring { service, account } => write!(f, "keyring {service}/{account}"),
             Self::Command(argv) => write!(f, "command {}", argv.first().map_or("", String::as_str)),
         }
     }
 }
 
+/// Whether a plain value of this name should not be shown: somebody may have put a secret where none belongs.
+pub fn hides(name: &str, value: &str) -> bool {
+    mask::looks_secret(name) || mask::looks_random(value)
+}
+
 impl SecretSource {
+    /// What a shell writes in its place, inside of double quotes: `$NAME` or `$(cat 'PATH')`. `None` for what is
+    /// not to be shown, or has no such form.
+    pub fn shell(&self) -> Option<String> {
+        match self {
+            Self::Env(name) | Self::Given { name, .. } if mask::is_plain_env_name(name) => Some(format!("${name}")),
+            Self::File(path) => {
+                let shown = path.to_str().filter(|path| !path.contains('\'') && !path.contains(char::is_control))?;
+                let random = path.file_name().is_some_and(|name| mask::looks_random(&name.to_string_lossy()));
+                (!random).then(|| format!("$(cat '{shown}')"))
+            }
+            _ => None,
+        }
+    }
+
     /// Reads the secret now. Needs a tokio runtime with I/O and time for files and commands.
     ///
     /// A command gets no standard input, its standard error is thrown away, and it is killed after
-    /// [`COMMAND_TIMEOUT`].
+    /// [`program::TIMEOUT`].
     pub async fn read(&self) -> Result<Secret, SecretError> {
         self.read_shaped(Shape::Line).await
     }
@@ -248,10 +280,12 @@ impl SecretSource {
                 Secret::from_source(self.checked_length(bytes)?, self, shape)
             }
             Self::Vault(_) => Err(self.of_vault("it cannot be asked for this".to_owned())),
-            Self::Command(argv) => match tokio::time::timeout(COMMAND_TIMEOUT, self.output(argv)).await {
-                Ok(output) => Secret::from_source(output?, self, shape),
-                Err(_) => Err(self.failed(format!("did not end within {} s", COMMAND_TIMEOUT.as_secs()))),
-            },
+            Self::Command(argv) => Secret::from_source(self.output(argv).await?, self, shape),
+            Self::Keyring { service, account } => {
+                let text = keyring::lookup(service, account).await;
+                let text = text.map_err(|why| SecretError::Keyring { source_name: self.to_string(), why })?;
+                Secret::from_source(self.checked_length(Ok(text))?, self, shape)
+            }
         }
     }
 
@@ -272,21 +306,16 @@ impl SecretSource {
     }
 
     async fn output(&self, argv: &[String]) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-        let Some((program, arguments)) = argv.split_first() else {
-            return Err(self.failed("is empty".to_owned()));
-        };
-        let mut command = tokio::process::Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
-        let mut child = command.spawn().map_err(|e| self.failed(format!("can't be started: {e}")))?;
-        let stdout = child.stdout.take().ok_or_else(|| self.failed("has no output".to_owned()))?;
-        let mut bytes = Zeroizing::new(Vec::with_capacity(ROOM));
-        let read = stdout.take(ROOM as u64).read_to_end(&mut bytes).await;
-        let bytes = self.checked_length(read.map(|_| bytes))?;
-        let status = child.wait().await.map_err(|e| self.failed(format!("failed: {e}")))?;
-        if !status.success() {
-            return Err(self.failed(format!("failed: {status}")));
-        }
-        Ok(bytes)
+        let words: Vec<&str> = argv.iter().map(String::as_str).collect();
+        let output = program::run(&words, false).await.map_err(|failure| {
+            self.failed(match failure {
+                Failure::Start(e) => format!("can't be started: {e}"),
+                Failure::Broke(e) => format!("failed: {e}"),
+                Failure::Late => format!("did not end within {} s", program::TIMEOUT.as_secs()),
+            })
+        })?;
+        let text = self.checked_length(Ok(output.text))?;
+        if output.status.success() { Ok(text) } else { Err(self.failed(format!("failed: {}", output.status))) }
     }
 
     fn checked_length(&self, bytes: io::Result<Zeroizing<Vec<u8>>>) -> Result<Zeroizing<Vec<u8>>, SecretError> {

@@ -1,4 +1,4 @@
-//! Reads `{ env | file | command | systemd | vault = … }`, and looks at once whether the secret is there.
+//! Reads `{ env | file | command | keyring | systemd | vault = … }`, and looks at once whether the secret is there.
 
 use std::path::PathBuf;
 
@@ -81,7 +81,7 @@ fn written(table: &Table<'_>, entry: &Entry<'_>) -> Option<SecretSource> {
             return None;
         }
     };
-    let sources = [environment(&inner), file(&inner), command(&inner), systemd(&inner), vault(&inner)];
+    let sources = [environment(&inner), file(&inner), command(&inner), keyring(&inner), systemd(&inner), vault(&inner)];
     let given = SOURCES.into_iter().filter(|k| inner.has(k)).count();
     let with_it = ["field", "mount"].into_iter().filter(|k| inner.has("vault") && inner.has(k)).count();
     let known_only = inner.entries().len() == given + with_it;
@@ -96,7 +96,7 @@ fn written(table: &Table<'_>, entry: &Entry<'_>) -> Option<SecretSource> {
     sources.into_iter().flatten().next()
 }
 
-const SOURCES: [&str; 5] = ["env", "file", "command", "systemd", "vault"];
+const SOURCES: [&str; 6] = ["env", "file", "command", "keyring", "systemd", "vault"];
 
 /// `[credentials.acme]`, `client_secret` → `ACME_CLIENT_SECRET`.
 fn suggested_variable(table: &str, key: &str) -> String {
@@ -155,6 +155,19 @@ fn systemd(inner: &Table<'_>) -> Option<SecretSource> {
         return None;
     };
     Some(SecretSource::File(PathBuf::from(directory).join(name.value)))
+}
+
+/// `SERVICE/ACCOUNT`; the service may have slashes of its own.
+fn keyring(inner: &Table<'_>) -> Option<SecretSource> {
+    let at = inner.word("keyring")?;
+    // A word that starts with a hyphen would be an option of the tool that is asked.
+    let legal = |part: &str| !part.is_empty() && !part.starts_with('-') && !part.contains(char::is_control);
+    if let Some((service, account)) = at.value.rsplit_once('/').filter(|(s, a)| legal(s) && legal(a)) {
+        return Some(SecretSource::Keyring { service: service.to_owned(), account: account.to_owned() });
+    }
+    let note = Note::error(&at.span, format!("`keyring` of {} must be SERVICE/ACCOUNT", inner.name));
+    inner.context.report(note.hint("as in: secret-tool store --label=… service SERVICE username ACCOUNT"));
+    None
 }
 
 /// `MOUNT/PATH#FIELD`, as `vault kv get` names it, or `MOUNT/data/PATH#FIELD`, as the API does.
@@ -217,7 +230,7 @@ fn check(table: &Table<'_>, entry: &Entry<'_>, source: SecretSource, shape: Shap
             let source = secret.clone().map_or_else(|_| SecretSource::Env(name.clone()), given);
             (secret, source)
         }
-        SecretSource::Command(_) | SecretSource::Vault(_) => {
+        SecretSource::Command(_) | SecretSource::Keyring { .. } | SecretSource::Vault(_) => {
             return Some(At { value: source, span: entry.span.clone() });
         }
         source => (source.read_shaped_blocking(shape), source),

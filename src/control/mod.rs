@@ -71,10 +71,7 @@ impl Proxy {
                 Listener::bind(address, server.workers).map_err(|source| StartError::Listen { address, source })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let mut engine = Engine::with_store(open_store(&config)?);
-        if let Some(vault) = &config.vault {
-            engine = engine.with_vault(vault).map_err(StartError::Config)?;
-        }
+        let engine = engine(&config, true)?;
         let first = compile(config, 1, &engine)?;
         let (publisher, reader) = snapshot::seam(first);
         let guard = tokio::spawn(forbid_found_endpoints(engine.found_endpoints(), publisher, reader.clone()));
@@ -132,6 +129,15 @@ async fn forbid_found_endpoints(
             Ok(None) => {}
             Err(why) => tracing::error!("a discovered token endpoint cannot be put out of reach: {why}"),
         }
+    }
+}
+
+/// What keeps this configuration's tokens; without `store` in this process alone.
+pub(crate) fn engine(config: &Config, store: bool) -> Result<Engine, StartError> {
+    let engine = Engine::with_store(if store { open_store(config)? } else { Store::Memory });
+    match &config.vault {
+        Some(vault) => engine.with_vault(vault).map_err(StartError::Config),
+        None => Ok(engine),
     }
 }
 

@@ -13,7 +13,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::{Stream, tls, tunnel};
-use crate::config::model::{EgressProxy, IpFamily, NetSpec, Scheme, Upstream};
+use crate::config::{
+    identity::Identity,
+    model::{EgressProxy, IpFamily, NetSpec, Scheme, Upstream},
+};
 
 /// Where a connection goes.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +70,18 @@ pub enum ConnectError {
         /// Why.
         source: io::Error,
     },
+    /// The server does not take our certificate, or wants one.
+    #[error("{}", certificate_refused(host, *port, *presented, alert))]
+    Certificate {
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+        /// Whether we presented one.
+        presented: bool,
+        /// The server's word, as RFC 8446 names it.
+        alert: &'static str,
+    },
     /// Not connected within the timeout.
     #[error("no connection to {host}:{port} within {timeout:?}")]
     Timeout {
@@ -114,27 +129,92 @@ fn is_shortage(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| shortages.iter().any(|e| e.raw_os_error() == code))
 }
 
-/// Makes connections by the rules of one [`NetSpec`].
+/// In words for people; [`ConnectError::Certificate`], or the same where it comes with the first read.
+pub fn certificate_refused(host: &str, port: u16, presented: bool, alert: &str) -> String {
+    if presented {
+        format!("{host}:{port} refused our client certificate (TLS alert {alert})")
+    } else {
+        format!("{host}:{port} wants a client certificate, and this credential has no client_cert (TLS alert {alert})")
+    }
+}
+
+/// Which versions of HTTP are offered in the TLS handshake (ALPN, RFC 7301).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// HTTP/1.1 alone.
+    H1,
+    /// HTTP/2 alone: a server without it ends the handshake.
+    H2,
+    /// Both, HTTP/2 first; [`Stream::speaks_h2`] says which it is.
+    Both,
+}
+
+/// One TLS configuration for each [`Offer`]; they share one store of sessions to resume.
+#[derive(Debug)]
+struct Offering {
+    h1: Arc<ClientConfig>,
+    h2: Arc<ClientConfig>,
+    both: Arc<ClientConfig>,
+}
+
+impl Offering {
+    fn new(tls: &ClientConfig) -> Self {
+        let offering = |protocols: &[&[u8]]| {
+            let mut tls = tls.clone();
+            tls.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
+            Arc::new(tls)
+        };
+        Self { h1: offering(&[b"http/1.1"]), h2: offering(&[b"h2"]), both: offering(&[b"h2", b"http/1.1"]) }
+    }
+
+    fn of(&self, offer: Offer) -> &Arc<ClientConfig> {
+        match offer {
+            Offer::H1 => &self.h1,
+            Offer::H2 => &self.h2,
+            Offer::Both => &self.both,
+        }
+    }
+}
+
+/// Makes connections by the rules of one [`NetSpec`], and presents one [`Identity`] or none.
 #[derive(Debug, Clone)]
 pub struct Connector {
     spec: Arc<NetSpec>,
-    tls: Arc<ClientConfig>,
+    tls: Arc<Offering>,
+    presents: bool,
 }
 
 impl Connector {
     /// Reads the roots. The error names the file that is to blame.
     pub fn new(spec: Arc<NetSpec>) -> Result<Self, String> {
         let tls = tls::client_config(&spec)?;
-        Ok(Self { spec, tls })
+        Ok(Self { spec, tls: Arc::new(Offering::new(&tls)), presents: false })
     }
 
-    /// Connects, TLS included, within `timeout`. `TCP_NODELAY` is set.
+    /// The same way, presenting a certificate. TLS sessions are not shared with `self`.
+    #[must_use]
+    pub fn presenting(&self, identity: &Identity) -> Self {
+        let tls = Offering::new(&tls::presenting(&self.tls.h1, identity));
+        Self { spec: Arc::clone(&self.spec), tls: Arc::new(tls), presents: true }
+    }
+
+    /// Whether a certificate is presented to servers that ask for one.
+    pub fn presents(&self) -> bool {
+        self.presents
+    }
+
+    /// Connects for HTTP/1.1, TLS included, within `timeout`. `TCP_NODELAY` is set.
     pub async fn connect(&self, target: Target<'_>, timeout: Duration) -> Result<Stream, ConnectError> {
-        let late = || ConnectError::Timeout { host: target.host.to_owned(), port: target.port, timeout };
-        tokio::time::timeout(timeout, self.connect_now(target)).await.map_err(|_| late())?
+        self.offer(target, timeout, Offer::H1).await
     }
 
-    async fn connect_now(&self, target: Target<'_>) -> Result<Stream, ConnectError> {
+    /// The same for what the server chooses of `offer`.
+    pub async fn offer(&self, target: Target<'_>, timeout: Duration, offer: Offer) -> Result<Stream, ConnectError> {
+        let late = || ConnectError::Timeout { host: target.host.to_owned(), port: target.port, timeout };
+        tokio::time::timeout(timeout, self.connect_now(target, offer)).await.map_err(|_| late())?
+    }
+
+    async fn connect_now(&self, target: Target<'_>, offer: Offer) -> Result<Stream, ConnectError> {
         let plain = target.scheme == Scheme::Http && !target.insecure;
         let tcp = match &self.spec.egress_proxy {
             None => self.reach(target.host, target.port, plain).await?,
@@ -143,9 +223,12 @@ impl Connector {
         let (host, port) = (target.host.to_owned(), target.port);
         match target.scheme {
             Scheme::Http => Ok(Stream::Plain(tcp)),
-            Scheme::Https => match self.handshake(target.host, tcp).await {
+            Scheme::Https => match self.handshake(target.host, tcp, offer).await {
                 Ok(stream) => Ok(stream),
-                Err(source) => Err(ConnectError::Tls { host, port, source }),
+                Err(source) => Err(match tls::certificate_alert(&source, self.presents) {
+                    Some(alert) => ConnectError::Certificate { host, port, presented: self.presents, alert },
+                    None => ConnectError::Tls { host, port, source },
+                }),
             },
         }
     }
@@ -227,9 +310,10 @@ impl Connector {
         TcpSocket::from_std_stream(socket.into()).connect(address).await
     }
 
-    async fn handshake(&self, host: &str, tcp: TcpStream) -> io::Result<Stream> {
+    async fn handshake(&self, host: &str, tcp: TcpStream, offer: Offer) -> io::Result<Stream> {
+        let config = self.tls.of(offer);
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        let tls = tokio_rustls::TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await?;
+        let tls = tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name, tcp).await?;
         Ok(Stream::Tls(Box::new(tls)))
     }
 }

@@ -2,10 +2,14 @@
 //! upstream connections both go through [`Connector::connect`], so that a credential's egress rules
 //! hold for both.
 
+mod advice;
 mod connect;
 mod stream;
 mod tls;
 mod tunnel;
 
-pub use connect::{ConnectError, Connector, Target, shortage};
+pub use connect::{ConnectError, Connector, Offer, Target, certificate_refused, shortage};
 pub use stream::Stream;
+pub use tls::certificate_alert;
+
+pub use crate::config::identity::{Identity, IdentityError};

@@ -33,6 +33,11 @@ impl Stream {
         }
     }
 
+    /// Whether the handshake chose HTTP/2.
+    pub fn speaks_h2(&self) -> bool {
+        matches!(self, Self::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2"))
+    }
+
     /// Whether an idle connection may still be used: nothing has arrived on it (an answer nobody asked
     /// for, or its end). Costs no system call while nothing has.
     pub fn is_quiet(&mut self) -> bool {

@@ -1,10 +1,19 @@
-//! TLS identity: which roots we trust. Built once for each [`NetSpec`].
+//! TLS: which roots we trust, built once for each [`NetSpec`], and which certificate we present, one
+//! configuration for each [`Identity`].
 
 use std::sync::{Arc, OnceLock};
 
-use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
+use rustls::{
+    AlertDescription, ClientConfig, RootCertStore,
+    client::Resumption,
+    pki_types::{CertificateDer, pem::PemObject},
+    sign::SingleCertAndKey,
+};
 
-use crate::config::model::NetSpec;
+use crate::config::{identity::Identity, model::NetSpec};
+
+/// Sessions that one identity keeps for resumption; rustls' own number.
+const SESSIONS: usize = 256;
 
 /// The roots that this system trusts, read once: that takes longer than all the rest of a start.
 fn system_roots() -> &'static RootCertStore {
@@ -21,9 +30,8 @@ fn system_roots() -> &'static RootCertStore {
     })
 }
 
-/// A client configuration for `spec`: the system's roots and those of its `ca_file`, TLS 1.2 and 1.3,
-/// ALPN `http/1.1`.
-pub(super) fn client_config(spec: &NetSpec) -> Result<Arc<ClientConfig>, String> {
+/// A client configuration for `spec`: the system's roots and those of its `ca_file`, TLS 1.2 and 1.3.
+pub(super) fn client_config(spec: &NetSpec) -> Result<ClientConfig, String> {
     let mut roots = system_roots().clone();
     if let Some(path) = &spec.ca_file {
         let bad = |e: &dyn std::fmt::Display| format!("ca_file {}: {e}", path.display());
@@ -37,11 +45,53 @@ pub(super) fn client_config(spec: &NetSpec) -> Result<Arc<ClientConfig>, String>
         }
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())?
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+        .with_no_client_auth())
+}
+
+/// The same, with a certificate for servers that ask for one. Sessions are kept apart: one that was begun with another
+/// certificate, or with none, would be resumed as that one.
+pub(super) fn presenting(base: &ClientConfig, identity: &Identity) -> ClientConfig {
+    let mut config = base.clone();
+    config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(identity.certified()));
+    config.resumption = Resumption::in_memory_sessions(SESSIONS);
+    config
+}
+
+/// The alert by which a server said that it does not take our certificate, or, where none was `presented`, that it wants
+/// one. In TLS 1.3 it comes when the handshake is over for us: with the first read.
+pub fn certificate_alert(error: &(dyn std::error::Error + 'static), presented: bool) -> Option<&'static str> {
+    let mut error = Some(error);
+    while let Some(this) = error {
+        // The source of an `io::Error` is that of its inner error, not the inner error itself.
+        let inner = this.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref()?.downcast_ref::<rustls::Error>());
+        if let Some(rustls::Error::AlertReceived(alert)) = inner.or_else(|| this.downcast_ref()) {
+            return about_certificates(*alert, presented);
+        }
+        error = this.source();
+    }
+    None
+}
+
+/// RFC 8446 section 6.2.
+fn about_certificates(alert: AlertDescription, presented: bool) -> Option<&'static str> {
+    Some(match alert {
+        AlertDescription::CertificateRequired => "certificate_required",
+        // A server that verifies no certificate of ours has no reason for the others.
+        _ if !presented => return None,
+        AlertDescription::NoCertificate => "no_certificate",
+        AlertDescription::BadCertificate => "bad_certificate",
+        AlertDescription::UnsupportedCertificate => "unsupported_certificate",
+        AlertDescription::CertificateRevoked => "certificate_revoked",
+        AlertDescription::CertificateExpired => "certificate_expired",
+        AlertDescription::CertificateUnknown => "certificate_unknown",
+        AlertDescription::UnknownCA => "unknown_ca",
+        AlertDescription::AccessDenied => "access_denied",
+        // The signature on the certificate, or the one that proves its possession.
+        AlertDescription::DecryptError => "decrypt_error",
+        _ => return None,
+    })
 }

@@ -4,12 +4,25 @@ use std::time::{Duration, Instant};
 
 use super::error::ProxyError;
 use crate::{
+    net::Identity,
     snapshot::Route,
     token::bearer::{Decision, Now, Unavailable},
 };
 
 /// Beyond the token call's own timeout: queueing, connecting, publishing.
 const SLACK: Duration = Duration::from_secs(1);
+
+/// The certificate that the token was got with, which may be bound to it (RFC 8705 section 3): the upstream must see
+/// the same. Costs nothing where the credential has none.
+pub(super) fn identity(route: &Route) -> Option<Identity> {
+    if !route.spec.token.credential.presents_certificate() {
+        return None;
+    }
+    match route.bearer.glance().decide(Now::read()) {
+        Decision::Use(bearer) | Decision::WaitOr(bearer) => bearer.identity.clone(),
+        Decision::Wait | Decision::Fail(_) => None,
+    }
+}
 
 /// Waits until a token newer than generation `above` (0 = any) may be used. At once where one is fresh.
 pub(super) async fn authorize(route: &Route, above: u64) -> Result<(), ProxyError> {
@@ -23,10 +36,18 @@ pub(super) async fn authorize(route: &Route, above: u64) -> Result<(), ProxyErro
 
 /// Gives the token to `write`, at the last moment before it is sent, and returns its generation.
 ///
-/// `None` where the token has expired or was rejected since [`authorize`]: then that has to be done again.
-pub(super) fn with_token(route: &Route, write: impl FnOnce(&str)) -> Result<Option<u64>, ProxyError> {
+/// `None` where the token has expired or was rejected since [`authorize`], or was got with another certificate than
+/// the one that the connection presents: then that has to be done again.
+pub(super) fn with_token(
+    route: &Route,
+    presented: Option<&Identity>,
+    write: impl FnOnce(&str),
+) -> Result<Option<u64>, ProxyError> {
     match route.bearer.glance().decide(Now::read()) {
         Decision::Use(bearer) | Decision::WaitOr(bearer) => {
+            if bearer.identity.as_ref() != presented {
+                return Ok(None);
+            }
             write(bearer.token.expose());
             Ok(Some(bearer.generation))
         }

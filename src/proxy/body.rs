@@ -20,6 +20,24 @@ use crate::wire::{
     chunked::{self, ChunkError},
 };
 
+/// Where a body comes from.
+pub(super) trait Inlet: AsyncRead + Unpin {
+    /// After the end of a body that is not framed in its bytes: its trailer section, empty where there is none.
+    fn trailers(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
+/// Where a body goes.
+pub(super) trait Outlet: AsyncWrite + Unpin {
+    /// Tells the end of a body that is not framed in its bytes, with these trailer lines.
+    fn end(&mut self, _trailers: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Outlet for tokio::io::Sink {}
+
 /// A stream and what has been read ahead of it.
 #[derive(Debug)]
 pub(super) struct Side<S> {
@@ -108,11 +126,28 @@ impl Replay {
     }
 }
 
+/// What else happens to a body while it is moved.
+pub(super) struct Way<'a> {
+    /// Holds what is taken, in case it has to be sent again.
+    pub(super) replay: Option<&'a mut Replay>,
+    /// Appends those lines of a trailer section that may go on.
+    pub(super) trailers: &'a dyn Fn(&[u8], &mut Vec<u8>),
+}
+
+impl Way<'_> {
+    /// Nothing.
+    pub(super) fn plain() -> Self {
+        Self { replay: None, trailers: &|_, _| {} }
+    }
+}
+
 /// Moves one body; see the module.
 #[derive(Debug)]
 pub(super) struct Pump {
     source: Source,
     chunk: bool,
+    /// Trailer fields that go on, as lines.
+    trailers: Vec<u8>,
     staged: Vec<u8>,
     written: usize,
     ended: bool,
@@ -137,11 +172,13 @@ impl Pump {
         };
         let left_allowed = max.unwrap_or(u64::MAX);
         let chunk = to == Framing::Chunked;
-        Self { source, chunk, staged: head, written: 0, ended: false, left_allowed, taken: 0, progress: 0 }
+        let trailers = Vec::new();
+        Self { source, chunk, trailers, staged: head, written: 0, ended: false, left_allowed, taken: 0, progress: 0 }
     }
 
     /// The same source with a new head, for a second attempt: what was taken is sent from `replay`.
-    pub(super) fn again(&mut self, head: Vec<u8>, replay: &Replay) {
+    pub(super) fn again(&mut self, head: Vec<u8>, to: Framing, replay: &Replay) {
+        self.chunk = to == Framing::Chunked;
         self.staged = head;
         (self.written, self.ended) = (0, false);
         if self.chunk {
@@ -173,16 +210,16 @@ impl Pump {
         cx: &mut Context<'_>,
         from: &mut Side<R>,
         to: &mut W,
-        mut replay: Option<&mut Replay>,
+        mut way: Way<'_>,
     ) -> Poll<Result<(), PumpError>>
     where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
+        R: Inlet,
+        W: Outlet,
     {
         loop {
             let head_waits = self.written == 0 && !self.staged.is_empty() && self.staged.len() < COALESCE;
             if head_waits && !self.ended && !from.buf.is_empty() {
-                self.stage(&mut from.buf, COALESCE, replay.as_deref_mut())?;
+                self.stage(&mut from.buf, COALESCE, &mut way)?;
             }
             self.finish();
             while self.written < self.staged.len() {
@@ -197,18 +234,25 @@ impl Pump {
             self.staged.clear();
             self.written = 0;
             if self.ended {
+                to.end(&self.trailers).map_err(PumpError::Write)?;
                 return Pin::new(&mut *to).poll_flush(cx).map_err(PumpError::Write);
             }
             if !from.buf.is_empty() {
                 if self.chunk || matches!(self.source, Source::Chunked(_)) {
-                    self.stage(&mut from.buf, usize::MAX, replay.as_deref_mut())?;
+                    self.stage(&mut from.buf, usize::MAX, &mut way)?;
                 } else {
-                    ready!(self.pass(cx, &mut from.buf, to, replay.as_deref_mut()))?;
+                    ready!(self.pass(cx, &mut from.buf, to, &mut way))?;
                 }
                 continue;
             }
             match from.poll_fill(cx) {
-                Poll::Ready(Ok(0)) if matches!(self.source, Source::UntilClose) => self.source = Source::Done,
+                Poll::Ready(Ok(0)) if matches!(self.source, Source::UntilClose) => {
+                    let section = from.io.trailers();
+                    if !section.is_empty() {
+                        (way.trailers)(&section, &mut self.trailers);
+                    }
+                    self.source = Source::Done;
+                }
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(PumpError::Truncated)),
                 Poll::Ready(Ok(n)) => {
                     self.progress += n as u64;
@@ -232,23 +276,23 @@ impl Pump {
         if !self.ended && matches!(self.source, Source::Done) {
             self.ended = true;
             if self.chunk {
-                self.staged.extend_from_slice(chunked::LAST);
+                chunked::end(&self.trailers, &mut self.staged);
             }
         }
     }
 
-    fn take(&mut self, data: &[u8], replay: Option<&mut Replay>) -> Result<(), PumpError> {
+    fn take(&mut self, data: &[u8], way: &mut Way<'_>) -> Result<(), PumpError> {
         let n = data.len() as u64;
         self.left_allowed = self.left_allowed.checked_sub(n).ok_or(PumpError::TooLarge)?;
         self.taken += n;
-        if let Some(replay) = replay {
+        if let Some(replay) = &mut way.replay {
             replay.hold(data);
         }
         Ok(())
     }
 
     /// Takes up to `most` bytes out of the buffer, framing off, framing on, into `staged`.
-    fn stage(&mut self, buf: &mut Buffer, most: usize, mut replay: Option<&mut Replay>) -> Result<(), PumpError> {
+    fn stage(&mut self, buf: &mut Buffer, most: usize, way: &mut Way<'_>) -> Result<(), PumpError> {
         let mut budget = most;
         while !buf.is_empty() && budget > 0 {
             let (consumed, data, done) = match &mut self.source {
@@ -265,11 +309,14 @@ impl Pump {
                 Source::Chunked(chunked) => {
                     let input = &buf.filled()[..buf.len().min(budget)];
                     let step = chunked.step(input).map_err(PumpError::Grammar)?;
+                    if chunked.is_done() {
+                        (way.trailers)(chunked.trailers(), &mut self.trailers);
+                    }
                     (step.consumed, step.data, chunked.is_done())
                 }
             };
             let data = &buf.filled()[data];
-            self.take(data, replay.as_deref_mut())?;
+            self.take(data, way)?;
             if self.chunk {
                 chunked::encode(data, &mut self.staged);
             } else {
@@ -290,7 +337,7 @@ impl Pump {
         cx: &mut Context<'_>,
         buf: &mut Buffer,
         to: &mut W,
-        replay: Option<&mut Replay>,
+        way: &mut Way<'_>,
     ) -> Poll<Result<(), PumpError>> {
         let most = match self.source {
             Source::Length(left) => usize::try_from(left).unwrap_or(usize::MAX).min(buf.len()),
@@ -303,7 +350,7 @@ impl Pump {
         if n == 0 {
             return Poll::Ready(Err(PumpError::Write(io::ErrorKind::WriteZero.into())));
         }
-        self.take(&buf.filled()[..n], replay)?;
+        self.take(&buf.filled()[..n], way)?;
         buf.consume(n);
         self.progress += n as u64;
         if let Source::Length(left) = &mut self.source {
@@ -328,6 +375,9 @@ mod tests {
     fn pump(input: &[u8], piece: usize, from: Framing, to: Framing) -> (Vec<u8>, Result<(), String>) {
         pump_with(input, piece, from, to, None, &mut no_replay())
     }
+
+    impl Inlet for DuplexStream {}
+    impl Outlet for DuplexStream {}
 
     fn no_replay() -> Replay {
         Replay::new(0, &Rc::default())
@@ -358,7 +408,18 @@ mod tests {
                 let _ = feed.shutdown().await;
             };
             let moving = async {
-                let result = poll_fn(|cx| pump.poll(cx, &mut source, &mut sink, Some(replay))).await;
+                let result = poll_fn(|cx| {
+                    pump.poll(
+                        cx,
+                        &mut source,
+                        &mut sink,
+                        Way {
+                            replay: Some(replay),
+                            trailers: &|all, out| out.extend_from_slice(&all[..all.len() - 2]),
+                        },
+                    )
+                })
+                .await;
                 drop(sink);
                 drop(source);
                 result
@@ -414,7 +475,7 @@ mod tests {
     fn a_truncated_body_never_gets_an_end() {
         for cut in 0..CHUNKED.len() {
             let (out, end) = pump(&CHUNKED[..cut], 7, Framing::Chunked, Framing::Chunked);
-            assert!(end.is_err() && !out.ends_with(chunked::LAST), "cut at {cut}");
+            assert!(end.is_err() && !out.ends_with(b"0\r\n\r\n"), "cut at {cut}");
         }
         let (_, end) = pump(b"abc", 7, Framing::Length(4), Framing::Length(4));
         assert_eq!(end, Err("Truncated".to_owned()));
@@ -423,7 +484,7 @@ mod tests {
     #[test]
     fn a_body_over_the_limit_is_cut_off() {
         let (out, end) = pump_with(b"abcdefghij", 4, Framing::Chunked, Framing::Chunked, Some(5), &mut no_replay());
-        assert!(end.is_err() && !out.ends_with(chunked::LAST));
+        assert!(end.is_err() && !out.ends_with(b"0\r\n\r\n"));
         let (_, end) = pump_with(CHUNKED, 4, Framing::Chunked, Framing::Chunked, Some(9), &mut no_replay());
         assert_eq!(end, Err("TooLarge".to_owned()));
         let (_, end) = pump_with(CHUNKED, 4, Framing::Chunked, Framing::Chunked, Some(10), &mut no_replay());

@@ -2,8 +2,6 @@
 
 use std::{net::SocketAddr, rc::Rc, time::Instant};
 
-use tokio::io::AsyncWriteExt as _;
-
 use super::{
     admission::{self, NoHead},
     body::Side,
@@ -11,7 +9,7 @@ use super::{
     error::{self, Code, ErrorFacts, ProxyError},
     exchange::{Broken, Caller},
     forward::{self, Next, Request},
-    guard,
+    guard, h2,
     seats::Seat,
     socket::Socket,
     timer::Timer,
@@ -19,7 +17,7 @@ use super::{
 };
 use crate::{
     rules::{headers::is_usable_request_id, origin::Hosts},
-    wire::{Field, Framing, Kind, RequestHead, Version},
+    wire::{Field, Framing, Kind, RequestHead, Version, translate::TranslateError},
 };
 
 /// Serves a connection in a task of its own on this core.
@@ -44,7 +42,7 @@ async fn turn_away(worker: Rc<Worker>, stream: Socket, _seat: Seat) {
 }
 
 /// What stays the same from request to request.
-struct Peer {
+pub(super) struct Peer {
     address: SocketAddr,
     text: String,
     hosts: Rc<Hosts>,
@@ -55,7 +53,7 @@ async fn serve(worker: Rc<Worker>, stream: Socket, address: SocketAddr, hosts: R
     let timer = Timer::new(Instant::now() + core.snapshot.server().idle_timeout);
     let mut caller = Caller { side: Side { io: stream, buf: Buffer::default() }, timer, body_begun: false };
     let peer = Peer { address, text: address.ip().to_canonical().to_string(), hosts };
-    let mut fields = Vec::new();
+    let (mut fields, mut first) = (Vec::new(), true);
     loop {
         let core = worker.core();
         let length = match admission::head(&mut caller, &worker.buffers, core.snapshot.server(), seat.idle()).await {
@@ -69,6 +67,10 @@ async fn serve(worker: Rc<Worker>, stream: Socket, address: SocketAddr, hosts: R
             }
         };
         let taken = std::mem::take(&mut caller.side.buf);
+        if first && taken.filled().starts_with(h2::server::PREFACE) {
+            return h2::server::serve(worker, caller.side.io, taken, peer, seat).await;
+        }
+        first = false;
         let mut rest = Buffer::default();
         if taken.len() > length {
             rest = worker.buffers.small();
@@ -88,6 +90,22 @@ async fn serve(worker: Rc<Worker>, stream: Socket, address: SocketAddr, hosts: R
     }
 }
 
+/// Serves the one request of a stream of HTTP/2, whose head is told in the words of HTTP/1.1.
+pub(super) async fn serve_stream(worker: &Worker, peer: &Peer, io: Socket, head: Result<&[u8], TranslateError>) {
+    let core = worker.core();
+    let timer = Timer::new(Instant::now() + core.snapshot.server().idle_timeout);
+    let mut caller = Caller { side: Side { io, buf: Buffer::default() }, timer, body_begun: false };
+    match head {
+        Ok(head) => {
+            request(worker, &core, peer, &mut caller, head, &mut Vec::new()).await;
+        }
+        Err(why) => {
+            let (id, refused) = (worker.request_id(), ProxyError::new(Code::BadRequest, why.to_string()));
+            answer(&mut caller, &refused, facts(&id, true)).await;
+        }
+    }
+}
+
 fn facts(request_id: &str, close: bool) -> ErrorFacts<'_> {
     ErrorFacts { request_id, route: None, credential: None, head_only: false, close }
 }
@@ -99,7 +117,7 @@ async fn answer(caller: &mut Caller, error: &ProxyError, facts: ErrorFacts<'_>) 
     tracing::debug!(code = error.code.as_str(), request_id = facts.request_id, "{}", error.detail);
     let mut out = Vec::with_capacity(1024);
     error::write(&mut out, error, facts);
-    let _ = tokio::time::timeout(PATIENCE, caller.side.io.write_all(&out)).await;
+    let _ = tokio::time::timeout(PATIENCE, caller.side.io.answer(&out)).await;
 }
 
 /// One request: judge → authorize → forward → respond; any error ends in an answer, or in `None` where
@@ -113,7 +131,7 @@ async fn request(
     fields: &mut Vec<Field>,
 ) -> Option<Next> {
     caller.body_begun = false;
-    let head = match RequestHead::parse(bytes, std::mem::take(fields)) {
+    let mut head = match RequestHead::parse(bytes, std::mem::take(fields)) {
         Ok(head) => head,
         Err(e) => {
             let id = worker.request_id();
@@ -121,6 +139,9 @@ async fn request(
             return Some(Next::Close);
         }
     };
+    if caller.side.io.is_h2() {
+        head.version = Version::H2;
+    }
     let own_id;
     let id = match head.values(bytes, Kind::XRequestId).next() {
         Some(theirs) if is_usable_request_id(theirs) => std::str::from_utf8(theirs).unwrap_or_default(),
@@ -141,7 +162,7 @@ async fn request(
         Broken::Stale => ProxyError::new(Code::UpstreamProtocol, "the upstream closed the connection at once"),
         Broken::Abort(why) => {
             tracing::debug!(request_id = id, "connection dropped: {why}");
-            caller.side.io.reset_on_close(true);
+            caller.side.io.abort();
             return None;
         }
     };
@@ -174,7 +195,8 @@ async fn judge_and_forward(
     let at = |broken| (broken, Some(approved.route));
     let _permit = core.permit(approved.route).map_err(|e| at(e.into()))?;
     let rest = &head.target(bytes)[approved.rest];
-    let request = Request { head, bytes, rest, route: approved.route, id, peer: &peer.text };
+    let websocket = head.asks_for_websocket(bytes);
+    let request = Request { head, bytes, rest, route: approved.route, id, peer: &peer.text, websocket };
     forward::forward(worker, core, &request, caller).await.map_err(|broken| (broken, Some(approved.route)))
 }
 

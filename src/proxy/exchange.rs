@@ -11,17 +11,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::io::{AsyncWriteExt as _, sink};
+use tokio::io::sink;
 
 use super::{
-    body::{Pump, PumpError, Replay, Side},
+    body::{Pump, PumpError, Replay, Side, Way},
     buffer::Buffers,
     error::{Code, ProxyError},
-    socket::Socket,
+    socket::{Link, Socket},
     timer::Timer,
 };
 use crate::{
-    net::Stream,
+    config::model::RouteSpec,
+    net::{certificate_alert, certificate_refused},
+    rules::headers,
     snapshot::Route,
     wire::{Framing, ResponseHead, chunked::ChunkError, head::head_end},
 };
@@ -95,7 +97,8 @@ pub(super) enum Broken {
     Answer(ProxyError),
     /// The caller is gone, or its answer cannot be completed: the connection is dropped without an end.
     Abort(&'static str),
-    /// The upstream closed a kept connection before any byte of the request could be sent.
+    /// Nothing of the request was executed: the upstream closed a kept connection before any byte could be sent, or
+    /// said itself that it refused it.
     Stale,
 }
 
@@ -108,7 +111,7 @@ impl From<ProxyError> for Broken {
 /// One attempt at an upstream.
 pub(super) struct Exchange<'a> {
     pub(super) caller: &'a mut Caller,
-    pub(super) up: &'a mut Side<Stream>,
+    pub(super) up: &'a mut Side<Link>,
     pub(super) upload: &'a mut Pump,
     pub(super) replay: &'a mut Replay,
     pub(super) buffers: &'a Buffers,
@@ -127,7 +130,7 @@ pub(super) struct Exchange<'a> {
 impl<'a> Exchange<'a> {
     pub(super) fn new(
         caller: &'a mut Caller,
-        up: &'a mut Side<Stream>,
+        up: &'a mut Side<Link>,
         upload: &'a mut Pump,
         replay: &'a mut Replay,
         buffers: &'a Buffers,
@@ -164,7 +167,9 @@ impl<'a> Exchange<'a> {
         if self.caller.side.buf.size() == 0 && !self.upload.source_is_done() {
             self.caller.side.buf = self.buffers.small();
         }
-        let polled = self.upload.poll(cx, &mut self.caller.side, &mut self.up.io, Some(self.replay));
+        let rules = &self.route.headers;
+        let way = Way { replay: Some(self.replay), trailers: &|section, out| rules.write_trailers(out, section) };
+        let polled = self.upload.poll(cx, &mut self.caller.side, &mut self.up.io, way);
         if self.upload.progress != self.seen {
             self.seen = self.upload.progress;
             self.moved = Instant::now();
@@ -224,6 +229,9 @@ impl<'a> Exchange<'a> {
         let limit = if self.uploading { spec.body_idle_timeout } else { spec.response_timeout };
         self.caller.timer.set(self.moved + limit);
         if self.caller.timer.poll(cx).is_ready() {
+            if let Link::H2(stream) = &self.up.io {
+                stream.distrust();
+            }
             return Poll::Ready(Err(self.silent(limit).into()));
         }
         Poll::Pending
@@ -256,7 +264,18 @@ impl<'a> Exchange<'a> {
     }
 
     fn no_answer(&self, error: Option<&io::Error>) -> Broken {
-        if self.up.buf.is_empty() && self.upload.progress == self.began_at {
+        let RouteSpec { upstream, token, .. } = &self.route.spec;
+        let presents = token.credential.presents_certificate();
+        if let Some(alert) = error.and_then(|error| certificate_alert(error, presents)) {
+            let why = certificate_refused(&upstream.host, upstream.port, presents, alert);
+            // The server's handshake was not over: what came behind it was not read.
+            return ProxyError::new(Code::UpstreamTls, format!("{why}; it did not read the request")).into();
+        }
+        let unsent = match &self.up.io {
+            Link::H1(_) => self.upload.progress == self.began_at,
+            Link::H2(stream) => stream.was_refused(),
+        };
+        if self.up.buf.is_empty() && unsent {
             return Broken::Stale;
         }
         let why = match (error, &self.refused) {
@@ -279,7 +298,7 @@ impl<'a> Exchange<'a> {
     /// Sends bytes to the caller that are not the final answer.
     pub(super) async fn interim(&mut self, bytes: &[u8]) -> Result<(), Broken> {
         let limit = self.route.spec.body_idle_timeout;
-        let write = self.caller.side.io.write_all(bytes);
+        let write = self.caller.side.io.interim(bytes);
         match tokio::time::timeout(limit, write).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(Broken::Abort("the caller took no interim response")),
@@ -288,6 +307,9 @@ impl<'a> Exchange<'a> {
 
     /// Sends the answer: `head`, then the body. The rest of an unfinished upload goes on beside it.
     pub(super) async fn respond(&mut self, head: Vec<u8>, from: Framing, to: Framing) -> Result<(), Broken> {
+        let Ok(head) = self.caller.side.io.begin(head, from.is_empty()) else {
+            return Err(Broken::Abort("the caller went away before the answer"));
+        };
         let mut download = Pump::new(head, from, to, None);
         let mut seen = 0;
         let limit = self.route.spec.body_idle_timeout;
@@ -297,7 +319,8 @@ impl<'a> Exchange<'a> {
             if self.poll_upload(cx).is_err() {
                 return Poll::Ready(Err(Broken::Abort("the request's body broke off during the answer")));
             }
-            let polled = download.poll(cx, self.up, &mut self.caller.side.io, None);
+            let way = Way { replay: None, trailers: &|section, out| headers::write_response_trailers(out, section) };
+            let polled = download.poll(cx, self.up, &mut self.caller.side.io, way);
             match polled {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(Broken::Abort(cut(&e)))),
@@ -324,7 +347,7 @@ impl<'a> Exchange<'a> {
         }
         let mut pump = Pump::new(Vec::new(), from, Framing::None, Some(DISCARD));
         let mut nowhere = sink();
-        let read = poll_fn(|cx| pump.poll(cx, self.up, &mut nowhere, None));
+        let read = poll_fn(|cx| pump.poll(cx, self.up, &mut nowhere, Way::plain()));
         matches!(tokio::time::timeout(DISCARD_TIME, read).await, Ok(Ok(())))
     }
 }

@@ -7,15 +7,19 @@ use std::{
 };
 
 use super::{
-    authorize::{authorize, with_token},
+    authorize::{authorize, identity, with_token},
     body::{Pump, Replay, Side},
-    error::ProxyError,
+    error::{Code, ProxyError},
     exchange::{Broken, Caller, Exchange, too_large},
+    h2::Unsent,
     respond::{self, Answer},
+    socket::Link,
+    upgrade,
+    upstream::Wanted,
     worker::{Core, Worker},
 };
 use crate::{
-    net::Stream,
+    net::Identity,
     rules::{challenge::blames_token, headers::RequestFacts},
     snapshot::Route,
     token::bearer::Rejection,
@@ -30,6 +34,8 @@ pub(super) struct Request<'a> {
     pub(super) route: usize,
     pub(super) id: &'a str,
     pub(super) peer: &'a str,
+    /// It asks for a WebSocket.
+    pub(super) websocket: bool,
 }
 
 /// How the caller's connection goes on.
@@ -57,7 +63,6 @@ pub(super) async fn forward(
     caller: &mut Caller,
 ) -> Result<Next, Broken> {
     let route = &core.snapshot.routes[request.route];
-    let pool = core.pool(route);
     if let (Framing::Length(n), Some(max)) = (request.head.framing, route.spec.max_body)
         && n > max
     {
@@ -68,19 +73,26 @@ pub(super) async fn forward(
     let (mut above, mut replayed, mut fresh) = (0, false, false);
     loop {
         caller.wait_for(&worker.buffers, authorize(route, above)).await?;
-        let origin = &core.snapshot.origins[route.origin];
-        let lent = caller.wait_for(&worker.buffers, pool.connect(route, origin, fresh)).await?;
+        let identity = identity(route);
+        let (origin, pool) = (&core.snapshot.origins[route.origin], worker.pool(core, route, identity.as_ref()));
+        let wanted = Wanted { fresh, websocket: request.websocket };
+        let lent = caller.wait_for(&worker.buffers, pool.connect(route, origin, wanted)).await?;
         let mut up = lent.side;
-        let Some((head, generation)) = request_head(worker, route, request)? else {
+        let Some((head, generation)) = request_head(worker, route, request, identity.as_ref())? else {
             pool.give(up.io, None);
             continue;
         };
+        let Some(head) = begin(&mut up.io, head, request)? else {
+            fresh = true;
+            continue;
+        };
+        let framing = request.head.framing;
+        let (from, to) = (caller.side.io.reads(framing), up.io.sends(framing));
         let pump = if let Some(pump) = &mut upload {
-            pump.again(head, &replay);
+            pump.again(head, to, &replay);
             pump
         } else {
-            let framing = request.head.framing;
-            upload.insert(Pump::new(head, framing, framing, route.spec.max_body))
+            upload.insert(Pump::new(head, from, to, route.spec.max_body))
         };
         let sent = Instant::now();
         let mut exchange = Exchange::new(caller, &mut up, pump, &mut replay, &worker.buffers, route, sent);
@@ -113,6 +125,12 @@ pub(super) async fn forward(
         } else if response.head.status != 401 {
             route.bearer.used(generation, sent);
         }
+        if response.head.status == 101 {
+            let head = respond::informational(core, request, &response.head, bytes);
+            exchange.up.buf.consume(response.length);
+            upgrade::tunnel(&mut exchange, head).await?;
+            return Ok(Next::Close);
+        }
         let answer = Answer { core, request, draining: worker.is_draining(), marker };
         let next = respond::respond(&mut exchange, &answer, &response).await?;
         let reusable = exchange.is_sent() && response.is_reusable(request.head.method(request.bytes));
@@ -124,12 +142,29 @@ pub(super) async fn forward(
     }
 }
 
-fn recycle(worker: &Worker, upload: Option<Pump>, up: &mut Side<Stream>) {
+fn recycle(worker: &Worker, upload: Option<Pump>, up: &mut Side<Link>) {
     if let Some(upload) = upload {
         worker.give_scratch(upload.into_staged());
     }
     if up.buf.is_empty() {
         worker.buffers.give(std::mem::take(&mut up.buf));
+    }
+}
+
+/// Begins the request on a stream of HTTP/2; `None` where its connection takes no more. On HTTP/1.1 the head
+/// is returned as it is, to be written.
+fn begin(link: &mut Link, mut head: Vec<u8>, request: &Request<'_>) -> Result<Option<Vec<u8>>, ProxyError> {
+    let Link::H2(stream) = link else { return Ok(Some(head)) };
+    match stream.begin(&head, request.head.framing.is_empty()) {
+        Ok(()) => {
+            head.clear();
+            Ok(Some(head))
+        }
+        Err(Unsent::Closed) => Ok(None),
+        Err(Unsent::Untold(why)) => {
+            let text = format!("the upstream speaks HTTP/2: {why} (a route may ask for http = \"h1\")");
+            Err(ProxyError::new(Code::BadRequest, text))
+        }
     }
 }
 
@@ -142,13 +177,19 @@ fn replay_limit(route: &Route, framing: Framing) -> usize {
 }
 
 /// Writes the upstream's request head with the token in it; `None` where the token is gone meanwhile.
-fn request_head(worker: &Worker, route: &Route, request: &Request<'_>) -> Result<Option<(Vec<u8>, u64)>, ProxyError> {
+fn request_head(
+    worker: &Worker,
+    route: &Route,
+    request: &Request<'_>,
+    presented: Option<&Identity>,
+) -> Result<Option<(Vec<u8>, u64)>, ProxyError> {
     let mut head = worker.scratch();
-    let generation = with_token(route, |token| {
+    let generation = with_token(route, presented, |token| {
         let facts = RequestFacts {
             base_path: route.spec.upstream.base_path.as_bytes(),
             rest: request.rest,
             peer: request.peer.as_bytes(),
+            websocket: request.websocket,
             scheme: b"http",
             request_id: request.id.as_bytes(),
             token,
@@ -178,16 +219,17 @@ async fn final_head(exchange: &mut Exchange<'_>, core: &Core, request: &Request<
     for _ in 0..MOST_INTERIM {
         let length = exchange.head().await?;
         let head = exchange.parse(length)?;
-        if head.status == 101 {
+        let asked = request.websocket && head.switches_to_websocket(&exchange.up.buf.filled()[..length]);
+        if head.status == 101 && !asked {
             return Err(exchange.protocol("it switched protocols without being asked"));
         }
-        if head.status >= 200 {
+        if head.status >= 200 || head.status == 101 {
             let bytes = &exchange.up.buf.filled()[..length];
             let (keeps_alive, kept_for) = (head.keeps_alive(bytes), head.keep_alive_timeout(bytes));
             return Ok(Response { head, length, keeps_alive, kept_for });
         }
-        if request.head.version == Version::H11 {
-            let interim = respond::interim(core, request, &head, &exchange.up.buf.filled()[..length]);
+        if request.head.version != Version::H10 {
+            let interim = respond::informational(core, request, &head, &exchange.up.buf.filled()[..length]);
             exchange.interim(&interim).await?;
         }
         exchange.up.buf.consume(length);

@@ -8,7 +8,8 @@
 //! 5. [`authorize`] reads the route's bearer, or waits for it with a deadline.
 //! 6. [`forward`] makes the attempts; [`exchange`] is one of them: both directions at once, on a
 //!    connection of [`upstream`]'s pools, bodies moved by [`body`].
-//! 7. [`respond`] cleans the answer's head, keeps its references behind the prefix, streams its body.
+//! 7. [`respond`] cleans the answer's head, keeps its references behind the prefix, streams its body;
+//!    [`upgrade`] is what follows where it is a WebSocket.
 //!
 //! Whatever fails ends in [`error`], the only place that makes answers of cupbearer's own.
 //! [`worker`] is one core: everything above runs on it alone, without locks.
@@ -23,11 +24,13 @@ mod error;
 mod exchange;
 mod forward;
 mod guard;
+mod h2;
 mod limit;
 mod respond;
 mod seats;
 mod socket;
 mod timer;
+mod upgrade;
 mod upstream;
 
 pub mod listener;

@@ -129,6 +129,7 @@ fn forwarded<'s>(
         base_path: route.spec.upstream.base_path.as_bytes(),
         rest: &head.target(bytes)[approved.rest.clone()],
         peer: peer.as_bytes(),
+        websocket: false,
         scheme: b"http",
         request_id: question.request_id.as_bytes(),
         token: &format!("<token of {}>", route.spec.token.credential.name),

@@ -26,19 +26,21 @@ pub(super) async fn respond(
     response: &Response,
 ) -> Result<Next, Broken> {
     let request = answer.request;
-    let from = response.head.framing(request.head.method(request.bytes));
-    let to = framing_for(request.head.version, from);
+    let told = response.head.framing(request.head.method(request.bytes));
+    let from = exchange.up.io.reads(told);
+    let to = framing_for(request.head.version, told);
     let keep = request.head.keeps_alive(request.bytes)
-        && to != Framing::UntilClose
+        && (to != Framing::UntilClose || request.head.version == Version::H2)
         && !answer.draining
         && exchange.upload.source_is_done();
-    let head = head(answer, response, &exchange.up.buf.filled()[..response.length], from, to, keep);
+    let head = head(answer, response, &exchange.up.buf.filled()[..response.length], told, to, keep);
     exchange.up.buf.consume(response.length);
-    if to == Framing::UntilClose {
+    let ends_with_the_connection = to == Framing::UntilClose && request.head.version == Version::H10;
+    if ends_with_the_connection {
         exchange.caller.side.io.reset_on_close(true);
     }
     exchange.respond(head, from, to).await?;
-    if to == Framing::UntilClose {
+    if ends_with_the_connection {
         exchange.caller.side.io.reset_on_close(false);
     }
     Ok(if keep { Next::KeepAlive } else { Next::Close })
@@ -48,17 +50,17 @@ pub(super) async fn respond(
 fn framing_for(version: Version, from: Framing) -> Framing {
     match (from, version) {
         (Framing::Chunked | Framing::UntilClose, Version::H11) => Framing::Chunked,
-        (Framing::Chunked | Framing::UntilClose, Version::H10) => Framing::UntilClose,
+        (Framing::Chunked | Framing::UntilClose, Version::H10 | Version::H2) => Framing::UntilClose,
         (told, _) => told,
     }
 }
 
-fn head(answer: &Answer<'_>, response: &Response, bytes: &[u8], from: Framing, to: Framing, keep: bool) -> Vec<u8> {
+fn head(answer: &Answer<'_>, response: &Response, bytes: &[u8], told: Framing, to: Framing, keep: bool) -> Vec<u8> {
     let version = answer.request.head.version;
     let connection: &[u8] = match (keep, version) {
+        (_, Version::H2) | (true, Version::H11) => b"",
         (false, _) => b"close",
         (true, Version::H10) => b"keep-alive",
-        (true, Version::H11) => b"",
     };
     let proxy_status = if answer.marker.is_empty() {
         String::new()
@@ -70,9 +72,10 @@ fn head(answer: &Answer<'_>, response: &Response, bytes: &[u8], from: Framing, t
     let facts = ResponseFacts {
         framing: to,
         // HEAD and 304 tell the length that GET would have; 1xx and 204 must not (RFC 9110 section 8.6).
-        told_length: from == Framing::None && status >= 200 && status != 204,
+        told_length: told == Framing::None && status >= 200 && status != 204,
         request_id: answer.request.id.as_bytes(),
         connection,
+        websocket: false,
         proxy_status: proxy_status.as_bytes(),
     };
     let mut out = Vec::with_capacity(bytes.len() + 256);
@@ -96,14 +99,15 @@ fn behind_prefix(core: &Core, route: usize, kind: Kind, value: &[u8]) -> Respons
     replaced.map_or(ResponseField::Keep, ResponseField::Replace)
 }
 
-/// The head of an interim response (1xx) for the caller.
-pub(super) fn interim(core: &Core, request: &Request<'_>, head: &ResponseHead, bytes: &[u8]) -> Vec<u8> {
+/// The head of an informational response (1xx) for the caller; 101 only where a WebSocket was asked for.
+pub(super) fn informational(core: &Core, request: &Request<'_>, head: &ResponseHead, bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let facts = ResponseFacts {
         framing: Framing::None,
         told_length: false,
         request_id: request.id.as_bytes(),
         connection: b"",
+        websocket: head.status == 101,
         proxy_status: b"",
     };
     write_response(&mut out, head, bytes, facts, |kind, value| behind_prefix(core, request.route, kind, value));

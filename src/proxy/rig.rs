@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     connection,
-    socket::Socket,
+    socket::{Link, Socket},
     worker::{Order, Plan, Worker},
 };
 use crate::{net::Stream, snapshot::Reader};
@@ -48,7 +48,7 @@ impl Rig {
                 orders,
             }));
             let core = worker.core();
-            core.pool(&core.snapshot.routes[0]).give(Stream::Memory(upstream), None);
+            core.pool(&core.snapshot.routes[0]).give(Link::H1(Stream::Memory(upstream)), None);
             let hosts = Rc::new(core.snapshot.hosts(listen));
             connection::spawn(&worker, Socket::Memory(accepted), ([127, 0, 0, 1], 9).into(), hosts);
         });

@@ -1,24 +1,28 @@
 //! This core's connections to upstreams: an idle stack for each origin and egress identity.
 //!
-//! A connection is lent to one request at a time and comes back only when its answer was read to the
+//! HTTP/1.1: a connection is lent to one request at a time and comes back only when its answer was read to the
 //! end. It is checked for silence before it is used again; nobody watches it while it lies idle.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use tokio::sync::Notify;
+
 use super::{
     body::Side,
     buffer::Buffer,
     error::{Code, ProxyError},
+    h2::Shared,
+    socket::Link,
 };
 use crate::{
-    config::model::{NetSpec, Scheme},
-    net::{ConnectError, Stream, Target},
+    config::model::{HttpVersion, NetSpec, Scheme},
+    net::{ConnectError, Connector, Identity, Offer, Stream, Target},
     snapshot::{Origin, Route},
 };
 
@@ -34,16 +38,50 @@ struct Idle {
     until: Instant,
 }
 
-/// The idle connections to one origin, the most recently used on top.
+/// The connections to one origin, all presenting the same certificate or none: idle ones of HTTP/1.1, the most recently
+/// used on top, and shared ones of HTTP/2.
 #[derive(Default)]
 pub(super) struct Pool {
     idle: RefCell<Vec<Idle>>,
+    shared: Shared,
+    /// Makes the connections that present a certificate; without one the origin's own does.
+    connector: Option<Connector>,
+    /// Whether the server chose HTTP/2 when it was last asked.
+    speaks_h2: Cell<Option<bool>>,
+    dialing: Cell<bool>,
+    dialed: Notify,
+}
+
+/// Somebody connects in order to share the connection; the others wait for it.
+struct Dialing<'a>(&'a Pool);
+
+impl Drop for Dialing<'_> {
+    fn drop(&mut self) {
+        self.0.dialing.set(false);
+        self.0.dialed.notify_waiters();
+    }
 }
 
 /// A connection lent to a request.
 pub(super) struct Lent {
-    pub(super) side: Side<Stream>,
+    pub(super) side: Side<Link>,
+    /// Others were served on it before, so that it may be about to end.
     pub(super) reused: bool,
+}
+
+impl Lent {
+    fn new(io: Link, reused: bool) -> Self {
+        Self { side: Side { io, buf: Buffer::default() }, reused }
+    }
+}
+
+/// What a request needs of its connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    /// None that was used before.
+    pub(super) fresh: bool,
+    /// One that may become a WebSocket.
+    pub(super) websocket: bool,
 }
 
 impl Pool {
@@ -60,7 +98,10 @@ impl Pool {
     /// Takes a connection back whose last answer was read to its end. `promised`: how long the upstream
     /// said that it keeps it (`Keep-Alive: timeout=5`). It is not used up to the very end of that time,
     /// when a request and the upstream's close could cross.
-    pub(super) fn give(&self, mut stream: Stream, promised: Option<Duration>) {
+    ///
+    /// A stream of HTTP/2 just ends; its connection is shared anyway.
+    pub(super) fn give(&self, link: Link, promised: Option<Duration>) {
+        let Link::H1(mut stream) = link else { return };
         let mut idle = self.idle.borrow_mut();
         // Surplus bytes would be taken for the answer to the next request.
         if idle.len() < MAX_IDLE && stream.is_quiet() {
@@ -71,17 +112,81 @@ impl Pool {
 
     fn sweep(&self, now: Instant) {
         self.idle.borrow_mut().retain_mut(|c| now < c.until && c.stream.is_quiet());
+        self.shared.sweep(now, IDLE_TTL);
     }
 
-    /// An idle connection, or a new one.
-    pub(super) async fn connect(&self, route: &Route, origin: &Origin, fresh: bool) -> Result<Lent, ProxyError> {
-        let kept = if fresh { None } else { self.take() };
-        if let Some(stream) = kept {
-            return Ok(Lent { side: Side { io: stream, buf: Buffer::default() }, reused: true });
+    /// A connection that is there, or a new one.
+    pub(super) async fn connect(&self, route: &Route, origin: &Origin, wanted: Wanted) -> Result<Lent, ProxyError> {
+        let scheme = origin.upstream.scheme;
+        let offer = match (route.spec.http, scheme) {
+            // Servers that take WebSockets over HTTP/2 (RFC 8441) take them over HTTP/1.1 too.
+            _ if wanted.websocket => Offer::H1,
+            (HttpVersion::H1, _) | (HttpVersion::Auto, Scheme::Http) => Offer::H1,
+            (HttpVersion::H2, _) => Offer::H2,
+            (HttpVersion::Auto, Scheme::Https) => Offer::Both,
+        };
+        if offer != Offer::H2
+            && !wanted.fresh
+            && let Some(stream) = self.take()
+        {
+            return Ok(Lent::new(Link::H1(stream), true));
         }
-        let target = Target::of(&origin.upstream);
-        let stream = origin.connector.connect(target, route.spec.connect_timeout).await.map_err(|e| refused(&e))?;
-        Ok(Lent { side: Side { io: stream, buf: Buffer::default() }, reused: false })
+        if offer == Offer::H1 || offer == Offer::Both && self.speaks_h2.get() == Some(false) {
+            let stream = self.dial(route, origin, offer).await?;
+            return self.lend(stream, origin, offer).await;
+        }
+        self.share(route, origin, offer, wanted.fresh).await
+    }
+
+    /// A place on a shared connection. One request at a time connects, the others wait for what comes of it.
+    async fn share(&self, route: &Route, origin: &Origin, offer: Offer, mut fresh: bool) -> Result<Lent, ProxyError> {
+        loop {
+            if !fresh && let Some(stream) = self.shared.join(origin.upstream.scheme).await {
+                return Ok(Lent::new(Link::H2(Box::new(stream)), true));
+            }
+            let dialed = self.dialed.notified();
+            if self.dialing.replace(true) {
+                dialed.await;
+                // What the other one opened is new enough.
+                fresh = false;
+                if offer == Offer::Both && self.speaks_h2.get() == Some(false) {
+                    let stream = self.dial(route, origin, offer).await?;
+                    return self.lend(stream, origin, offer).await;
+                }
+                continue;
+            }
+            let _dialing = Dialing(self);
+            let stream = self.dial(route, origin, offer).await?;
+            return self.lend(stream, origin, offer).await;
+        }
+    }
+
+    async fn dial(&self, route: &Route, origin: &Origin, offer: Offer) -> Result<Stream, ProxyError> {
+        let (target, timeout) = (Target::of(&origin.upstream), route.spec.connect_timeout);
+        let connector = self.connector.as_ref().unwrap_or(&origin.connector);
+        connector.offer(target, timeout, offer).await.map_err(|e| refused(&e))
+    }
+
+    /// Takes a new connection into use.
+    async fn lend(&self, stream: Stream, origin: &Origin, offer: Offer) -> Result<Lent, ProxyError> {
+        let scheme = origin.upstream.scheme;
+        let is_h2 = stream.speaks_h2() || offer == Offer::H2 && scheme == Scheme::Http;
+        if offer == Offer::Both {
+            self.speaks_h2.set(Some(is_h2));
+        }
+        if offer == Offer::H2 && !is_h2 {
+            let text = format!("{} does not speak HTTP/2 (http = \"h2\"); the request was not sent", origin.upstream);
+            return Err(ProxyError::new(Code::UpstreamProtocol, text));
+        }
+        if !is_h2 {
+            return Ok(Lent::new(Link::H1(stream), false));
+        }
+        let opened = self.shared.open(stream, scheme).await.map_err(|e| {
+            let text = format!("{} began no HTTP/2: {e}; the request was not sent", origin.upstream);
+            ProxyError::new(Code::UpstreamProtocol, text)
+        })?;
+        // What it refuses may be sent again, however new it is.
+        Ok(Lent::new(Link::H2(Box::new(opened)), true))
     }
 }
 
@@ -91,7 +196,7 @@ fn refused(error: &ConnectError) -> ProxyError {
             .retry_after(1);
     }
     let code = match error {
-        ConnectError::Tls { .. } => Code::UpstreamTls,
+        ConnectError::Tls { .. } | ConnectError::Certificate { .. } => Code::UpstreamTls,
         ConnectError::Timeout { .. } => Code::UpstreamTimeout,
         ConnectError::Name { .. }
         | ConnectError::Tcp { .. }
@@ -101,8 +206,9 @@ fn refused(error: &ConnectError) -> ProxyError {
     ProxyError::new(code, format!("{error}; the request was not sent"))
 }
 
-/// Where a connection leads and how it leaves: connections are shared only where both are equal.
-type Key = (Scheme, String, u16, Arc<NetSpec>);
+/// Where a connection leads, how it leaves and which certificate it presents: connections are shared only where all
+/// are equal.
+type Key = (Scheme, String, u16, Arc<NetSpec>, Option<Identity>);
 
 /// All pools of one core. They outlive a reload: a route that still leads to the same place finds its connections.
 #[derive(Default)]
@@ -111,10 +217,13 @@ pub(super) struct Pools {
 }
 
 impl Pools {
-    pub(super) fn of(&self, origin: &Origin) -> Rc<Pool> {
+    /// The pool of connections to `origin` that present `identity`, which is looked up for each request, or nothing.
+    pub(super) fn of(&self, origin: &Origin, identity: Option<&Identity>) -> Rc<Pool> {
         let upstream = &origin.upstream;
-        let key = (upstream.scheme, upstream.host.clone(), upstream.port, Arc::clone(&origin.net));
-        Rc::clone(self.by_origin.borrow_mut().entry(key).or_default())
+        let key = (upstream.scheme, upstream.host.clone(), upstream.port, Arc::clone(&origin.net), identity.cloned());
+        let connector = || identity.map(|identity| origin.connector.presenting(identity));
+        let new = || Rc::new(Pool { connector: connector(), ..Pool::default() });
+        Rc::clone(self.by_origin.borrow_mut().entry(key).or_insert_with(new))
     }
 
     /// Closes what has been idle for too long or was closed by the upstream, and forgets pools that no route uses.
@@ -124,6 +233,6 @@ impl Pools {
         for pool in pools.values() {
             pool.sweep(now);
         }
-        pools.retain(|_, pool| Rc::strong_count(pool) > 1 || !pool.idle.borrow().is_empty());
+        pools.retain(|_, pool| Rc::strong_count(pool) > 1 || !pool.idle.borrow().is_empty() || !pool.shared.is_empty());
     }
 }

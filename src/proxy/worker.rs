@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tokio::{
     sync::watch,
     task::{JoinHandle, LocalSet},
@@ -23,7 +24,10 @@ use super::{
     seats::{Seat, Seats},
     upstream::{Pool, Pools},
 };
-use crate::snapshot::{Reader, Route, Snapshot};
+use crate::{
+    net::Identity,
+    snapshot::{Reader, Route, Snapshot},
+};
 
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -156,7 +160,7 @@ impl Worker {
     }
 
     fn core_of(snapshot: Arc<Snapshot>, pools: &Pools, workers: usize) -> Core {
-        let pools = snapshot.origins.iter().map(|origin| pools.of(origin)).collect();
+        let pools = snapshot.origins.iter().map(|origin| pools.of(origin, None)).collect();
         let running = snapshot.routes.iter().map(|_| Cell::default()).collect();
         Core { snapshot, pools, running, workers }
     }
@@ -170,11 +174,28 @@ impl Worker {
         Rc::clone(&self.current.borrow())
     }
 
+    /// The connections of a route that present this certificate, or none.
+    pub(super) fn pool(&self, core: &Core, route: &Route, identity: Option<&Identity>) -> Rc<Pool> {
+        match identity {
+            None => core.pool(route),
+            some => self.pools.of(&core.snapshot.origins[route.origin], some),
+        }
+    }
+
     /// A new request id: 32 hexadecimal digits, random for each core and counted within.
     pub(super) fn request_id(&self) -> String {
         let n = self.ids.get() + 1;
         self.ids.set(n);
         format!("{:016x}{n:016x}", self.id_prefix)
+    }
+
+    /// A new `Sec-WebSocket-Key` (RFC 6455 section 4.1), for a caller whose version of HTTP has none.
+    pub(super) fn websocket_key(&self) -> String {
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&self.id_prefix.to_ne_bytes());
+        self.ids.set(self.ids.get() + 1);
+        key[8..].copy_from_slice(&self.ids.get().to_ne_bytes());
+        STANDARD.encode(key)
     }
 
     pub(super) fn is_draining(&self) -> bool {

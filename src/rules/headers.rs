@@ -7,7 +7,7 @@
 use crate::{
     config::model::{HostPolicy, RouteSpec},
     wire::{
-        Framing, Kind, RequestHead, ResponseHead, Version,
+        self, Framing, Kind, RequestHead, ResponseHead, Version,
         field::{Field, list},
     },
 };
@@ -24,7 +24,6 @@ const fn is_hop_by_hop(kind: Kind) -> bool {
             | Kind::ProxyAuthorization
             | Kind::ProxyConnection
             | Kind::Te
-            | Kind::Trailer
             | Kind::TransferEncoding
             | Kind::Upgrade
     )
@@ -71,6 +70,14 @@ fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Whether an element of `TE` asks for trailers, whatever its parameters.
+fn is_trailers(element: &[u8]) -> bool {
+    element.split(|&b| b == b';').next().is_some_and(|name| name.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// The only protocol that is switched to.
+const UPGRADE: &[u8] = b"Connection: Upgrade\r\nUpgrade: websocket\r\n";
+
 fn number(out: &mut Vec<u8>, mut n: u64) {
     let mut digits = [0_u8; 20];
     let mut at = digits.len();
@@ -97,6 +104,54 @@ fn framing_line(out: &mut Vec<u8>, framing: Framing) {
     }
 }
 
+/// Whether a field may stand in a trailer section: nothing that frames, routes, authenticates or modifies a
+/// message may come after it (RFC 9110 section 6.5.1), and nothing that any rule of ours speaks of.
+fn is_fit_for_trailers(kind: Kind, name: &[u8]) -> bool {
+    const UNFIT: [&str; 21] = [
+        "age",
+        "authentication-info",
+        "cache-control",
+        "content-disposition",
+        "content-encoding",
+        "content-range",
+        "content-type",
+        "date",
+        "dpop",
+        "expires",
+        "if-match",
+        "if-modified-since",
+        "if-none-match",
+        "if-range",
+        "if-unmodified-since",
+        "max-forwards",
+        "pragma",
+        "range",
+        "server",
+        "vary",
+        "warning",
+    ];
+    kind == Kind::Other && !UNFIT.iter().any(|unfit| name.eq_ignore_ascii_case(unfit.as_bytes()))
+}
+
+/// Whether a `Trailer` field goes on: a body follows that can have trailers, and all that it announces may stand there.
+fn announces_trailers(framing: Framing, value: &[u8], fits: impl Fn(&[u8]) -> bool) -> bool {
+    matches!(framing, Framing::Chunked | Framing::UntilClose) && list(value).all(fits)
+}
+
+fn fitting_trailers(out: &mut Vec<u8>, section: &[u8], fits: impl Fn(Kind, &[u8]) -> bool) {
+    // The decoder has parsed it already; what does not parse has no place here either.
+    for field in wire::head::trailers(section).unwrap_or_default() {
+        if fits(field.kind, field.name(section)) {
+            line(out, field.name(section), field.value(section));
+        }
+    }
+}
+
+/// Appends those lines of a response's trailer section that go on to the caller.
+pub fn write_response_trailers(out: &mut Vec<u8>, section: &[u8]) {
+    fitting_trailers(out, section, is_fit_for_trailers);
+}
+
 /// What one route does to the head of each request, worked out once.
 #[derive(Debug)]
 pub struct RequestRules {
@@ -120,6 +175,8 @@ pub struct RequestFacts<'a> {
     pub rest: &'a [u8],
     /// The caller's address, if it has one.
     pub peer: &'a [u8],
+    /// Asks the upstream to switch to WebSocket.
+    pub websocket: bool,
     /// `http` or `https`: how the caller reached us.
     pub scheme: &'a [u8],
     /// The request's id.
@@ -155,15 +212,29 @@ impl RequestRules {
             return false;
         }
         let name = field.name(bytes);
-        !is_named(named, name)
-            && !self.dropped.iter().any(|d| name.eq_ignore_ascii_case(d))
+        !is_named(named, name) && self.passes_name(name)
+    }
+
+    fn passes_name(&self, name: &[u8]) -> bool {
+        !self.dropped.iter().any(|d| name.eq_ignore_ascii_case(d))
             && !name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-"))
+    }
+
+    /// Appends those lines of a request's trailer section that go on to the upstream.
+    pub fn write_trailers(&self, out: &mut Vec<u8>, section: &[u8]) {
+        fitting_trailers(out, section, |kind, name| is_fit_for_trailers(kind, name) && self.passes_name(name));
     }
 
     /// The names of `request`'s fields that are not passed on, for `explain`.
     pub fn left_out<'a>(&self, request: &'a RequestHead, bytes: &'a [u8]) -> Vec<&'a [u8]> {
         let named = connection_options(&request.fields, bytes);
         request.fields.iter().filter(|f| !self.passes(**f, bytes, &named)).map(|f| f.name(bytes)).collect()
+    }
+
+    /// A `Trailer` field only before a body that may have some.
+    fn is_told(&self, field: Field, framing: Framing, bytes: &[u8]) -> bool {
+        let fits = |name: &[u8]| is_fit_for_trailers(Kind::of(name), name) && self.passes_name(name);
+        field.kind != Kind::Trailer || announces_trailers(framing, field.value(bytes), fits)
     }
 
     /// Appends the whole upstream head to `out`, the token as its very last field.
@@ -180,11 +251,17 @@ impl RequestRules {
 
         let named = connection_options(&request.fields, bytes);
         for field in &request.fields {
-            if self.passes(*field, bytes, &named) {
+            if self.passes(*field, bytes, &named) && self.is_told(*field, request.framing, bytes) {
                 line(out, field.name(bytes), field.value(bytes));
             }
         }
         framing_line(out, request.framing);
+        if facts.websocket {
+            out.extend_from_slice(UPGRADE);
+        } else if request.values(bytes, Kind::Te).flat_map(list).any(is_trailers) {
+            // It says that trailers reach whoever asked; a field of one hop, so it has to be asked for anew.
+            out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
+        }
         if request.expects_continue {
             line(out, b"Expect", b"100-continue");
         }
@@ -201,6 +278,7 @@ impl RequestRules {
         out.extend_from_slice(match request.version {
             Version::H10 => b"1.0 cupbearer\r\n",
             Version::H11 => b"1.1 cupbearer\r\n",
+            Version::H2 => b"2 cupbearer\r\n",
         });
         line(out, b"X-Request-Id", facts.request_id);
         out.extend_from_slice(&self.set);
@@ -232,6 +310,8 @@ pub struct ResponseFacts<'a> {
     pub request_id: &'a [u8],
     /// What `Connection` says, empty = nothing.
     pub connection: &'a [u8],
+    /// The connection switches to WebSocket.
+    pub websocket: bool,
     /// A `Proxy-Status` of ours, empty = none.
     pub proxy_status: &'a [u8],
 }
@@ -255,6 +335,10 @@ pub fn write_response(
         let dropped = match field.kind {
             Kind::Other => is_named(&named, name),
             Kind::ContentLength => !facts.told_length,
+            Kind::Trailer => {
+                let fits = |name: &[u8]| is_fit_for_trailers(Kind::of(name), name);
+                is_named(&named, name) || !announces_trailers(facts.framing, field.value(bytes), fits)
+            }
             // `Alt-Svc` speaks of the upstream's own address; taken for ours it would lead callers elsewhere.
             Kind::AltSvc => true,
             kind => is_hop_by_hop(kind) || is_named(&named, name),
@@ -263,7 +347,7 @@ pub fn write_response(
             continue;
         }
         match (field.kind, field.value(bytes)) {
-            (Kind::Other | Kind::ContentLength, value) => line(out, name, value),
+            (Kind::Other | Kind::ContentLength | Kind::Trailer, value) => line(out, name, value),
             // The caller gets the id that it can find in our log; the upstream's own is not lost.
             (Kind::XRequestId, value) if value == facts.request_id => {}
             (Kind::XRequestId, value) => line(out, b"X-Upstream-Request-Id", value),
@@ -275,6 +359,9 @@ pub fn write_response(
         }
     }
     framing_line(out, facts.framing);
+    if facts.websocket {
+        out.extend_from_slice(UPGRADE);
+    }
     if !facts.connection.is_empty() {
         line(out, b"Connection", facts.connection);
     }

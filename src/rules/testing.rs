@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use crate::config::model::{
     Assertion, CallerIdentity, CallerSpec, ClientAuth, CredentialSpec, ExpiresUnit, Expiry, GlobSegment, Grant,
-    HostPolicy, Inject, NetSpec, PolicyMode, RouteCallers, RouteSpec, Rule, Scheme, TokenBody, TokenMethod, TokenSpec,
-    Upstream, Warm,
+    HostPolicy, HttpVersion, Inject, NetSpec, PolicyMode, RouteCallers, RouteSpec, Rule, Scheme, TokenBody,
+    TokenMethod, TokenSpec, Upstream, Warm,
 };
 
 /// `https://host[:port][/base]`
@@ -98,6 +98,7 @@ pub(super) fn route(prefix: &str, upstream_url: &str, credential_name: &str) -> 
         replay_buffer: 64 * 1024,
         retry_on: vec![401],
         max_in_flight: 1000,
+        http: HttpVersion::Auto,
         allow_empty_segments: false,
     }
 }

@@ -12,7 +12,7 @@ use crate::config::model::LogFormat;
 
 /// Libraries that see bytes of requests and token calls: whatever the filter says, they stay below the
 /// level at which they would print them.
-const QUIET: [&str; 4] = ["hyper=info", "hyper_util=info", "rustls=info", "tokio_rustls=info"];
+const QUIET: [&str; 5] = ["h2=info", "hyper=info", "hyper_util=info", "rustls=info", "tokio_rustls=info"];
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 16 * 1024;

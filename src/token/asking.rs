@@ -2,7 +2,10 @@
 //!
 //! The refresh task asks this way. It is the only place where a token request is made.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use super::{
     Key,
@@ -12,7 +15,7 @@ use super::{
     discovery::Discovery,
     endpoint, grant,
     refusal::{Refusal, Severity},
-    reply::{self, Minted},
+    reply::{self, Answer, Minted},
     rotation::{self, Owner, Root, Rotation},
     secrets::{Choice, Secrets, Trial},
     share::{self, Last, Turn},
@@ -39,6 +42,20 @@ pub(super) struct Fetched {
 /// What a lease lasts beyond the token requests themselves: reading the secrets, and Redis.
 pub(super) const LEASE_SLACK: Duration = Duration::from_secs(5);
 
+/// One token request as it went.
+pub(super) struct Sight {
+    /// What was asked for, and where.
+    pub(super) spec: Arc<TokenSpec>,
+    /// What it was made of.
+    pub(super) material: Material,
+    /// From the first to the last byte.
+    pub(super) took: Duration,
+    /// What came back, if anything did.
+    pub(super) answer: Option<Answer>,
+    /// Why it gave no token.
+    pub(super) refusal: Option<Refusal>,
+}
+
 /// All that a fetch needs.
 pub(super) struct Asking {
     /// What is asked for.
@@ -61,27 +78,19 @@ pub(super) struct Asking {
     pub(super) store: Arc<Store>,
     /// The last token, for what other replicas share.
     pub(super) last: Last,
+    /// Where each token request is noted, for those who want it explained.
+    pub(super) witness: Option<Arc<Mutex<Vec<Sight>>>>,
 }
 
 impl Asking {
     /// From secrets to token, unless another replica has a newer one.
     pub(super) async fn fetch(&self) -> Fetched {
         let credential = &*self.spec.credential;
-        let material = match self.secrets.read().await {
+        let material = match self.material().await {
             Ok(material) => material,
-            Err(error) => {
-                // A file cannot be opened, a command not be started without a descriptor.
-                let refusal = match shortage() {
-                    Some(shortage) => Refusal::of_shortage(credential, &shortage),
-                    None => Refusal::of_settings(credential, &error.to_string()),
-                };
-                return self.ended(Err(refusal), None);
-            }
+            Err(fetched) => return *fetched,
         };
         let version = material.version();
-        if let (Grant::Static { .. }, Some(token)) = (&credential.grant, &material.of_grant) {
-            return self.ended(reply::given(credential, token, Now::read()), Some(version));
-        }
         let Store::Redis(redis) = &*self.store else { return self.fetch_alone(&material).await };
         if !credential.share {
             return self.fetch_alone(&material).await;
@@ -92,18 +101,19 @@ impl Asking {
         match share::turn(redis, self.key, version, &self.last, lease).await {
             Turn::Take(minted) => {
                 self.secrets.proved(&material);
-                Fetched { taken_over: true, ..self.ended(Ok(*minted), Some(version)) }
+                let minted = Minted { identity: material.identity, ..*minted };
+                Fetched { taken_over: true, ..self.ended(Ok(minted), Some(version)) }
             }
             Turn::Alone => {
                 let fetched = self.fetch_alone(&material).await;
-                if let Ok(minted) = &fetched.result {
+                if let (Ok(minted), Some(version)) = (&fetched.result, fetched.version) {
                     let _ = redis.save(self.key, version, minted).await;
                 }
                 fetched
             }
             Turn::Fetch(lease) => {
                 let fetched = self.fetch_alone(&material).await;
-                if let Ok(minted) = &fetched.result {
+                if let (Ok(minted), Some(version)) = (&fetched.result, fetched.version) {
                     let _ = redis.save(self.key, version, minted).await;
                 }
                 redis.release(&lease).await;
@@ -114,6 +124,37 @@ impl Asking {
 
     fn ended(&self, result: Result<Minted, Refusal>, version: Option<Version>) -> Fetched {
         Fetched { result, version, secret: None, taken_over: false, was_trial: self.trial.is_some() }
+    }
+
+    /// From secrets to token, whatever other replicas have.
+    pub(super) async fn fetch_anew(&self) -> Fetched {
+        match self.material().await {
+            Ok(material) => self.fetch_alone(&material).await,
+            Err(fetched) => *fetched,
+        }
+    }
+
+    /// The secrets; or the end of the fetch already: they cannot be read, or one of them is the token.
+    async fn material(&self) -> Result<Material, Box<Fetched>> {
+        let credential = &*self.spec.credential;
+        let (result, version) = match self.secrets.read().await {
+            Err(error) => {
+                // A file cannot be opened, a command not be started without a descriptor.
+                let refusal = match shortage() {
+                    Some(shortage) => Refusal::of_shortage(credential, &shortage),
+                    None => Refusal::of_settings(credential, &error.to_string()),
+                };
+                (Err(refusal), None)
+            }
+            Ok(material) => match (&credential.grant, &material.of_grant) {
+                (Grant::Static { .. }, Some(token)) => {
+                    let minted = reply::given(credential, token, material.identity.clone(), Now::read());
+                    (minted, Some(material.version()))
+                }
+                _ => return Ok(material),
+            },
+        };
+        Err(Box::new(self.ended(result, version)))
     }
 
     /// From secrets to token: one token request, and one more for each further choice among the secrets while
@@ -134,7 +175,10 @@ impl Asking {
                 self.secrets.settle(version);
             }
             let secret = self.secrets.name_of(candidate);
-            last = Some(Fetched { secret, ..self.ended(result, Some(version)) });
+            // A token that was got with the certificate before is not one of this version: whoever found it in a
+            // store would use it with the new one, which it is not bound to.
+            let is_of_version = result.is_err() || candidate.material.identity == material.identity;
+            last = Some(Fetched { secret, ..self.ended(result, Some(version).filter(|_| is_of_version)) });
             if !refused {
                 break;
             }
@@ -222,21 +266,28 @@ impl Asking {
         let of_settings = |error: grant::BuildError| Refusal::of_settings(credential, &error.to_string());
         let request = grant::build(&spec, material).map_err(of_settings)?;
         let taken = self.ledger.take().map_err(|spent| Refusal::of_budget(credential, spent.usage, spent.free_in))?;
-        match endpoint::call(&self.connector, credential, request).await {
+        let begun = Instant::now();
+        let (result, answer) = match endpoint::call(&self.connector, credential, request).await {
             Ok(answer) => {
                 if matches!(answer.status, 404 | 405 | 410) {
                     self.doubt();
                 }
-                reply::read(credential, material, &answer)
+                (reply::read(credential, material, &answer), Some(answer))
             }
             Err(error) => {
                 if error.was_unsent() {
                     self.ledger.give_back(&taken);
                     self.doubt();
                 }
-                Err(error.into_refusal(credential))
+                (Err(error.into_refusal(credential)), None)
             }
+        };
+        if let Some(witness) = &self.witness {
+            let refusal = result.as_ref().err().cloned();
+            let sight = Sight { spec, material: material.clone(), took: begun.elapsed(), answer, refusal };
+            witness.lock().unwrap_or_else(PoisonError::into_inner).push(sight);
         }
+        result
     }
 
     /// Nobody answers where the provider said that its token endpoint is.

@@ -30,7 +30,8 @@ const BACKDATED: u64 = 5;
 pub(super) fn of_client(spec: &TokenSpec, material: &Material) -> Result<Secret, JwtError> {
     let credential = &*spec.credential;
     let is_grants = matches!(credential.grant, Grant::JwtBearer);
-    if let Some(ready) = material.assertion.as_ref().filter(|_| !is_grants) {
+    let ready = material.assertion.as_ref().filter(|_| !is_grants);
+    if let Some(ready) = ready.or(material.unsigned.as_ref().map(|(of_client, _)| of_client)) {
         return Ok(ready.clone());
     }
     let signer = match (credential.client_auth, &material.client_secret, &material.key) {
@@ -45,7 +46,7 @@ pub(super) fn of_client(spec: &TokenSpec, material: &Material) -> Result<Secret,
 /// What is asked with: `jwt_bearer`.
 pub(super) fn of_grant(spec: &TokenSpec, material: &Material) -> Result<Secret, JwtError> {
     let credential = &*spec.credential;
-    if let Some(ready) = &material.assertion {
+    if let Some(ready) = material.assertion.as_ref().or(material.unsigned.as_ref().map(|(_, of_grant)| of_grant)) {
         return Ok(ready.clone());
     }
     let signer = Signer::with_key(material.key.as_ref().ok_or(JwtError::Format)?, credential.alg)?;

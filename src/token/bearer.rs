@@ -15,7 +15,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
-use crate::config::secret::Secret;
+use crate::{config::secret::Secret, net::Identity};
 
 /// How many requests may wait for one token before further ones are turned away.
 pub const MAX_WAITERS: usize = 8192;
@@ -93,6 +93,8 @@ pub struct Bearer {
     /// A rejection before this moment does not cost a token request (a fresh token that the upstream
     /// refuses would be fetched for ever).
     pub rejectable_from: Instant,
+    /// The certificate that it was got with: requests with it go out on connections that present the same.
+    pub identity: Option<Identity>,
     /// Whether any request with it was answered by something other than a rejection.
     accepted: AtomicBool,
 }
@@ -111,7 +113,25 @@ impl Bearer {
         rejectable_from: Instant,
     ) -> Self {
         let accepted = AtomicBool::new(false);
-        Self { token, fingerprint, generation, issued, mandatory, expires, sliding, rejectable_from, accepted }
+        let identity = None;
+        Self {
+            token,
+            fingerprint,
+            generation,
+            issued,
+            mandatory,
+            expires,
+            sliding,
+            rejectable_from,
+            identity,
+            accepted,
+        }
+    }
+
+    /// The same, got with this certificate.
+    #[must_use]
+    pub fn with_identity(self, identity: Option<Identity>) -> Self {
+        Self { identity, ..self }
     }
 
     /// Whether any request with it was answered by something other than a rejection.
@@ -144,6 +164,20 @@ pub enum FailureKind {
     Secret,
     /// This host had no descriptor, port or buffer left to ask with.
     Shortage,
+}
+
+impl FailureKind {
+    /// As programs read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Budget => "budget",
+            Self::Secret => "secret",
+            Self::Shortage => "shortage",
+        }
+    }
 }
 
 /// The cached reason why there is no (new) token.

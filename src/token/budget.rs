@@ -91,6 +91,18 @@ impl Window {
         Err((last + budget.window).duration_since(now).unwrap_or_default())
     }
 
+    /// Takes over what another process has counted into the same store since. A moment that both have is the same
+    /// request.
+    pub fn join(&mut self, other: &Self) {
+        for (position, at) in other.0.iter().enumerate() {
+            let theirs = other.0.iter().take(position + 1).filter(|moment| *moment == at).count();
+            if self.0.iter().filter(|moment| *moment == at).count() < theirs {
+                self.0.push_back(*at);
+            }
+        }
+        self.0.make_contiguous().sort_unstable();
+    }
+
     /// Takes back the one that was counted at `at`.
     pub fn give_back(&mut self, at: SystemTime) {
         if let Some(found) = self.0.iter().rposition(|taken| *taken == at) {
@@ -161,9 +173,10 @@ impl Ledger {
 
     /// Counts a token request that is about to be sent.
     pub(super) fn take(&self) -> Result<Taken, Spent> {
-        let now = SystemTime::now();
+        let now = whole_millis(SystemTime::now());
         let mut inner = self.lock();
         let Some(budget) = inner.budget else { return Ok(Taken(None)) };
+        self.join(&mut inner, now);
         if let Err(free_in) = inner.window.take(budget, now) {
             let usage = BudgetUse { used: inner.window.used(budget, now), limit: budget.limit, window: budget.window };
             return Err(Spent { usage, free_in });
@@ -176,6 +189,7 @@ impl Ledger {
     pub(super) fn give_back(&self, taken: &Taken) {
         let Some(at) = taken.0 else { return };
         let mut inner = self.lock();
+        self.join(&mut inner, whole_millis(SystemTime::now()));
         inner.window.give_back(at);
         self.store.save_window(self.account, &inner.window);
         self.changes.send_replace(());
@@ -185,7 +199,7 @@ impl Ledger {
     pub fn usage(&self) -> Option<BudgetUse> {
         let mut inner = self.lock();
         let budget = inner.budget?;
-        let used = inner.window.used(budget, SystemTime::now());
+        let used = inner.window.used(budget, whole_millis(SystemTime::now()));
         Some(BudgetUse { used, limit: budget.limit, window: budget.window })
     }
 
@@ -194,9 +208,22 @@ impl Ledger {
         self.changes.subscribe()
     }
 
+    /// A command beside a running cupbearer counts into the same store.
+    fn join(&self, inner: &mut Inner, now: SystemTime) {
+        let mut stored = self.store.load_window(self.account);
+        stored.retain(|at| *at <= now); // what lies in the future is ours, from before the clock was set back
+        inner.window.join(&Window::new(stored));
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// As the store keeps moments.
+fn whole_millis(at: SystemTime) -> SystemTime {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// No request may be sent now.
@@ -246,6 +273,16 @@ mod tests {
         window.give_back(at(1));
         window.give_back(at(7));
         assert_eq!(window.used(BUDGET, at(2)), 2);
+    }
+
+    #[test]
+    fn what_two_processes_counted_is_joined_and_the_same_request_counts_once() {
+        let mut window = Window::new(vec![at(0), at(10), at(10)]);
+        window.join(&Window::new(vec![at(10), at(5), at(20), at(20)]));
+        assert_eq!(window.moments().collect::<Vec<_>>(), [at(0), at(5), at(10), at(10), at(20), at(20)]);
+        let same = window.clone();
+        window.join(&same);
+        assert_eq!(window, same);
     }
 
     #[test]

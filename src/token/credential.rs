@@ -9,10 +9,16 @@ use aws_lc_rs::digest::{Context, SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
-use super::sources::{Keep, Sources, Want};
-use crate::config::{
-    model::{CredentialSpec, Grant, Param},
-    secret::{Secret, SecretError, SecretSource, Shape},
+use super::{
+    params::form_decoded,
+    sources::{Keep, Sources, Want},
+};
+use crate::{
+    config::{
+        model::{ClientCert, CredentialSpec, Grant, Param},
+        secret::{Secret, SecretError, SecretSource, Shape, hides},
+    },
+    net::{Identity, IdentityError},
 };
 
 /// How long the sources may take altogether; a command that hangs must not hang the credential.
@@ -32,6 +38,9 @@ pub enum MaterialError {
         /// Why.
         source: SecretError,
     },
+    /// `client_cert` and `client_key` are no pair.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The sources took too long.
     #[error("its secret sources gave no answer within {READ_TIMEOUT:?}")]
     Late,
@@ -82,6 +91,8 @@ pub struct Material {
     pub key: Option<Secret>,
     /// A ready assertion.
     pub assertion: Option<Secret>,
+    /// The certificate that is presented.
+    pub identity: Option<Identity>,
     /// When: a signed assertion counts from here.
     pub read_at: SystemTime,
     /// The refresh token to use, which is in no version: it changes with every use.
@@ -98,6 +109,9 @@ pub struct Material {
     pub(super) is_named_by_a_header: bool,
     /// Which of all these came from secret sources.
     slots: Vec<Slot>,
+    /// What stands for the assertions that would be signed, of the client and of the grant: only where marks stand
+    /// for secrets.
+    pub(super) unsigned: Option<(Secret, Secret)>,
     /// What else must not be quoted: every client secret that was chosen, also as `Authorization: Basic` carries
     /// it, and what stands in the sources where this material is older.
     guarded: Vec<Secret>,
@@ -138,6 +152,10 @@ impl Material {
             Some(source) => Some(reading.one(source, "assertion.file", Keep::Nothing).await?),
             None => None,
         };
+        let identity = match &credential.net.client_cert {
+            Some(pair) => Some(reading.pair(pair).await?),
+            None => None,
+        };
         let params = reading.all(&credential.params, "params").await?;
         let headers = reading.all(&credential.headers, "headers").await?;
         let is_template = |param: &Param| matches!(param, Param::Template(_));
@@ -156,6 +174,7 @@ impl Material {
             of_grant,
             key,
             assertion,
+            identity,
             read_at,
             refresh: None,
             step: None,
@@ -165,6 +184,7 @@ impl Material {
             templates,
             slots: reading.slots,
             guarded: Vec::new(),
+            unsigned: None,
         };
         material.set_secret(credential, client_secret);
         Ok(material)
@@ -200,17 +220,57 @@ impl Material {
             let pair = Zeroizing::new(format!("{}:{}", credential.client_id, secret.expose()));
             Secret::new(STANDARD.encode(pair.as_bytes()))
         });
-        for (index, template) in &self.templates {
-            let words = [
-                ("{client_id}", credential.client_id.as_str()),
-                ("{client_secret}", secret.as_ref().map_or("", Secret::expose)),
-                ("{basic}", basic.as_ref().map_or("", Secret::expose)),
-            ];
-            self.headers[*index].1 = filled(template, &words);
-        }
+        self.fill_templates(&credential.client_id, secret.as_ref(), basic.as_ref());
         self.guarded.extend(basic);
         self.guarded.extend(secret.clone());
         self.client_secret = secret;
+    }
+
+    fn fill_templates(&mut self, id: &str, secret: Option<&Secret>, basic: Option<&Secret>) {
+        for (index, template) in &self.templates {
+            let words = [
+                ("{client_id}", id),
+                ("{client_secret}", secret.map_or("", Secret::expose)),
+                ("{basic}", basic.map_or("", Secret::expose)),
+            ];
+            self.headers[*index].1 = filled(template, &words);
+        }
+    }
+
+    /// The same with a mark in the place of every secret, to show what a request is made of. `mark` gets the key of
+    /// the file that the secret stands for, and its source where it has one.
+    pub(super) fn marked(
+        &self,
+        credential: &CredentialSpec,
+        mark: &mut dyn FnMut(&str, Option<&SecretSource>) -> Secret,
+    ) -> Self {
+        let mut marked = self.clone();
+        let secret = self.client_secret.as_ref().map(|secret| {
+            let position = self.client_secrets.iter().find(|(_, known)| known == secret).map(|(position, _)| *position);
+            let mut sources = credential.client_secret.iter().chain(&credential.more_secrets);
+            mark("client_secret", position.and_then(|position| sources.nth(position)))
+        });
+        marked.of_grant = self.of_grant.as_ref().map(|_| mark(grant_key(&credential.grant), credential.grant.source()));
+        marked.assertion = self.assertion.as_ref().map(|_| mark("assertion", credential.assertion.ready.as_ref()));
+        marked.key = self.key.as_ref().map(|_| mark("key", None));
+        marked.refresh = self.refresh.as_ref().map(|refresh| match &self.of_grant {
+            Some(first) if first == refresh => mark("refresh_token", credential.grant.source()),
+            _ => mark("refresh_token", None),
+        });
+        marked.unsigned = Some((mark("client_assertion", None), mark("assertion", None)));
+        for (given, values) in [(&credential.params, &mut marked.params), (&credential.headers, &mut marked.headers)] {
+            for ((name, param), (_, value)) in given.iter().zip(values) {
+                match param {
+                    Param::Secret(source) => *value = mark(name, Some(source)),
+                    Param::Plain(text) if hides(name, text) => *value = mark(name, None),
+                    Param::Plain(_) | Param::Template(_) => {}
+                }
+            }
+        }
+        let basic = secret.as_ref().map(|_| mark("basic", None));
+        marked.fill_templates(&credential.client_id, secret.as_ref(), basic.as_ref());
+        marked.client_secret = secret;
+        marked
     }
 
     /// The same, to ask with this refresh token.
@@ -253,6 +313,18 @@ impl Material {
             root.copy_from_slice(digest(&SHA256, first.expose().as_bytes()).as_ref());
         }
         root
+    }
+
+    /// Whether a whole secret of ours stands in `text`, as it is or percent-encoded.
+    pub(super) fn is_contained_in(&self, text: &str) -> bool {
+        let decoded = form_decoded(text);
+        let slots = self.slots.iter().map(|slot| &slot.secret);
+        slots
+            .chain(&self.guarded)
+            .chain(&self.refresh)
+            .map(Secret::expose)
+            .filter(|secret| !secret.is_empty())
+            .any(|secret| text.contains(secret) || decoded.as_deref().is_some_and(|decoded| decoded.contains(secret)))
     }
 
     /// Whether `text` quotes a secret of ours, or a good part of one: then it must not be shown.
@@ -342,6 +414,7 @@ pub(super) fn is_watched(credential: &CredentialSpec) -> bool {
         .chain(credential.grant.source())
         .chain(&credential.key)
         .chain(&credential.assertion.ready)
+        .chain(credential.net.client_cert.iter().flat_map(|pair| [&pair.chain, &pair.key]))
         .chain(of_params);
     sources.any(Sources::watches)
 }
@@ -386,6 +459,21 @@ impl Reading<'_> {
         let (what, source) = (what.to_owned(), source.to_string());
         self.slots.push(Slot { what, source, secret: secret.clone(), keep });
         Ok(secret)
+    }
+
+    /// `client_cert` and `client_key`: one slot, since one without the other is nothing.
+    async fn pair(&mut self, pair: &ClientCert) -> Result<Identity, MaterialError> {
+        let (sources, want) = (self.sources, self.want);
+        let read = async |source, what: &str| {
+            let failed = |source| MaterialError::Source { what: what.to_owned(), source };
+            sources.read(source, Shape::Text, Keep::Last, want).await.map_err(failed)
+        };
+        let (chain, key) = (read(&pair.chain, "client_cert").await?, read(&pair.key, "client_key").await?);
+        let identity = sources.identity(&chain, &key)?;
+        let (what, source) = ("client_cert".to_owned(), pair.chain.to_string());
+        // Not the texts: half of the words that a provider says of a certificate stand in every PEM file.
+        self.slots.push(Slot { what, source, secret: identity.tag(), keep: Keep::Last });
+        Ok(identity)
     }
 
     /// The entries of `client_secret`. Of a list one must be readable: during a rotation one comes, another goes.

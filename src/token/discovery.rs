@@ -87,7 +87,7 @@ impl Discovery {
     ) -> Result<Arc<TokenSpec>, DiscoveryError> {
         let metadata = self.metadata(&spec.credential, connector).await?;
         let mut credential = CredentialSpec::clone(&spec.credential);
-        (credential.token_url, credential.token_target) = metadata.token_endpoint.clone();
+        (credential.token_url, credential.token_target) = metadata.token_endpoint_for(&credential)?;
         Ok(Arc::new(TokenSpec { credential: Arc::new(credential), ..TokenSpec::clone(spec) }))
     }
 
@@ -134,6 +134,9 @@ impl Discovery {
         match self.fetch(credential, connector).await {
             Ok((metadata, keep)) => {
                 self.publish(&metadata.token_endpoint.0);
+                if let Ok(Some((alias, _))) = &metadata.mtls_token_endpoint {
+                    self.publish(alias);
+                }
                 tracing::info!(issuer, token_endpoint = %metadata.token_endpoint.0, ?keep, "provider discovered");
                 let until = Instant::now() + keep;
                 state.known = Some(Known { metadata: Arc::new(metadata), until, compared: Vec::new() });
@@ -197,7 +200,7 @@ impl Discovery {
         headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         let target = target.to_owned().into();
-        let request = TokenRequest { method: Method::GET, target, headers, body: Vec::new().into() };
+        let request = TokenRequest { method: Method::GET, target, headers, body: Vec::new().into(), identity: None };
         endpoint::send(connector, &self.issuer.url, credential.timeout, request).await
     }
 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::model::{CredentialSpec, Upstream},
-    net::{ConnectError, Connector, Stream, Target},
+    net::{ConnectError, Connector, Stream, Target, certificate_alert, certificate_refused},
 };
 
 /// To the end of the TLS handshake. The whole call has `timeout` of the credential.
@@ -31,6 +31,9 @@ pub enum CallError {
     /// No connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The provider does not take our certificate, or wants one; it saw nothing of the request.
+    #[error("{0}")]
+    Certificate(String),
     /// The connection broke, or what came was no HTTP.
     #[error("{}", told(.0))]
     Http(#[from] hyper::Error),
@@ -48,19 +51,26 @@ pub enum CallError {
 impl CallError {
     /// Whether not a byte of the request has left this host.
     pub fn was_unsent(&self) -> bool {
-        matches!(self, Self::Connect(_))
+        matches!(self, Self::Connect(_) | Self::Certificate(_))
     }
 
     /// As the failure of a token request: always transient, and our own fault where something has run out here.
     pub fn into_refusal(self, credential: &CredentialSpec) -> Refusal {
         match self {
-            Self::Timeout(_) | Self::Connect(ConnectError::Timeout { .. }) => {
-                Refusal::timeout(credential, &self.to_string())
+            Self::Connect(ConnectError::Certificate { .. }) | Self::Certificate(_) => {
+                Refusal::of_certificate(credential, &self.to_string())
             }
-            Self::Connect(error) => match error.shortage() {
-                Some(shortage) => Refusal::of_shortage(credential, shortage),
-                None => Refusal::unavailable(credential, &error.to_string()),
-            },
+            Self::Timeout(_) => Refusal::timeout(credential, &self.to_string()),
+            Self::Connect(error) => {
+                let advice = error.advice().map_or_else(String::new, |advice| format!(". {advice}"));
+                match error.shortage() {
+                    Some(shortage) => Refusal::of_shortage(credential, shortage),
+                    None if matches!(error, ConnectError::Timeout { .. }) => {
+                        Refusal::timeout(credential, &format!("{error}{advice}"))
+                    }
+                    None => Refusal::unavailable(credential, &format!("{error}{advice}")),
+                }
+            }
             _ => Refusal::unavailable(credential, &self.to_string()),
         }
     }
@@ -83,8 +93,12 @@ pub async fn send(
     request: TokenRequest,
 ) -> Result<Answer, CallError> {
     let exchange = async {
-        let stream = connector.connect(Target::of(endpoint), CONNECT_TIMEOUT.min(timeout)).await?;
-        exchange(stream, request).await
+        let target = Target::of(endpoint);
+        // With sessions of its own, kept for nobody: what is asked with this certificate now is asked with it in full.
+        let connector = request.identity.as_ref().map_or_else(|| connector.clone(), |own| connector.presenting(own));
+        let stream = connector.connect(target, CONNECT_TIMEOUT.min(timeout)).await?;
+        let answer = exchange(stream, request).await;
+        answer.map_err(|error| of_tls(error, target, connector.presents()))
     };
     tokio::time::timeout(timeout, exchange).await.map_err(|_| CallError::Timeout(timeout))?
 }
@@ -92,7 +106,7 @@ pub async fn send(
 /// One request on a connection of its own, and the whole answer to it.
 pub(super) async fn exchange(stream: Stream, request: TokenRequest) -> Result<Answer, CallError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let TokenRequest { method, target, headers, body } = request;
+    let TokenRequest { method, target, headers, body, identity: _ } = request;
     let mut message = Request::new(Full::new(Bytes::from_owner(body)));
     *message.method_mut() = method;
     *message.uri_mut() = target.parse().map_err(|_| CallError::Body("token_url has an illegal path".to_owned()))?;
@@ -111,6 +125,13 @@ pub(super) async fn exchange(stream: Stream, request: TokenRequest) -> Result<An
         // Its end or error reaches the sender's side too.
         _ = connection => answer.await,
     }
+}
+
+/// In TLS 1.3 a certificate is refused when the handshake is over for us.
+fn of_tls(error: CallError, target: Target<'_>, presented: bool) -> CallError {
+    let CallError::Http(cause) = &error else { return error };
+    let refused = |alert| certificate_refused(target.host, target.port, presented, alert);
+    certificate_alert(cause, presented).map(refused).map_or(error, CallError::Certificate)
 }
 
 fn body_error(error: &(dyn std::error::Error + 'static)) -> CallError {

@@ -9,15 +9,18 @@ use std::{
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
-    Key, Reader, Store, TokenStatus,
+    Inquiry, Key, Reader, Store, TokenStatus,
+    asking::Asking,
     bearer::{self, Now},
     budget::{Account, Ledger},
     discovery::{Discovery, Found},
+    inquiry,
     pace::Pace,
     refresh::{Progress, Task},
     refusal::Refusal,
     rotation::Rotation,
     secrets::Secrets,
+    share::Last,
     state::Policy,
     vault::Vault,
 };
@@ -128,12 +131,7 @@ impl Engine {
             return Ok(entry.reader.clone());
         }
         let connector = inner.connector(spec)?;
-        let rotation = spec.credential.keeps_refresh_token().then(|| {
-            let place = Key::of_refresh(&spec.credential);
-            let rotation = inner.rotations.entry(place);
-            let store = || if self.keeps_at_home(spec) { Arc::default() } else { Arc::clone(&self.store) };
-            Arc::clone(rotation.or_insert_with(|| Arc::new(Rotation::new(place, store()))))
-        });
+        let rotation = inner.rotation(spec, &self.store);
         let secrets = inner.secrets(spec, self.vault.as_ref(), self.pace.secret_poll);
         let discovery = inner.discovery(spec, &self.pace, &self.found);
         let entry = self.start(key, spec, connector, (ledger, rotation, secrets, discovery));
@@ -142,9 +140,34 @@ impl Engine {
         Ok(reader)
     }
 
-    /// What is not to be shared goes to no shared store.
-    fn keeps_at_home(&self, spec: &TokenSpec) -> bool {
-        matches!(&*self.store, Store::Redis(_)) && !spec.credential.share
+    /// Asks for a token once, to tell what came of it. Nobody else gets that token.
+    ///
+    /// What comes back is to be awaited within a tokio runtime; several may be at once.
+    pub fn inquire(&self, spec: &Arc<TokenSpec>) -> Result<impl Future<Output = Inquiry> + Send + use<>, EngineError> {
+        let mut inner = self.lock();
+        let ledger = inner.ledger(spec, &self.store);
+        let asking = Asking {
+            spec: Arc::clone(spec),
+            connector: inner.connector(spec)?,
+            ledger: Arc::clone(&ledger),
+            secrets: inner.secrets(spec, self.vault.as_ref(), self.pace.secret_poll),
+            trial: None,
+            rotation: inner.rotation(spec, &self.store),
+            discovery: inner.discovery(spec, &self.pace, &self.found),
+            key: Key::of(spec),
+            store: Arc::clone(&self.store),
+            last: Last::default(),
+            witness: None,
+        };
+        let keeps = self.store.keeps_refresh_tokens();
+        Ok(async move {
+            if inquiry::spends_refresh_token(&asking.spec.credential) && !keeps {
+                let why = "its refresh token may be good for one use, and tokens.store would not keep the next one, so it \
+                           was not asked. Set tokens.store = { file = \"DIRECTORY\" }";
+                return inquiry::refused(Refusal::of_settings(&asking.spec.credential, why), ledger.usage());
+            }
+            inquiry::inquire(asking).await
+        })
     }
 
     /// Lets go of every key that is not in `used`: after a reload. A request that still holds the old
@@ -253,6 +276,15 @@ impl Inner {
         let at = (Arc::clone(issuer), Arc::clone(&spec.credential.net));
         let new = || Arc::new(Discovery::new(Arc::clone(issuer), pace.discovery, Arc::clone(found)));
         Some(Arc::clone(self.discoveries.entry(at).or_insert_with(new)))
+    }
+
+    fn rotation(&mut self, spec: &TokenSpec, store: &Arc<Store>) -> Option<Arc<Rotation>> {
+        let place = Key::of_refresh(&spec.credential);
+        // What is not to be shared goes to no shared store.
+        let stays = matches!(&**store, Store::Redis(_)) && !spec.credential.share;
+        let store = || if stays { Arc::default() } else { Arc::clone(store) };
+        let new = || Arc::new(Rotation::new(place, store()));
+        spec.credential.keeps_refresh_token().then(|| Arc::clone(self.rotations.entry(place).or_insert_with(new)))
     }
 
     fn connector(&mut self, spec: &TokenSpec) -> Result<Connector, EngineError> {

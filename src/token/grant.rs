@@ -10,9 +10,12 @@ use super::{
     jwt::JwtError,
     params::{Params, ROOM, Text, form_encode},
 };
-use crate::config::{
-    model::{ClientAuth, CredentialSpec, Grant, TokenBody, TokenMethod, TokenSpec},
-    secret::Secret,
+use crate::{
+    config::{
+        model::{ClientAuth, CredentialSpec, Grant, TokenBody, TokenMethod, TokenSpec},
+        secret::Secret,
+    },
+    net::Identity,
 };
 
 /// Always sent.
@@ -29,6 +32,8 @@ pub struct TokenRequest {
     pub headers: HeaderMap,
     /// Body.
     pub body: Zeroizing<Vec<u8>>,
+    /// The certificate to present.
+    pub identity: Option<Identity>,
 }
 
 /// Settings that make no legal request. The text holds no value.
@@ -81,7 +86,8 @@ pub fn build(spec: &TokenSpec, material: &Material) -> Result<TokenRequest, Buil
         TokenMethod::Post => Method::POST,
         TokenMethod::Get => Method::GET,
     };
-    Ok(TokenRequest { method, target, headers, body })
+    let identity = material.identity.clone();
+    Ok(TokenRequest { method, target, headers, body, identity })
 }
 
 fn bytes(mut text: Zeroizing<String>) -> Zeroizing<Vec<u8>> {
@@ -147,7 +153,9 @@ fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Result<Params<'a>,
         }
         // A header of the user's own that says who asks says it alone.
         ClientAuth::None if material.is_named_by_a_header || credential.client_id.is_empty() => {}
-        ClientAuth::None => params.set(&credential.id_param, credential.client_id.as_str().into()),
+        ClientAuth::Mtls | ClientAuth::None => {
+            params.set(&credential.id_param, credential.client_id.as_str().into());
+        }
         ClientAuth::PrivateKeyJwt | ClientAuth::ClientSecretJwt => {
             params.set(&credential.id_param, credential.client_id.as_str().into());
             params.set("client_assertion_type", assertion::CLIENT_ASSERTION_TYPE.into());
@@ -211,7 +219,11 @@ fn basic(credential: &CredentialSpec, material: &Material) -> Option<Zeroizing<S
             pair.push(':');
             pair.push_str(secret);
         }
-        ClientAuth::Post | ClientAuth::PrivateKeyJwt | ClientAuth::ClientSecretJwt | ClientAuth::None => return None,
+        ClientAuth::Post
+        | ClientAuth::PrivateKeyJwt
+        | ClientAuth::ClientSecretJwt
+        | ClientAuth::Mtls
+        | ClientAuth::None => return None,
     }
     Some(Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(pair.as_bytes())))))
 }

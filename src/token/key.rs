@@ -9,8 +9,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::config::{
     model::{
-        Alg, ClientAuth, CredentialSpec, EgressKind, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme,
-        TokenBody, TokenMethod, TokenSpec, Warm,
+        Alg, ClientAuth, ClientCert, CredentialSpec, EgressKind, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param,
+        Scheme, TokenBody, TokenMethod, TokenSpec, Warm,
     },
     secret::{SecretSource, VaultSecret},
 };
@@ -149,6 +149,11 @@ impl Inputs {
                 self.text(path);
                 self.text(field);
             }
+            Some(SecretSource::Keyring { service, account }) => {
+                self.text("keyring");
+                self.text(service);
+                self.text(account);
+            }
             Some(SecretSource::Command(words)) => {
                 self.text("command");
                 self.number(words.len() as u128);
@@ -203,6 +208,7 @@ impl Inputs {
             ClientAuth::Post => "post",
             ClientAuth::PrivateKeyJwt => "private_key_jwt",
             ClientAuth::ClientSecretJwt => "client_secret_jwt",
+            ClientAuth::Mtls => "mtls",
             ClientAuth::None => "none",
         });
         self.grant(credential);
@@ -278,6 +284,11 @@ impl Inputs {
             });
             self.text(&proxy.host);
             self.number(proxy.port.into());
+        }
+        self.number(net.client_cert.is_some().into());
+        if let Some(ClientCert { chain, key }) = &net.client_cert {
+            self.secret(Some(chain));
+            self.secret(Some(key));
         }
     }
 

@@ -13,12 +13,17 @@ pub type Endpoint = (Upstream, String);
 pub struct Metadata {
     /// `token_endpoint`
     pub token_endpoint: Endpoint,
+    /// `token_endpoint` of `mtls_endpoint_aliases` (RFC 8705 section 5); an unacceptable one is in nobody's way who
+    /// presents no certificate.
+    pub mtls_token_endpoint: Result<Option<Endpoint>, DiscoveryError>,
     /// `token_endpoint_auth_methods_supported`
     pub methods: Option<Vec<String>>,
     /// `authorization_endpoint`; an unacceptable one is in nobody's way who has no use for it.
     pub authorization_endpoint: Result<Option<Endpoint>, DiscoveryError>,
     /// `device_authorization_endpoint` (RFC 8628 section 4), likewise.
     pub device_endpoint: Result<Option<Endpoint>, DiscoveryError>,
+    /// The same of `mtls_endpoint_aliases`.
+    pub mtls_device_endpoint: Result<Option<Endpoint>, DiscoveryError>,
     /// `code_challenge_methods_supported`
     pub challenge_methods: Option<Vec<String>>,
     /// `authorization_response_iss_parameter_supported` (RFC 9207 section 3): answers to the browser name the issuer.
@@ -36,14 +41,31 @@ impl Metadata {
         let token_endpoint = reading.endpoint(&members, "token_endpoint")?;
         let token_endpoint = token_endpoint
             .ok_or_else(|| reading.unacceptable("has no `token_endpoint`. Give token_url instead of issuer."))?;
+        let empty = Map::new();
+        let aliases = members.get("mtls_endpoint_aliases").and_then(Value::as_object).unwrap_or(&empty);
         Ok(Self {
             token_endpoint,
+            mtls_token_endpoint: reading.endpoint(aliases, "token_endpoint"),
+            mtls_device_endpoint: reading.endpoint(aliases, "device_authorization_endpoint"),
             methods: texts(&members, "token_endpoint_auth_methods_supported"),
             authorization_endpoint: reading.endpoint(&members, "authorization_endpoint"),
             device_endpoint: reading.endpoint(&members, "device_authorization_endpoint"),
             challenge_methods: texts(&members, "code_challenge_methods_supported"),
             names_itself: members.get("authorization_response_iss_parameter_supported") == Some(&Value::Bool(true)),
         })
+    }
+
+    /// Where this credential asks for tokens: whoever presents a certificate has an address of its own at some
+    /// providers.
+    pub fn token_endpoint_for(&self, credential: &CredentialSpec) -> Result<Endpoint, DiscoveryError> {
+        let alias = if credential.presents_certificate() { self.mtls_token_endpoint.clone()? } else { None };
+        Ok(alias.unwrap_or_else(|| self.token_endpoint.clone()))
+    }
+
+    /// The device authorization endpoint, likewise.
+    pub fn device_endpoint_for(&self, credential: &CredentialSpec) -> Result<Option<Endpoint>, DiscoveryError> {
+        let alias = if credential.presents_certificate() { self.mtls_device_endpoint.clone()? } else { None };
+        if alias.is_some() { Ok(alias) } else { self.device_endpoint.clone() }
     }
 
     /// Says it where the provider does not list the method that is configured. The configured one is used all
@@ -54,9 +76,11 @@ impl Metadata {
             ClientAuth::Post => "client_secret_post",
             ClientAuth::PrivateKeyJwt => "private_key_jwt",
             ClientAuth::ClientSecretJwt => "client_secret_jwt",
+            // Also self_signed_tls_client_auth.
+            ClientAuth::Mtls => "tls_client_auth",
             ClientAuth::None => "none",
         };
-        if let Some(methods) = self.methods.as_ref().filter(|methods| !methods.iter().any(|m| m == method)) {
+        if let Some(methods) = self.methods.as_ref().filter(|methods| !methods.iter().any(|m| m.ends_with(method))) {
             let (credential, listed) = (&credential.name, methods.join(" "));
             tracing::warn!(
                 credential,
@@ -195,6 +219,15 @@ mod tests {
         }
         refused(&issuer("https://id.example", &[]), r#"{"issuer":"https://id.example","token_endpoint":7}"#);
         refused(&issuer("https://id.example", &[]), r#"{"issuer":"https://id.example"}"#);
+    }
+
+    #[test]
+    fn the_aliases_for_certificates_are_checked_like_all_endpoints() {
+        let document = r#"{"issuer":"https://id.example","token_endpoint":"https://id.example/t",
+            "mtls_endpoint_aliases":{"token_endpoint":"https://mtls.id.example/t"}}"#;
+        let read = |hosts: &[&str]| read(&issuer("https://id.example", hosts), document).unwrap().mtls_token_endpoint;
+        assert!(matches!(read(&[]), Err(DiscoveryError::Unacceptable(text)) if text.contains("mtls.id.example")));
+        assert_eq!(read(&["mtls.id.example"]).unwrap().unwrap().0.to_string(), "https://mtls.id.example/t");
     }
 
     #[test]

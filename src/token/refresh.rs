@@ -117,6 +117,7 @@ impl Task {
         let Ok(material) = self.secrets.read().await else { return Event::Look };
         let Some(minted) = self.store.load(self.key, material.version(), Now::read().wall) else { return Event::Look };
         self.secrets.proved(&material);
+        let minted = Minted { identity: material.identity, ..minted };
         let left = minted.life.saturating_sub(minted.issued.mono.elapsed());
         tracing::info!(
             credential = credential.name,
@@ -165,6 +166,7 @@ impl Task {
                 key: self.key,
                 store: Arc::clone(&self.store),
                 last: run.last.clone(),
+                witness: None,
             };
             run.fetch = Some(Box::pin(async move { asking.fetch().await }));
         }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{bearer::FailureKind, budget::BudgetUse, discovery::DiscoveryError};
-use crate::config::model::CredentialSpec;
+use super::{bearer::FailureKind, budget::BudgetUse, discovery::DiscoveryError, known::Known};
+use crate::config::model::{ClientAuth, CredentialSpec};
 
 /// Whether asking again soon makes sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Refusal {
     pub code: Option<String>,
     /// The provider's own description, filtered; for the log and the status page only.
     pub detail: Option<String>,
+    /// What it means and what to do, where this provider's words are known; [`Self::message`] says it too.
+    pub known: Option<&'static Known>,
     /// The provider did not take the client itself: another secret may help.
     pub blames_client: bool,
     /// `Retry-After` of a 429 or 503.
@@ -36,7 +38,8 @@ pub struct Refusal {
 
 impl Refusal {
     fn new(severity: Severity, kind: FailureKind, message: String) -> Self {
-        Self { severity, kind, message, code: None, detail: None, blames_client: false, retry_after: None }
+        let (code, detail, known) = (None, None, None);
+        Self { severity, kind, message, code, detail, known, blames_client: false, retry_after: None }
     }
 
     /// No usable answer: network, 5xx, nonsense. `what` completes "… got no token for …: ".
@@ -52,17 +55,23 @@ impl Refusal {
     }
 
     /// The provider said no.
-    pub fn refused(credential: &CredentialSpec, code: Option<&str>, status: u16) -> Self {
+    pub fn refused(
+        credential: &CredentialSpec,
+        code: Option<&str>,
+        status: u16,
+        known: Option<&'static Known>,
+    ) -> Self {
         let reason = code.map_or_else(String::new, |code| format!("{code} "));
-        let message = format!(
-            "{} refused {}: {reason}(HTTP {status}). {}",
-            provider(credential),
-            quoted(credential),
-            advice(code, status)
-        );
+        let (who, whom) = (provider(credential), quoted(credential));
+        let mut message = format!("{who} refused {whom}: {reason}(HTTP {status}). ");
+        match known {
+            Some(known) => message.extend([known.means, " ", known.advice]),
+            None => message.push_str(advice(credential, code, status)),
+        }
         let blames_client = code == Some("invalid_client") || status == 401;
         Self {
             code: code.map(str::to_owned),
+            known,
             blames_client,
             ..Self::new(Severity::Permanent, FailureKind::Refused, message)
         }
@@ -126,6 +135,18 @@ impl Refusal {
         self.severity == Severity::Permanent && self.kind == FailureKind::Refused && !OTHERWISE.contains(&code)
     }
 
+    /// The provider ended the TLS handshake because of our certificate, or for want of one.
+    pub fn of_certificate(credential: &CredentialSpec, what: &str) -> Self {
+        let presents = credential.presents_certificate();
+        let advice = if presents { "Check client_cert and client_key" } else { "Give it client_cert and client_key" };
+        let message = format!(
+            "{} refused {} in the TLS handshake: {what}. {advice}; the certificate must be registered there.",
+            provider(credential),
+            quoted(credential)
+        );
+        Self::new(Severity::Permanent, FailureKind::Refused, message)
+    }
+
     /// Our own side: a secret that cannot be read, or a setting that makes no legal request.
     pub fn of_settings(credential: &CredentialSpec, what: &str) -> Self {
         let message = format!("{} cannot ask for a token: {what}", quoted(credential));
@@ -142,8 +163,11 @@ fn quoted(credential: &CredentialSpec) -> String {
 }
 
 /// What to do about it.
-fn advice(code: Option<&str>, status: u16) -> &'static str {
+fn advice(credential: &CredentialSpec, code: Option<&str>, status: u16) -> &'static str {
     match code {
+        Some("invalid_client") if credential.client_auth == ClientAuth::Mtls => {
+            "Check client_id, and that the certificate of client_cert is registered for it."
+        }
         Some("invalid_client") => "Check client_id, client_secret and client_auth.",
         Some("unauthorized_client") => "This client may not use this grant: check its registration at the provider.",
         Some("invalid_scope") => "Check scopes against what the provider grants to this client.",

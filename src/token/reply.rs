@@ -13,10 +13,15 @@ use serde_json::{Map, Value};
 use super::{
     bearer::Now,
     credential::{Material, quotes},
+    known::{self, Known},
     lifetime::{LifetimeSource, lifetime},
+    params::form_decoded,
     refusal::{Refusal, Severity},
 };
-use crate::config::{model::CredentialSpec, secret::Secret};
+use crate::{
+    config::{model::CredentialSpec, secret::Secret},
+    net::Identity,
+};
 
 /// A longer answer is not read to its end.
 pub const BODY_CAP: usize = 1024 * 1024;
@@ -59,6 +64,8 @@ pub struct Minted {
     pub skew: Option<i64>,
     /// The refresh token beside it, where the credential uses one.
     pub refresh: Option<Secret>,
+    /// The certificate that it was got with, and that it may be bound to.
+    pub identity: Option<Identity>,
 }
 
 /// Reads the provider's answer to the request that `material` went into.
@@ -77,7 +84,12 @@ pub(super) fn refusal(credential: &CredentialSpec, material: &Material, answer: 
 }
 
 /// The token of [`crate::config::model::Grant::Static`], as if it had been minted at `issued`.
-pub fn given(credential: &CredentialSpec, token: &Secret, issued: Now) -> Result<Minted, Refusal> {
+pub fn given(
+    credential: &CredentialSpec,
+    token: &Secret,
+    identity: Option<Identity>,
+    issued: Now,
+) -> Result<Minted, Refusal> {
     let text = token.expose();
     if !is_token(text) {
         return Err(Refusal::of_settings(credential, "the token holds characters that no token has"));
@@ -85,7 +97,7 @@ pub fn given(credential: &CredentialSpec, token: &Secret, issued: Now) -> Result
     let life = lifetime(credential, &Value::Null, text, issued.wall);
     let (life, life_from) = life.map_err(|what| Refusal::of_settings(credential, &what))?;
     let (token, fingerprint) = (token.clone(), fingerprint(text));
-    Ok(Minted { token, fingerprint, issued, life, life_from, scope: None, skew: None, refresh: None })
+    Ok(Minted { token, fingerprint, issued, life, life_from, scope: None, skew: None, refresh: None, identity })
 }
 
 struct Reading<'a> {
@@ -122,10 +134,11 @@ impl Reading<'_> {
     }
 
     fn minted(&self, token: &str, body: &Value) -> Result<Minted, Refusal> {
-        let date = self.date();
-        let server = date.unwrap_or(self.answer.sent.wall);
-        let (life, life_from) =
-            lifetime(self.credential, body, token, server).map_err(|what| self.malformed_because(&what))?;
+        let ours = self.answer.sent.wall;
+        let by = |clock| lifetime(self.credential, body, token, clock);
+        // Nobody gives a token that has expired: where `Date` says so, it may be a front server's whose clock is wrong.
+        let life = by(date(self.answer).unwrap_or(ours)).or_else(|what| by(ours).map_err(|_| what));
+        let (life, life_from) = life.map_err(|what| self.malformed_because(&what))?;
         Ok(Minted {
             token: Secret::new(token.to_owned()),
             fingerprint: fingerprint(token),
@@ -133,8 +146,9 @@ impl Reading<'_> {
             life,
             life_from,
             scope: body.get("scope").and_then(Value::as_str).map(|scope| printable(scope, 1000)),
-            skew: date.map(|date| ahead(date, self.answer.sent.wall)),
+            skew: skew(self.answer),
             refresh: self.refresh(body),
+            identity: self.material.identity.clone(),
         })
     }
 
@@ -163,18 +177,28 @@ impl Reading<'_> {
             return self.transient(body, code);
         }
         let code = code.filter(|code| !self.is_indiscreet(code));
-        Refusal { detail: self.detail(body), ..Refusal::refused(self.credential, code, self.answer.status) }
+        let refused = Refusal::refused(self.credential, code, self.answer.status, self.known());
+        Refusal { detail: self.detail(body), ..refused }
     }
 
     fn transient(&self, body: Option<&Value>, code: Option<&str>) -> Refusal {
         let code = code.filter(|code| !self.is_indiscreet(code));
         let reason = code.map_or_else(String::new, |code| format!("{code} "));
-        let what = format!("it answered {reason}(HTTP {}). It will be asked again.", self.answer.status);
+        let mut what = format!("it answered {reason}(HTTP {}). It will be asked again.", self.answer.status);
+        let known = self.known();
+        if let Some(known) = known {
+            what.extend([" ", known.means, " ", known.advice]);
+        }
         Refusal {
             code: code.map(str::to_owned),
             detail: self.detail(body),
+            known,
             ..Refusal::unavailable(self.credential, &what)
         }
+    }
+
+    fn known(&self) -> Option<&'static Known> {
+        known::find(self.credential, self.answer.status, self.body())
     }
 
     fn malformed(&self, what: &str) -> Refusal {
@@ -187,16 +211,12 @@ impl Reading<'_> {
         refusal
     }
 
-    /// The body as JSON, or as a form turned into one flat object.
     fn parsed(&self) -> Option<Value> {
-        let body = self.body();
-        serde_json::from_slice(body).ok().or_else(|| form(body))
+        parsed(self.answer)
     }
 
-    /// The body without a byte order mark, which some servers put before their JSON, and without blanks around it.
     fn body(&self) -> &[u8] {
-        let body = &self.answer.body[..];
-        body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii()
+        body(self.answer)
     }
 
     fn is_bare_text(&self) -> bool {
@@ -211,18 +231,13 @@ impl Reading<'_> {
         }
     }
 
-    /// The provider's clock.
-    fn date(&self) -> Option<SystemTime> {
-        http_date(self.answer.headers.get(header::DATE)?.to_str().ok()?)
-    }
-
     /// Seconds, or a date by the provider's own clock.
     fn retry_after(&self) -> Option<Duration> {
         let value = self.answer.headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
         if value.bytes().all(|b| b.is_ascii_digit()) {
             return Some(value.parse().map_or(Duration::MAX, Duration::from_secs)).filter(|_| !value.is_empty());
         }
-        let now = self.date().unwrap_or(self.answer.sent.wall);
+        let now = date(self.answer).unwrap_or(self.answer.sent.wall);
         Some(http_date(value)?.duration_since(now).unwrap_or_default())
     }
 
@@ -241,6 +256,28 @@ impl Reading<'_> {
             self.parsed().and_then(|body| Some(body.pointer(&self.credential.token_field)?.as_str()?.to_owned()));
         self.material.is_quoted_in(text) || token.is_some_and(|token| quotes(text, &token))
     }
+}
+
+/// The body as JSON, or as a form turned into one flat object.
+pub(super) fn parsed(answer: &Answer) -> Option<Value> {
+    let body = body(answer);
+    serde_json::from_slice(body).ok().or_else(|| form(body))
+}
+
+/// The body without a byte order mark, which some servers put before their JSON, and without blanks around it.
+fn body(answer: &Answer) -> &[u8] {
+    let body = &answer.body[..];
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii()
+}
+
+/// The provider's clock.
+fn date(answer: &Answer) -> Option<SystemTime> {
+    http_date(answer.headers.get(header::DATE)?.to_str().ok()?)
+}
+
+/// By how many seconds the provider's clock is ahead of ours, where it says.
+pub(super) fn skew(answer: &Answer) -> Option<i64> {
+    Some(ahead(date(answer)?, answer.sent.wall))
 }
 
 /// The `error` member, if it means anything.
@@ -295,23 +332,6 @@ fn form(body: &[u8]) -> Option<Value> {
         members.insert(form_decoded(name)?, Value::String(form_decoded(value)?));
     }
     Some(Value::Object(members))
-}
-
-/// The decoder of `application/x-www-form-urlencoded`; `None` for a broken escape.
-pub(super) fn form_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let digit = |b: Option<u8>| char::from(b?).to_digit(16);
-                u8::try_from(digit(rest.next())? * 16 + digit(rest.next())?).ok()?
-            }
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// RFC 9110 section 5.6.7, the preferred form only.

@@ -9,11 +9,14 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use super::vault::Vault;
-use crate::config::secret::{Secret, SecretError, SecretSource, Shape};
+use super::{presented::Presented, vault::Vault};
+use crate::{
+    config::secret::{Secret, SecretError, SecretSource, Shape},
+    net::{Identity, IdentityError},
+};
 
 /// Whether what was read last stays good while a source gives nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,7 @@ pub struct Sources {
     /// The provider refuses what they give: it may just have been replaced.
     in_doubt: AtomicBool,
     held: Mutex<HashMap<SecretSource, Held>>,
+    presented: Presented,
 }
 
 #[derive(Debug)]
@@ -54,15 +58,18 @@ struct Held {
 impl Sources {
     /// Of the credential called `name`.
     pub fn new(name: &str, vault: Option<Arc<Vault>>) -> Self {
-        Self { name: name.to_owned(), vault, in_doubt: AtomicBool::new(false), held: Mutex::default() }
+        Self { name: name.to_owned(), vault, ..Self::default() }
     }
 
-    /// Whether a source is looked at between token requests. A command may cost money or a prompt, and our own
+    /// Whether a source is looked at between token requests. A command or a keyring may ask somebody, and our own
     /// environment does not change.
     pub(super) fn watches(source: &SecretSource) -> bool {
         match source {
             SecretSource::File(_) | SecretSource::Vault(_) => true,
-            SecretSource::Env(_) | SecretSource::Given { .. } | SecretSource::Command(_) => false,
+            SecretSource::Env(_)
+            | SecretSource::Given { .. }
+            | SecretSource::Command(_)
+            | SecretSource::Keyring { .. } => false,
         }
     }
 
@@ -106,6 +113,11 @@ impl Sources {
             Want::Request => Duration::from_secs(5),
             Want::Watch => Duration::from_secs(30),
         }
+    }
+
+    /// The certificate that these texts make, or the one before.
+    pub(super) fn identity(&self, chain: &Secret, key: &Secret) -> Result<Identity, IdentityError> {
+        self.presented.of(&self.name, chain, key, SystemTime::now())
     }
 
     fn hold(&self, source: &SecretSource, secret: &Secret, shape: Shape) {

@@ -115,6 +115,8 @@ pub struct State {
     wanted: bool,
     /// The token is good but not the newest: to be replaced at once.
     outdated: bool,
+    /// Tokens in a row that the wall clock has outrun on their way: the first one is asked for again at once.
+    outrun: u32,
     fetching: bool,
     /// Fetches ever started, and when the last one was.
     started: (u64, Option<Instant>),
@@ -136,11 +138,16 @@ impl State {
             Event::Look => {}
             Event::Fetched(result) => {
                 self.fetching = false;
-                self.wanted = false; // everybody who waited gets this result, errors too
-                publish = true;
-                match *result {
-                    Ok(minted) => self.adopt(policy, minted, seen, now),
-                    Err(refusal) => self.fail(policy, refusal, now),
+                if result.as_ref().as_ref().is_ok_and(|minted| is_outrun(minted, now)) && self.outrun == 0 {
+                    self.outrun = 1;
+                    self.wanted = true; // whoever waits goes on waiting
+                } else {
+                    self.wanted = false; // everybody who waited gets this result, errors too
+                    publish = true;
+                    match *result {
+                        Ok(minted) => self.adopt(policy, minted, seen, now),
+                        Err(refusal) => self.fail(policy, refusal, now),
+                    }
                 }
             }
             Event::SecretChanged => {
@@ -252,9 +259,11 @@ impl State {
             policy.sliding,
             now.mono + policy.pace.hold(self.strikes),
         );
+        let bearer = bearer.with_identity(minted.identity);
         self.token = Some(Held { bearer: Arc::new(bearer), advisory: before(windows.advisory) });
         self.failure = None;
         self.streaks = (0, 0);
+        self.outrun = 0;
     }
 
     /// Marks the failure beside whatever token there is.
@@ -327,6 +336,13 @@ impl State {
         let kind = self.failure.as_ref().map(|failure| failure.kind);
         matches!(kind, Some(FailureKind::Refused | FailureKind::Secret))
     }
+}
+
+/// Whether the wall clock jumped past the token's end while it was on its way: set, or the machine slept. Nobody knows
+/// how old the token is, but there is nothing wrong with its provider.
+fn is_outrun(minted: &Minted, now: Now) -> bool {
+    let expires = Deadline::after(minted.issued, minted.life);
+    expires.passed(now) && now.mono < expires.mono
 }
 
 fn was_used(held: &Held, last_use: Option<Instant>) -> bool {

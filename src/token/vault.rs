@@ -173,6 +173,7 @@ impl Vault {
             target: Zeroizing::new(target.to_owned()),
             headers: self.headers(token, body.is_some())?,
             body: body.unwrap_or_default(),
+            identity: None,
         };
         let exchange = async {
             let stream = self.connector.connect(Target::of(&self.spec.address), TIMEOUT).await?;

@@ -141,8 +141,12 @@ pub fn encode(data: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The last chunk and an empty trailer section.
-pub const LAST: &[u8] = b"0\r\n\r\n";
+/// Appends the last chunk and a trailer section of these lines, each with its CRLF.
+pub fn end(trailers: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"0\r\n");
+    out.extend_from_slice(trailers);
+    out.extend_from_slice(b"\r\n");
+}
 
 #[cfg(test)]
 mod tests {
@@ -219,7 +223,7 @@ mod tests {
         encode(b"hello", &mut out);
         encode(b"", &mut out);
         encode(&[7; 300], &mut out);
-        out.extend_from_slice(LAST);
+        end(b"X-Sum: 1\r\n", &mut out);
         let (data, used, done) = decode(&out, 11).unwrap();
         assert_eq!((data.len(), used, done), (305, out.len(), true));
     }

@@ -72,6 +72,7 @@ kinds! {
     Refresh = "refresh",
     RetryAfter = "retry-after",
     SecFetchSite = "sec-fetch-site",
+    SecWebSocketKey = "sec-websocket-key",
     SetCookie = "set-cookie",
     Te = "te",
     Trailer = "trailer",

@@ -19,6 +19,8 @@ pub enum Version {
     H10,
     /// HTTP/1.1
     H11,
+    /// HTTP/2, its head told in the words of HTTP/1.1.
+    H2,
 }
 
 /// Why a head is refused. `Display` is a sentence for whoever sent it; it repeats none of its bytes.
@@ -272,6 +274,18 @@ impl RequestHead {
         self.fields.iter().filter(move |f| f.kind == kind).map(|f| f.value(bytes))
     }
 
+    /// Whether the caller asks to switch to WebSocket, and to nothing else (RFC 6455 section 4.1).
+    pub fn asks_for_websocket(&self, bytes: &[u8]) -> bool {
+        let upgrades = self.values(bytes, Kind::Upgrade).filter(|v| v.eq_ignore_ascii_case(b"websocket")).count();
+        upgrades == 1
+            && self.values(bytes, Kind::Upgrade).count() == 1
+            && self.values(bytes, Kind::SecWebSocketKey).count() == 1
+            && self.values(bytes, Kind::Connection).flat_map(list).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+            && self.method(bytes) == "GET"
+            && self.version != Version::H10
+            && self.framing.is_empty()
+    }
+
     /// Whether the caller wants the connection kept (RFC 9112 section 9.3).
     pub fn keeps_alive(&self, bytes: &[u8]) -> bool {
         persistent(self.version, self.values(bytes, Kind::Connection))
@@ -388,6 +402,14 @@ impl ResponseHead {
         let mut seconds =
             parameters.filter_map(|p| std::str::from_utf8(p.strip_prefix(b"timeout=")?).ok()?.parse().ok());
         seconds.next().map(|s: u32| Duration::from_secs(s.into()))
+    }
+
+    /// Whether a 101 switches to WebSocket.
+    pub fn switches_to_websocket(&self, bytes: &[u8]) -> bool {
+        let mut upgrades = self.values(bytes, Kind::Upgrade);
+        upgrades.next().is_some_and(|v| v.eq_ignore_ascii_case(b"websocket"))
+            && upgrades.next().is_none()
+            && self.values(bytes, Kind::Connection).flat_map(list).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
     }
 
     /// Whether the upstream keeps the connection.

@@ -6,7 +6,9 @@
 
 pub mod chunked;
 pub mod field;
+pub mod flood;
 pub mod head;
+pub mod translate;
 
 pub use chunked::Chunked;
 pub use field::{Field, Kind};

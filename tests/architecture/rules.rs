@@ -29,7 +29,17 @@ const LIMITS: &[(&str, &[&str])] = &[
 ];
 
 /// Pure modules: no I/O, no clock, no async. What is pure can be tested, fuzzed and explained offline.
-const PURE: &[&str] = &["rules", "wire", "token::state", "token::grant", "token::reply", "token::key"];
+const PURE: &[&str] = &[
+    "rules",
+    "wire",
+    "token::state",
+    "token::grant",
+    "token::reply",
+    "token::key",
+    "token::known",
+    "token::claims",
+    "token::curl",
+];
 
 /// What does I/O, reads a clock or waits; any run of these segments in a path.
 const IMPURE: &[&str] = &[

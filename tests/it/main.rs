@@ -1,18 +1,23 @@
 //! The integration tests: the real binary, over real sockets. One test binary, so that it links once.
 //!
-//! Tests that need something from outside (npm `oidc-provider`, nginx) are `#[ignore]`d with the reason;
+//! Tests that need something from outside (npm `oidc-provider`, nginx, libfaketime) are `#[ignore]`d with the reason;
 //! `tests/run` installs what they need and runs them too.
 
+mod clocks;
 mod demo;
 mod discovery;
 mod flow;
 mod grants;
+mod http2;
+mod keyring;
 mod leaks;
 mod lifecycle;
 mod login;
 mod mixing;
+mod mtls;
 mod nginx;
 mod oidc;
+mod online;
 mod overload;
 mod parsing;
 mod provider_faults;
@@ -26,5 +31,7 @@ mod store;
 mod support;
 mod support_itself;
 mod token_life;
+mod trailers;
 mod upstream_faults;
 mod vault;
+mod websocket;

@@ -1,11 +1,11 @@
 //! Against the certified npm `oidc-provider`, over TLS, with a resource behind it that verifies each token.
 
-use std::{thread, time::Duration};
+use std::{path::PathBuf, thread, time::Duration};
 
 use cupbearer::{config::secret::Secret, token::jwt::Signer};
 use serde_json::Value;
 
-use crate::support::{Cupbearer, OidcProvider, noise, sha256};
+use crate::support::{Cupbearer, OidcProvider, noise, sha256, thumbprint};
 
 const POST_SECRET: &str = "not-a-secret";
 /// As in tests/peers/oidc/server.mjs: every character breaks whoever forgets the form-encoding.
@@ -291,4 +291,71 @@ fn the_issuer_alone_is_enough_and_assertions_are_made_out_to_it() {
     let problem = proxy.get("/slash-read/").expect_problem(502, "idp_refused");
     assert!(problem["detail"].as_str().is_some_and(|d| d.contains("trailing slash")), "{problem}");
     proxy.expect_never_printed(&[POST_SECRET]);
+}
+
+/// A credential with a client certificate and a route `/NAME`.
+fn certified(provider: &OidcProvider, name: &str, id: &str, lines: &str, (chain, key): &(PathBuf, PathBuf)) -> String {
+    let (url, ca) = (provider.url(), provider.ca_file());
+    format!(
+        "[credentials.{name}]\nclient_id = \"{id}\"\ntoken_url = \"{url}/token\"\nca_file = \"{}\"\n{lines}\n\
+         client_cert = \"{}\"\nclient_key = {{ file = \"{}\" }}\n\
+         [[routes]]\nprefix = \"/{name}\"\nupstream = \"{url}/api\"\ncredential = \"{name}\"\n\n",
+        ca.display(),
+        chain.display(),
+        key.display()
+    )
+}
+
+#[test]
+#[ignore = "needs npm oidc-provider: run tests/run"]
+fn certificate_bound_tokens_reach_the_resource_on_connections_with_their_certificate() {
+    let provider = OidcProvider::start();
+    let (own, other) = (provider.client_pair(), provider.issue("client.example.test"));
+    let (mtls, jwt) =
+        ("client_auth = \"mtls\"", "client_auth = \"mtls\"\nresource = [\"https://api.example.test/jwt\"]");
+    let secret = "client_auth = \"post\"\nclient_secret = { env = \"POST_SECRET\" }";
+    let config = [
+        certified(&provider, "self", "self-signed", mtls, &own),
+        certified(&provider, "jwt", "self-signed", jwt, &own),
+        certified(&provider, "named", "named", mtls, &other),
+        certified(&provider, "both", "poster-bound", secret, &other),
+    ]
+    .concat();
+    let proxy = Cupbearer::builder().env("POST_SECRET", POST_SECRET).start(&config);
+    let prints = [&own, &other].map(|(chain, _)| thumbprint(&std::fs::read_to_string(chain).unwrap()));
+    // Side by side, so that connections would be mixed up if they could be.
+    thread::scope(|scope| {
+        for n in 0..4 {
+            let (proxy, prints) = (&proxy, &prints);
+            scope.spawn(move || {
+                for _ in 0..10 {
+                    let (name, print) = [("self", 0), ("jwt", 0), ("named", 1), ("both", 1)][n];
+                    assert_eq!(ok(proxy, &format!("/{name}/x"))["token"]["bound"], prints[print]);
+                }
+            });
+        }
+    });
+    proxy.expect_never_printed(&[POST_SECRET, "PRIVATE KEY"]);
+}
+
+#[test]
+#[ignore = "needs npm oidc-provider: run tests/run"]
+fn the_wrong_certificate_is_refused_in_the_providers_words_and_a_new_pair_heals_it() {
+    let provider = OidcProvider::start();
+    let pair = provider.issue("somebody.example.test");
+    let config = certified(&provider, "named", "named", "client_auth = \"mtls\"", &pair)
+        + &certified(&provider, "self", "self-signed", "client_auth = \"mtls\"", &pair);
+    let proxy = Cupbearer::builder().start(&config);
+    for name in ["named", "self"] {
+        let problem = proxy.get(&format!("/{name}/x")).expect_problem(502, "idp_refused");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("invalid_client") && detail.contains("client_cert"), "{problem}");
+    }
+    let right = provider.client_pair();
+    std::fs::copy(&right.1, &pair.1).unwrap();
+    std::fs::copy(&right.0, &pair.0).unwrap();
+    for name in ["named", "self"] {
+        crate::support::eventually("the right pair", || proxy.get(&format!("/{name}/x")).status == 200);
+    }
+    proxy.expect_never_printed(&["PRIVATE KEY"]);
 }

@@ -155,7 +155,6 @@ fn a_head_with_two_readings_is_refused_and_the_connection_closed() {
         let text = format!("GET /api/refused {version}\r\nHost: HOST\r\n\r\n");
         expect_refusal(&scene, &text, 505, "bad_version");
     }
-    expect_refusal(&scene, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "bad_version");
     for expectation in ["a-miracle", "100-continue, a-miracle", "100-continue=1", ""] {
         let text = format!("Content-Length: 5\r\nExpect: {expectation}\r\n");
         expect_refusal(&scene, &post(&text), 417, "bad_expectation");

@@ -89,6 +89,19 @@ fn a_small_body_is_replayed_whole() {
 }
 
 #[test]
+fn a_replayed_body_has_its_trailers_again() {
+    let setup = setup().with_a_settled_token();
+    setup.good_from.store(2, Ordering::SeqCst);
+    let body = "3\r\nabc\r\n0\r\nX-Sum: 7\r\n\r\n";
+    let host = setup.proxy.address();
+    let head = format!("POST /api/x HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n");
+    assert_eq!(setup.proxy.connect().exchange(head + body).status, 200);
+    let requests = setup.api.requests();
+    let bodies: Vec<&[u8]> = requests.iter().filter(|r| r.line().starts_with("POST")).map(|r| &r.body[..]).collect();
+    assert_eq!(bodies, [body.as_bytes(), body.as_bytes()]);
+}
+
+#[test]
 fn a_body_too_large_to_keep_is_streamed_once_and_its_401_goes_through() {
     let setup = setup().with_a_settled_token();
     setup.good_from.store(2, Ordering::SeqCst);

@@ -247,6 +247,7 @@ impl World {
             scope: None,
             skew: None,
             refresh: None,
+            identity: None,
         })
     }
 

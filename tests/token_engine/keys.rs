@@ -5,8 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use cupbearer::{
     config::{
         model::{
-            Alg, ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme, TokenBody,
-            TokenMethod, TokenSpec, Warm,
+            Alg, ClientAuth, ClientCert, CredentialSpec, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param, Scheme,
+            TokenBody, TokenMethod, TokenSpec, Warm,
         },
         secret::{Secret, SecretSource, VaultSecret},
     },
@@ -16,6 +16,10 @@ use cupbearer::{
 use crate::support::{credential, need};
 
 type Change = (&'static str, fn(&mut TokenSpec));
+
+fn keyring(service: &str, account: &str) -> SecretSource {
+    SecretSource::Keyring { service: service.to_owned(), account: account.to_owned() }
+}
 
 fn vault(mount: &str, path: &str, field: &str) -> SecretSource {
     let [mount, path, field] = [mount, path, field].map(str::to_owned);
@@ -46,6 +50,10 @@ fn exchange(variable: &str, kind: &str, requested: Option<&str>) -> Grant {
     }
 }
 
+fn pair(chain: &str, variable: &str) -> ClientCert {
+    ClientCert { chain: SecretSource::File(PathBuf::from(chain)), key: SecretSource::Env(variable.to_owned()) }
+}
+
 const CHANGES: &[Change] = &[
     ("scheme", |s| credential_of(s).token_url.scheme = Scheme::Https),
     ("host", |s| credential_of(s).token_url.host = other()),
@@ -59,6 +67,9 @@ const CHANGES: &[Change] = &[
     ("another mount", |s| credential_of(s).client_secret = Some(vault("kv", "a", "b"))),
     ("another path", |s| credential_of(s).client_secret = Some(vault("secret", "c", "b"))),
     ("another field", |s| credential_of(s).client_secret = Some(vault("secret", "a", "c"))),
+    ("secret in a keyring", |s| credential_of(s).client_secret = Some(keyring("a", "b"))),
+    ("another account", |s| credential_of(s).client_secret = Some(keyring("a", "c"))),
+    ("another service", |s| credential_of(s).client_secret = Some(keyring("c", "b"))),
     ("secret command", |s| credential_of(s).client_secret = Some(SecretSource::Command(vec!["other".to_owned()]))),
     ("given secret", |s| {
         let value = Secret::new("not-a-secret".to_owned());
@@ -124,6 +135,10 @@ const CHANGES: &[Change] = &[
     ("local_address", |s| net(s).local_address = Some([127, 0, 0, 2].into())),
     ("ip_family", |s| net(s).ip_family = IpFamily::V4),
     ("ca_file", |s| net(s).ca_file = Some(PathBuf::from("other"))),
+    ("client_auth mtls", |s| credential_of(s).client_auth = ClientAuth::Mtls),
+    ("client_cert", |s| net(s).client_cert = Some(pair("a", "b"))),
+    ("another client_cert", |s| net(s).client_cert = Some(pair("b", "b"))),
+    ("another client_key", |s| net(s).client_cert = Some(pair("a", "a"))),
 ];
 
 #[test]

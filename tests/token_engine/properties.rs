@@ -235,6 +235,7 @@ fn minted(issued: Now, life: Duration) -> Minted {
         scope: None,
         skew: None,
         refresh: None,
+        identity: None,
     }
 }
 

@@ -274,6 +274,7 @@ async fn an_older_token_never_displaces_a_newer_one_and_only_the_rejected_one_is
         scope: None,
         skew: None,
         refresh: None,
+        identity: None,
     };
     let held = async || {
         let found = redis.load(key, version, SystemTime::now()).await.expect("an answer");

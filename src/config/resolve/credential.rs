@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use super::{Context, Note, Table, bare, check_name, grant, issuer, login, refused};
+use super::{Context, Note, Table, bare, check_name, grant, identity, issuer, login, refused};
 use crate::config::{
     diagnostic::Span,
     header, mask,
@@ -136,7 +136,8 @@ impl Builder<'_, '_> {
             _ => self.token_url(&raw),
         };
         let refresh_target = token_url.as_ref().and_then(|url| grant::refresh_target(self.t, &raw, url));
-        let net = self.net(&raw);
+        let mut net = self.net(&raw);
+        net.client_cert = identity::client_cert(self.t, &raw, client_auth, token_url.as_ref().map(|(url, _)| url));
         let header_names = self.header_names(client_auth, raw.headers.as_ref());
         self.check_params(&raw);
         let token_field = self.pointer("token_field", raw.token_field, "/access_token");
@@ -204,6 +205,7 @@ impl Builder<'_, '_> {
         let without = match client_auth {
             ClientAuth::None => Some("none"),
             ClientAuth::PrivateKeyJwt => Some("private_key_jwt"),
+            ClientAuth::Mtls => Some("mtls"),
             _ => None,
         };
         if let Some(name) = without.filter(|_| raw.has_secret) {

@@ -79,7 +79,9 @@ fn missing<T>(t: &Table<'_>, key: &str, hint: &str) -> Option<T> {
 /// not asked for again; one that a command prints is printed anew.
 pub(super) fn default_ttl(grant: &Grant) -> Duration {
     match grant {
-        Grant::Static { token } if !matches!(token, SecretSource::Command(_)) => Duration::from_secs(366 * 86_400),
+        Grant::Static { token } if !matches!(token, SecretSource::Command(_) | SecretSource::Keyring { .. }) => {
+            Duration::from_secs(366 * 86_400)
+        }
         _ => Duration::from_secs(300),
     }
 }

@@ -116,6 +116,7 @@ impl Resolver<'_> {
                 },
                 retry_on: raw.retry_on.clone().unwrap_or_else(|| vec![401]),
                 max_in_flight: raw.max_in_flight.unwrap_or(1000) as usize,
+                http: raw.http.unwrap_or_default(),
                 allow_empty_segments: raw.allow_empty_segments,
             })
         };

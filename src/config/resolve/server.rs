@@ -193,7 +193,7 @@ pub(super) fn tokens(root: &Table<'_>) -> Option<Tokens> {
 /// A key that is there already is looked at; a command is run only when the store is opened.
 fn seal_key(t: &Table<'_>, at: At<SecretSource>) -> Option<SecretSource> {
     let known = match &at.value {
-        SecretSource::Command(_) => None,
+        SecretSource::Command(_) | SecretSource::Keyring { .. } => None,
         source => source.read_blocking().ok(),
     };
     if known.is_some_and(|key| key.seal_bytes().is_none()) {

@@ -31,7 +31,14 @@ impl Resolver<'_> {
             None => self.api_upstream(raw, credential?, api?)?,
         };
         match url::upstream(&at.value) {
-            Ok(upstream) => self.plain_text_allowed(raw, &at.span, upstream),
+            Ok(upstream) => {
+                let presents = |c: &credential::Resolved| c.spec.as_ref().is_some_and(|s| s.presents_certificate());
+                if upstream.scheme == Scheme::Http && credential.is_some_and(presents) {
+                    let what = "this `upstream` is plain http, where the credential's `client_cert` is not presented";
+                    self.context.report(Note::warning(&at.span, what));
+                }
+                self.plain_text_allowed(raw, &at.span, upstream)
+            }
             Err(reason) => {
                 refused(self.context, &at, "`upstream`", reason);
                 None

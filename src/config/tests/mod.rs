@@ -2,6 +2,7 @@
 
 mod documented;
 mod good;
+mod identities;
 mod masking;
 mod problems;
 mod properties;

@@ -256,7 +256,7 @@ timeout = "10"
 "#);
     let expected = [
         "2:13 `client_id` in [credentials.acme] must be a string, not an integer",
-        "3:17 `client_secret` in [credentials.acme] needs exactly one source (one of env, file, command, systemd, vault)",
+        "3:17 `client_secret` in [credentials.acme] needs exactly one source (one of env, file, command, keyring, systemd, vault)",
         "4:13 `token_url` holds a user name or password (credentials belong into [credentials.NAME])",
         r#"5:10 `scopes` in [credentials.acme] must be a list of strings, not a string (write `scopes = ["…"]`)"#,
         r#"6:15 `token_field` must be a JSON pointer (it starts with a slash: "/data/token")"#,
@@ -337,9 +337,9 @@ client_id = "a"
 token_url = "https://e.com/t"
 "#);
     let expected = [
-        "4:19 `keyring` in `client_secret` is not built yet in this version",
+        "4:29 `keyring` of `client_secret` must be SERVICE/ACCOUNT (as in: secret-tool store --label=… service SERVICE username ACCOUNT)",
         "8:19 unknown key `envv` in `client_secret` (did you mean `env`?)",
-        "12:17 `client_secret` in [credentials.c] needs exactly one source (one of env, file, command, systemd, vault)",
+        "12:17 `client_secret` in [credentials.c] needs exactly one source (one of env, file, command, keyring, systemd, vault)",
         "16:17 `client_secret` in [credentials.d]: environment variable MISSING_ONE is not set (set it in the environment of cupbearer)",
         "20:17 `client_secret` in [credentials.e]: file /does/not/exist can't be read: No such file or directory (os error 2)",
         "24:17 `client_secret` in [credentials.f]: environment variable EMPTY is empty",
@@ -477,7 +477,7 @@ max_body = "lots"
 replay_buffer = "1GiB"
 retry_on = [200]
 max_in_flight = 0
-http = "h2"
+http = "h3"
 insecure_http = "yes"
 rate_limit = "1/min"
 token_endpoint = "/t"
@@ -504,7 +504,7 @@ scope = ["x"]
         "25:17 `replay_buffer` must be from 0 to 16MiB",
         "26:13 every entry of `retry_on` must be a whole number from 400 to 599",
         "27:17 `max_in_flight` must be a whole number from 1 to 1000000",
-        r#"28:8 `http = "h2"` in [[routes]] is not built yet in this version"#,
+        r#"28:8 `http` in [[routes]] can't be `h3` (did you mean "h1"?)"#,
         "29:17 `insecure_http` in [[routes]] must be `true` or `false`, not a string",
         "30:1 `rate_limit` in [[routes]] is not built yet in this version",
         "31:1 `token_endpoint` in [[routes]] is not built yet in this version",

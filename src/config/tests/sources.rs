@@ -7,16 +7,16 @@ use crate::config::{
 };
 
 /// A directory of its own, gone with the value.
-struct Dir(PathBuf);
+pub(super) struct Dir(PathBuf);
 
 impl Dir {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("cupbearer-config-{name}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }
 
-    fn file(&self, name: &str, text: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.join(name);
         fs::write(&path, text).unwrap();
         path
@@ -123,7 +123,7 @@ fn a_command_that_floods_is_cut_off() {
     let started = Instant::now();
     let error = command(&["yes"]).read_blocking().unwrap_err();
     assert!(matches!(error, SecretError::TooLong(_)), "{error}");
-    assert!(started.elapsed() < crate::config::secret::COMMAND_TIMEOUT);
+    assert!(started.elapsed() < crate::config::program::TIMEOUT);
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(super) async fn log_in(
 ) -> Result<Done, LoginError> {
     let (url, target) = login.endpoint(
         login.credential().login.authorize_url.as_ref(),
-        |found| &found.authorization_endpoint,
+        |found| found.authorization_endpoint.clone(),
         "authorize_url",
     )?;
     check_pkce(login)?;

@@ -31,7 +31,7 @@ pub(super) async fn log_in(
     tell: &mut dyn FnMut(Prompt),
 ) -> Result<Done, LoginError> {
     let written = login.credential().login.device_url.as_ref();
-    let endpoint = login.endpoint(written, |found| &found.device_endpoint, "device_url")?;
+    let endpoint = login.endpoint(written, |found| found.device_endpoint_for(login.credential()), "device_url")?;
     let granted = ask_for_code(login, &endpoint).await?;
     let patience = patience.map_or(granted.life, |patience| patience.min(granted.life));
     let Granted { url, complete, user_code, .. } = &granted;

@@ -173,13 +173,13 @@ impl Login {
     fn endpoint(
         &self,
         written: Option<&Endpoint>,
-        found: impl FnOnce(&Metadata) -> &Result<Option<Endpoint>, DiscoveryError>,
+        found: impl FnOnce(&Metadata) -> Result<Option<Endpoint>, DiscoveryError>,
         key: &str,
     ) -> Result<Endpoint, LoginError> {
         if let Some(written) = written {
             return Ok(written.clone());
         }
-        let found = self.metadata.as_deref().map(found).cloned().transpose()?.flatten();
+        let found = self.metadata.as_deref().map(found).transpose()?.flatten();
         let missing = || {
             let name = &self.credential().name;
             let why = if self.metadata.is_some() { "the provider's document names none" } else { "there is none" };

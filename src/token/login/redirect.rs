@@ -29,7 +29,7 @@ use tokio::{
 use super::page::Page;
 use crate::{
     config::secret::Secret,
-    token::reply::{form_decoded, printable},
+    token::{params::form_decoded, reply::printable},
 };
 
 /// Where the browser comes back to.

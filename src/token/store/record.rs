@@ -89,6 +89,7 @@ impl Record {
             scope: self.scope.clone(),
             skew: None,
             refresh: None,
+            identity: None,
         })
     }
 }

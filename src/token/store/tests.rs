@@ -61,6 +61,7 @@ fn minted() -> Minted {
         scope: Some("billing".to_owned()),
         skew: None,
         refresh: None,
+        identity: None,
     }
 }
 

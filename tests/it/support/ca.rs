@@ -11,9 +11,14 @@ pub(crate) struct Ca {
 impl Ca {
     /// Makes a new one.
     pub(crate) fn new() -> Self {
+        Self::named("cupbearer tests' throw-away CA")
+    }
+
+    /// The same under another name.
+    pub(crate) fn named(name: &str) -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "cupbearer tests' throw-away CA");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let certificate = params.self_signed(&key).expect("a root certificate");
         Self { pem: certificate.pem(), issuer: Issuer::new(params, key) }

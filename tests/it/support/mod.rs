@@ -3,10 +3,12 @@
 //! Nothing here sleeps to be on time: everything waits for a condition, under one generous deadline.
 #![allow(dead_code)] // a toolbox: not every tool is in use at every time
 
+mod bound;
 mod ca;
 mod client;
 mod cupbearer;
 mod dir;
+pub(crate) mod h2;
 mod peer;
 mod process;
 mod sandbox;
@@ -16,6 +18,7 @@ mod upstream;
 
 use std::{fmt::Write, time::Duration};
 
+pub(crate) use bound::{BoundServer, Manner, Seen, thumbprint};
 pub(crate) use ca::Ca;
 pub(crate) use client::{Client, ReadError, Response};
 pub(crate) use cupbearer::{Builder, Cupbearer};

@@ -15,6 +15,7 @@ pub(crate) struct OidcProvider {
     process: Process,
     address: SocketAddr,
     dir: TestDir,
+    ca: Ca,
 }
 
 impl OidcProvider {
@@ -29,6 +30,9 @@ impl OidcProvider {
         let mut command = Command::new("node");
         command.current_dir(&peer).arg("server.mjs");
         command.arg(dir.write("tls.pem", certificate)).arg(dir.write("tls.key", key));
+        let (client, client_key) = ca.issue(&["client.example.test"]);
+        dir.write("client.key", client_key);
+        command.arg(dir.write("client.pem", client)).arg(dir.path().join("ca.pem"));
         let process = Process::spawn("oidc-provider", &mut command);
         let ready = process.wait_for_line("READY ").unwrap_or_else(|e| panic!("{e}"));
         let ready: serde_json::Value = serde_json::from_str(&ready).expect("READY is followed by JSON");
@@ -36,12 +40,23 @@ impl OidcProvider {
         for (alg, key) in ready["keys"].as_object().into_iter().flatten() {
             dir.write(&format!("{alg}.key"), key.as_str().expect("text"));
         }
-        Self { process, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), dir }
+        Self { process, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), dir, ca }
     }
 
     /// Its root certificate.
     pub(crate) fn ca_file(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
+    }
+
+    /// The certificate of its client `self-signed`, and the key.
+    pub(crate) fn client_pair(&self) -> (PathBuf, PathBuf) {
+        (self.dir.path().join("client.pem"), self.dir.path().join("client.key"))
+    }
+
+    /// Another certificate for this name from the authority that it trusts, and the key.
+    pub(crate) fn issue(&self, name: &str) -> (PathBuf, PathBuf) {
+        let (chain, key) = self.ca.issue(&[name]);
+        (self.dir.write(&format!("{name}.pem"), chain), self.dir.write(&format!("{name}.key"), key))
     }
 
     /// The private key of its client `signer-ALG`: SEC1 (ES256), JWK (PS256), PKCS#8 (`EdDSA`).

@@ -1,17 +1,18 @@
 // A certified OpenID provider (npm oidc-provider) and a protected resource behind it, in one process.
 //
-//   node server.mjs CERT.pem KEY.pem
+//   node server.mjs CERT.pem KEY.pem CLIENT.pem CA.pem
 //
 // Listens with TLS on a loopback port of the kernel's choice and prints one line,
 // `READY {"port":…,"issuer":"https://localhost:…","keys":{ALG: PEM or JWK}}`. Ends when its standard input closes, so that it
 // never outlives the test that started it.
 //
 //   /token          the provider's token endpoint (client_credentials, RFC 8707 resources)
-//   /api/…          the protected resource: verifies the token, echoes what it received
+//   /api/…          the protected resource: verifies the token and, where it is bound to one, the client's certificate;
+//                   echoes what it received
 //   GET /stats      how many token requests were granted and refused, and why
 //   POST /revoke    every token accepted so far is void from now on
 
-import { createHash, generateKeyPairSync } from 'node:crypto';
+import { X509Certificate, createHash, generateKeyPairSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
 import { createLocalJWKSet, jwtVerify } from 'jose';
@@ -23,6 +24,13 @@ const clientKeys = {
   PS256: generateKeyPairSync('rsa', { modulusLength: 2048 }),
   EdDSA: generateKeyPairSync('ed25519'),
 };
+
+// The server's own pair, the certificate of a client, and who may issue certificates to clients.
+const [cert, key, clientCert, ca] = process.argv.slice(2).map((path) => readFileSync(path));
+const x5c = [new X509Certificate(clientCert).raw.toString('base64')];
+const x5tS256 = (certificate) => createHash('sha256').update(certificate.raw).digest('base64url');
+
+const bound = { tls_client_certificate_bound_access_tokens: true };
 
 // The clients. tests/it/oidc.rs knows them too.
 const clients = [
@@ -45,6 +53,15 @@ const clients = [
     token_endpoint_auth_method: 'client_secret_jwt',
     token_endpoint_auth_signing_alg: 'HS256',
   },
+  // By certificate: this very one, whoever has this name from the CA, and one beside a secret.
+  {
+    client_id: 'self-signed',
+    token_endpoint_auth_method: 'self_signed_tls_client_auth',
+    jwks: { keys: [{ ...new X509Certificate(clientCert).publicKey.export({ format: 'jwk' }), x5c }] },
+    ...bound,
+  },
+  { client_id: 'named', token_endpoint_auth_method: 'tls_client_auth', tls_client_auth_san_dns: 'client.example.test', ...bound },
+  { client_id: 'poster-bound', client_secret: 'not-a-secret', token_endpoint_auth_method: 'client_secret_post', ...bound },
 ].map((client) => ({ ...client, grant_types: ['client_credentials'], response_types: [], redirect_uris: [] }));
 
 // The resource indicators. What is asked for without one is an opaque token.
@@ -53,7 +70,6 @@ const resources = {
   'https://api.example.test/opaque': { accessTokenFormat: 'opaque' },
 };
 
-const [cert, key] = process.argv.slice(2).map((path) => readFileSync(path));
 const signing = generateKeyPairSync('rsa', { modulusLength: 2048 });
 const jwk = { kid: 'peer', alg: 'RS256', use: 'sig' };
 const publicKeys = createLocalJWKSet({ keys: [{ ...signing.publicKey.export({ format: 'jwk' }), ...jwk }] });
@@ -64,7 +80,10 @@ const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex');
 function makeProvider(issuer) {
   const provider = new Provider(issuer, {
     clients,
-    clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt'],
+    clientAuthMethods: [
+      'client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt',
+      'self_signed_tls_client_auth', 'tls_client_auth',
+    ],
     jwks: { keys: [{ ...signing.privateKey.export({ format: 'jwk' }), ...jwk }] },
     scopes: ['read', 'write'],
     cookies: { keys: ['not-a-secret'] },
@@ -72,6 +91,16 @@ function makeProvider(issuer) {
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
+      mTLS: {
+        enabled: true,
+        certificateBoundAccessTokens: true,
+        selfSignedTlsClientAuth: true,
+        tlsClientAuth: true,
+        getCertificate: (ctx) => ctx.req.socket.getPeerX509Certificate(),
+        certificateAuthorized: (ctx) => ctx.req.socket.authorized,
+        certificateSubjectMatches: (ctx, _property, expected) =>
+          ctx.req.socket.getPeerCertificate().subjectaltname === `DNS:${expected}`,
+      },
       resourceIndicators: {
         enabled: true,
         getResourceServerInfo(_ctx, resource) {
@@ -97,15 +126,21 @@ const seen = new Set(); // SHA-256 of every token that was accepted
 const revoked = new Set(); // … and of those that /revoke voided
 
 // What the resource says about the presented token; throws what makes it a 401.
-async function verify(provider, token) {
+async function verify(provider, token, certificate) {
+  const bound = (thumbprint) => {
+    if (thumbprint && (!certificate || x5tS256(certificate) !== thumbprint)) throw new Error('bound to another certificate');
+    return { bound: thumbprint };
+  };
   if (revoked.has(sha256(token))) throw new Error('revoked');
   if (token.split('.').length === 3) {
     const { payload } = await jwtVerify(token, publicKeys, { issuer: provider.issuer, typ: 'at+jwt' });
-    return { format: 'jwt', client_id: payload.client_id, audience: payload.aud, scope: payload.scope };
+    const { client_id, aud: audience, scope, cnf } = payload;
+    return { format: 'jwt', client_id, audience, scope, ...bound(cnf?.['x5t#S256']) };
   }
   const found = await provider.ClientCredentials.find(token);
   if (!found) throw new Error('unknown or expired');
-  return { format: 'opaque', client_id: found.clientId, audience: found.aud, scope: found.scope };
+  const { clientId: client_id, aud: audience, scope } = found;
+  return { format: 'opaque', client_id, audience, scope, ...bound(found['x5t#S256']) };
 }
 
 const json = (response, status, value, headers = {}) => {
@@ -135,7 +170,7 @@ async function resource(provider, request, response) {
 
   let facts;
   try {
-    facts = await verify(provider, token);
+    facts = await verify(provider, token, request.socket.getPeerX509Certificate());
   } catch (error) {
     return challenge(error.message);
   }
@@ -149,7 +184,8 @@ async function resource(provider, request, response) {
   });
 }
 
-const server = createServer({ cert, key, minVersion: 'TLSv1.2' });
+// Who comes without a certificate, or with one of a stranger's, is let in: what that means is decided above.
+const server = createServer({ cert, key, ca, requestCert: true, rejectUnauthorized: false, minVersion: 'TLSv1.2' });
 server.listen(0, '127.0.0.1', () => {
   const { port } = server.address();
   const issuer = `https://localhost:${port}`;

@@ -1,0 +1,123 @@
+//! This core's HTTP/2 connections to one origin: each carries many requests at once.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    io,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use h2::client::{Builder, SendRequest};
+
+use super::{CONNECTION_WINDOW, Outgoing, SEND_BUFFER, STREAM_WINDOW, STREAMS};
+use crate::{config::model::Scheme, net::Stream};
+
+/// After so long a connection gets no new requests: a name may lead elsewhere by now.
+const MAX_AGE: Duration = Duration::from_secs(300);
+/// Largest response head, as with HTTP/1.1.
+const MAX_HEAD: u32 = 64 * 1024;
+
+/// The places on one connection.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    running: Cell<usize>,
+    closed: Cell<bool>,
+    used: Cell<Option<Instant>>,
+}
+
+impl Lane {
+    pub(super) fn enter(&self) {
+        self.running.set(self.running.get() + 1);
+    }
+
+    pub(super) fn leave(&self) {
+        self.running.set(self.running.get() - 1);
+        self.used.set(Some(Instant::now()));
+    }
+
+    /// Nobody enters any more.
+    pub(super) fn close(&self) {
+        self.closed.set(true);
+    }
+}
+
+struct Connection {
+    sender: SendRequest<Bytes>,
+    lane: Rc<Lane>,
+    born: Instant,
+}
+
+impl Connection {
+    fn is_open(&self, now: Instant) -> bool {
+        !self.lane.closed.get() && now < self.born + MAX_AGE
+    }
+
+    fn has_place(&self) -> bool {
+        self.lane.running.get() < self.sender.current_max_send_streams().min(STREAMS as usize)
+    }
+}
+
+/// The connections, oldest first.
+#[derive(Default)]
+pub(in crate::proxy) struct Shared {
+    connections: RefCell<Vec<Connection>>,
+}
+
+impl Shared {
+    /// A stream on a connection that has a place.
+    pub(in crate::proxy) async fn join(&self, scheme: Scheme) -> Option<Outgoing> {
+        loop {
+            let now = Instant::now();
+            let (mut sender, lane) = {
+                let mut all = self.connections.borrow_mut();
+                // One that takes nobody any more lives as long as its last stream.
+                all.retain(|c| c.is_open(now));
+                let free = all.iter().find(|c| c.has_place())?;
+                (free.sender.clone(), Rc::clone(&free.lane))
+            };
+            match poll_fn(|cx| sender.poll_ready(cx)).await {
+                Ok(()) => return Some(Outgoing::new(sender, scheme.as_str(), lane)),
+                Err(_) => lane.close(),
+            }
+        }
+    }
+
+    /// Takes a new connection, whose work is done by a task of its own, and opens a stream on it.
+    pub(in crate::proxy) async fn open(&self, stream: Stream, scheme: Scheme) -> io::Result<Outgoing> {
+        let (mut sender, connection) = Builder::new()
+            .enable_push(false)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_header_list_size(MAX_HEAD)
+            .handshake(stream)
+            .await
+            .map_err(io::Error::other)?;
+        let lane = Rc::new(Lane::default());
+        let closing = Rc::clone(&lane);
+        tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!("an HTTP/2 connection to an upstream ended: {error}");
+            }
+            closing.close();
+        });
+        poll_fn(|cx| sender.poll_ready(cx)).await.map_err(io::Error::other)?;
+        let connection = Connection { sender: sender.clone(), lane: Rc::clone(&lane), born: Instant::now() };
+        self.connections.borrow_mut().push(connection);
+        Ok(Outgoing::new(sender, scheme.as_str(), lane))
+    }
+
+    /// Closes what is too old or has been idle for `ttl`: without a sender left, a connection ends itself.
+    pub(in crate::proxy) fn sweep(&self, now: Instant, ttl: Duration) {
+        self.connections.borrow_mut().retain(|c| {
+            let idle_since = c.lane.used.get().unwrap_or(c.born);
+            c.is_open(now) && (c.lane.running.get() > 0 || now < idle_since + ttl)
+        });
+    }
+
+    pub(in crate::proxy) fn is_empty(&self) -> bool {
+        self.connections.borrow().is_empty()
+    }
+}

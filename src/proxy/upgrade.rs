@@ -1,0 +1,95 @@
+//! WebSocket (RFC 6455): after a 101 that was asked for, bytes go both ways until both sides have ended.
+//!
+//! No other protocol is switched to. The connection to the upstream is nobody else's afterwards, whatever
+//! its answer was.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use tokio::io::AsyncWrite;
+
+use super::{
+    body::{Pump, PumpError, Way},
+    exchange::{Broken, Exchange},
+};
+use crate::wire::Framing;
+
+/// One direction.
+struct Half {
+    pump: Pump,
+    ended: bool,
+    seen: u64,
+}
+
+impl Half {
+    fn new(head: Vec<u8>) -> Self {
+        Self { pump: Pump::new(head, Framing::UntilClose, Framing::UntilClose, None), ended: false, seen: 0 }
+    }
+
+    /// Whether bytes have moved since the last look.
+    fn has_moved(&mut self) -> bool {
+        std::mem::replace(&mut self.seen, self.pump.progress) != self.pump.progress
+    }
+}
+
+/// Passes the end of one side's sending on to the other.
+fn poll_end<W: AsyncWrite + Unpin>(
+    cx: &mut Context<'_>,
+    half: &mut Half,
+    moved: &Poll<Result<(), PumpError>>,
+    to: &mut W,
+) -> Result<(), Broken> {
+    match moved {
+        Poll::Pending => Ok(()),
+        Poll::Ready(Err(_)) => Err(Broken::Abort("one side of the WebSocket went away")),
+        Poll::Ready(Ok(())) => {
+            half.ended = match Pin::new(to).poll_shutdown(cx) {
+                Poll::Pending => false,
+                Poll::Ready(Ok(())) => true,
+                Poll::Ready(Err(_)) => return Err(Broken::Abort("one side of the WebSocket went away")),
+            };
+            Ok(())
+        }
+    }
+}
+
+/// Sends `head`, then moves bytes both ways. Without any byte in either direction for `body_idle_timeout`
+/// both sides are closed.
+pub(super) async fn tunnel(exchange: &mut Exchange<'_>, head: Vec<u8>) -> Result<(), Broken> {
+    let Ok(head) = exchange.caller.side.io.begin(head, false) else {
+        return Err(Broken::Abort("the caller went away before the switch"));
+    };
+    let (mut down, mut up) = (Half::new(head), Half::new(Vec::new()));
+    let limit = exchange.route.spec.body_idle_timeout;
+    let mut moved = Instant::now();
+    if exchange.caller.side.buf.size() == 0 {
+        exchange.caller.side.buf = exchange.buffers.small();
+    }
+    poll_fn(|cx| {
+        let (caller, server) = (&mut exchange.caller.side, &mut *exchange.up);
+        if !down.ended {
+            let polled = down.pump.poll(cx, server, &mut caller.io, Way::plain());
+            poll_end(cx, &mut down, &polled, &mut caller.io)?;
+        }
+        if !up.ended {
+            let polled = up.pump.poll(cx, caller, &mut server.io, Way::plain());
+            poll_end(cx, &mut up, &polled, &mut server.io)?;
+        }
+        if down.ended && up.ended {
+            return Poll::Ready(Ok(()));
+        }
+        if down.has_moved() | up.has_moved() {
+            moved = Instant::now();
+        }
+        exchange.caller.timer.set(moved + limit);
+        if exchange.caller.timer.poll(cx).is_ready() {
+            return Poll::Ready(Err(Broken::Abort("the WebSocket was silent for body_idle_timeout")));
+        }
+        Poll::Pending
+    })
+    .await
+}
