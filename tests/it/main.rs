@@ -17,6 +17,7 @@ mod mixing;
 mod mtls;
 mod nginx;
 mod oidc;
+mod oidc_login;
 mod online;
 mod overload;
 mod parsing;

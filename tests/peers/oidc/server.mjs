@@ -7,6 +7,7 @@
 // never outlives the test that started it.
 //
 //   /token          the provider's token endpoint (client_credentials, RFC 8707 resources)
+//   /auth, /device  logins, for which any name and password will do
 //   /api/…          the protected resource: verifies the token and, where it is bound to one, the client's certificate;
 //                   echoes what it received
 //   GET /stats      how many token requests were granted and refused, and why
@@ -64,6 +65,16 @@ const clients = [
   { client_id: 'poster-bound', client_secret: 'not-a-secret', token_endpoint_auth_method: 'client_secret_post', ...bound },
 ].map((client) => ({ ...client, grant_types: ['client_credentials'], response_types: [], redirect_uris: [] }));
 
+// Where users log in: a native application without a secret (RFC 8252). Its refresh tokens rotate.
+clients.push({
+  client_id: 'native',
+  application_type: 'native',
+  token_endpoint_auth_method: 'none',
+  grant_types: ['authorization_code', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code'],
+  response_types: ['code'],
+  redirect_uris: ['http://127.0.0.1/callback'],
+});
+
 // The resource indicators. What is asked for without one is an opaque token.
 const resources = {
   'https://api.example.test/jwt': { accessTokenFormat: 'jwt', jwt: { sign: { alg: 'RS256' } } },
@@ -82,14 +93,15 @@ function makeProvider(issuer) {
     clients,
     clientAuthMethods: [
       'client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt',
-      'self_signed_tls_client_auth', 'tls_client_auth',
+      'self_signed_tls_client_auth', 'tls_client_auth', 'none',
     ],
     jwks: { keys: [{ ...signing.privateKey.export({ format: 'jwk' }), ...jwk }] },
-    scopes: ['read', 'write'],
+    scopes: ['openid', 'offline_access', 'read', 'write'],
     cookies: { keys: ['not-a-secret'] },
     ttl: { ClientCredentials: 600 },
     features: {
-      devInteractions: { enabled: false },
+      devInteractions: { enabled: true },
+      deviceFlow: { enabled: true },
       clientCredentials: { enabled: true },
       mTLS: {
         enabled: true,
