@@ -158,7 +158,7 @@ fn providers_lists_and_describes() {
         assert_eq!(one.code(), Some(0));
         assert!(one.out().starts_with(&format!("{name}: ")) && one.out().contains("\nto know\n"), "{}", one.out());
     }
-    assert_eq!(dir.run(&["providers", "--format", "json"], &[]).json().as_array().map(Vec::len), Some(5));
+    assert_eq!(dir.run(&["providers", "--format", "json"], &[]).json().as_array().map(Vec::len), Some(50));
     let json = dir.run(&["providers", "pax8", "--format", "json"], &[]).json();
     assert_eq!(json["apis"][3]["audience"], "api://usage");
     let unknown = dir.run(&["providers", "pax9"], &[]);

@@ -186,6 +186,7 @@ fn credential_row(credential: &CredentialSpec) -> Vec<String> {
         credential.provider.clone().unwrap_or_default(),
         match credential.grant {
             Grant::Static { .. } => "static token, no token request".to_owned(),
+            Grant::SelfSigned => "token signed here, no token request".to_owned(),
             _ => format!("{} {} → {}", auth(credential.client_auth), body(credential.body), origin(credential)),
         },
         secret(credential).map_or("no secret".to_owned(), |s| format!("secret: {s}")),
@@ -196,6 +197,7 @@ fn credential_row(credential: &CredentialSpec) -> Vec<String> {
 pub(super) fn origin(credential: &CredentialSpec) -> String {
     match &credential.grant {
         Grant::Static { token } => token.to_string(),
+        Grant::SelfSigned => "nobody: it is signed here".to_owned(),
         _ => match credential.issuer.as_ref().filter(|issuer| issuer.tells_token_url) {
             Some(issuer) => format!("the token endpoint of {}", issuer.identifier),
             None => credential.token_url.to_string(),

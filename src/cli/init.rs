@@ -8,7 +8,7 @@ use super::{
     BAD_CONFIG,
     output::{say, tell},
 };
-use crate::config::profile::{self, Profile};
+use crate::config::profile::{self, Api, Need, Profile, Variable};
 
 /// The command's own arguments.
 #[derive(Debug, Args)]
@@ -63,10 +63,26 @@ pub(super) fn run(args: &InitArgs) -> ExitCode {
     }
 }
 
-/// The environment variables that a provider's part of the file names: id and secret.
-fn variables(profile: &Profile) -> [String; 2] {
-    let stem = profile.name.to_ascii_uppercase().replace('-', "_");
-    [format!("{stem}_CLIENT_ID"), format!("{stem}_CLIENT_SECRET")]
+/// What a provider's part of the file asks the environment for.
+fn variables(profile: &Profile) -> Vec<String> {
+    let needs = profile.needs().into_iter().map(|need| match need {
+        Need::Id => "CLIENT_ID",
+        Need::Secret => "CLIENT_SECRET",
+        Need::Key => "KEY",
+    });
+    let vars = profile.variables.iter().map(|v| v.name.as_str());
+    let token_url = profile.asks_token_url().then_some("TOKEN_URL");
+    let names = token_url.into_iter().chain(needs).chain(vars).map(|name| variable(profile, name));
+    names.chain(profile.apis.iter().filter(|a| profile.asks_upstream(a)).map(|a| upstream(profile, a))).collect()
+}
+
+/// `microsoft-entra`, `tenant` → `MICROSOFT_ENTRA_TENANT`.
+fn variable(profile: &Profile, name: &str) -> String {
+    format!("{}_{name}", profile.name).to_ascii_uppercase().replace('-', "_")
+}
+
+fn upstream(profile: &Profile, api: &Api) -> String {
+    variable(profile, &format!("{}_UPSTREAM", api.name))
 }
 
 fn starter(profiles: &[Profile]) -> String {
@@ -85,7 +101,6 @@ fn starter(profiles: &[Profile]) -> String {
 
 fn section(text: &mut String, profile: &Profile) -> std::fmt::Result {
     let name = profile.name;
-    let [id, secret] = variables(profile);
     write!(text, "\n# {}\n", profile.title)?;
     for note in &profile.notes {
         writeln!(text, "#  - {note}")?;
@@ -94,10 +109,28 @@ fn section(text: &mut String, profile: &Profile) -> std::fmt::Result {
     for (key, value) in &profile.starter {
         writeln!(text, "{key} = {value}")?;
     }
-    writeln!(text, "client_id = \"${{{id}}}\"\nclient_secret = {{ env = \"{secret}\" }}")?;
+    if profile.asks_token_url() {
+        writeln!(text, "token_url = \"${{{}}}\"", variable(profile, "token_url"))?;
+    }
+    for need in profile.needs() {
+        match need {
+            Need::Id => writeln!(text, "client_id = \"${{{}}}\"", variable(profile, "client_id"))?,
+            Need::Secret => writeln!(text, "client_secret = {{ env = \"{}\" }}", variable(profile, "client_secret"))?,
+            Need::Key => {
+                let variable = variable(profile, "key");
+                writeln!(text, "key = {{ env = \"{variable}\" }}   # PEM or JWK; or {{ file = \"key.pem\" }}")?;
+            }
+        }
+    }
+    for Variable { name, about, example, .. } in &profile.variables {
+        writeln!(text, "vars.{name} = \"${{{}}}\"   # {about}, for example \"{example}\"", variable(profile, name))?;
+    }
     for api in &profile.apis {
         write!(text, "\n# {}\n[[routes]]\n", api.about)?;
         writeln!(text, "prefix = \"/{name}/{api}\"\napi = \"{api}\"\ncredential = \"{name}\"", api = api.name)?;
+        if profile.asks_upstream(api) {
+            writeln!(text, "upstream = \"${{{}}}\"", upstream(profile, api))?;
+        }
     }
     Ok(())
 }
@@ -110,8 +143,17 @@ mod tests {
     #[test]
     fn a_starter_of_every_provider_passes_as_soon_as_its_variables_are_set() {
         let all: Vec<Profile> = profile::names().filter_map(profile::find).collect();
-        let known: Vec<String> = all.iter().flat_map(variables).collect();
-        let env = |name: &str| known.iter().any(|k| k == name).then(|| "not-a-secret".to_owned());
+        let mut known: Vec<(String, String)> = Vec::new();
+        for profile in &all {
+            let example = |name: &str| profile.variables.iter().find(|v| variable(profile, &v.name) == name);
+            known.extend(variables(profile).into_iter().map(|name| {
+                let url = name.ends_with("_URL") || name.ends_with("_UPSTREAM");
+                let other = if url { "https://acme.example/x" } else { "not-a-secret" };
+                let value = example(&name).map_or_else(|| other.to_owned(), |v| v.example.clone());
+                (name, value)
+            }));
+        }
+        let env = |name: &str| known.iter().find(|(k, _)| k == name).map(|(_, value)| value.clone());
         let (config, warnings) = config::parse(&starter(&all), &env).unwrap_or_else(|p| panic!("{p}"));
         assert_eq!(warnings, []);
         assert_eq!(config.credentials.len(), all.len());

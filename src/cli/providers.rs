@@ -42,10 +42,26 @@ pub(super) fn run(args: &ProvidersArgs) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// One line each, those of a group together.
 fn list(all: &[Profile]) -> String {
     let apis = |p: &Profile| p.apis.iter().map(|a| a.name.as_str()).collect::<Vec<_>>().join(", ");
     let rows: Vec<_> = all.iter().map(|p| vec![p.name.to_owned(), p.title.clone(), apis(p)]).collect();
-    columns(&rows) + "\n`cupbearer providers NAME` tells more, `cupbearer init NAME…` writes a starter file.\n"
+    let table = columns(&rows);
+    let lines: Vec<&str> = table.lines().collect();
+    let mut groups: Vec<&str> = Vec::new();
+    for profile in all {
+        if !groups.contains(&profile.group.as_str()) {
+            groups.push(&profile.group);
+        }
+    }
+    let mut text = String::new();
+    for group in groups {
+        text.extend([group, "\n"]);
+        let of_group = all.iter().zip(&lines).filter(|(profile, _)| profile.group == group);
+        of_group.for_each(|(_, line)| text.extend([line, "\n"]));
+        text.push('\n');
+    }
+    text + "`cupbearer providers NAME` tells more, `cupbearer init NAME…` writes a starter file.\n"
 }
 
 // Writing to a String can't fail: the results are dropped.
@@ -53,6 +69,11 @@ fn describe(profile: &Profile) -> String {
     let mut text = format!("{}: {}\n", profile.name, profile.title);
     let filled: Vec<_> = profile.defaults.iter().map(|(k, v)| vec![k.clone(), format!("= {v}")]).collect();
     let _ = write!(text, "\nprovider = \"{}\" fills in\n{}", profile.name, columns(&filled));
+    if !profile.variables.is_empty() {
+        let row = |v: &profile::Variable| vec![v.name.clone(), format!("{}, for example \"{}\"", v.about, v.example)];
+        let rows: Vec<_> = profile.variables.iter().map(row).collect();
+        let _ = write!(text, "\nvars = (yours to give: it stands in braces here)\n{}", columns(&rows));
+    }
     if !profile.environments.is_empty() {
         let row = |e: &profile::Environment| {
             let url =
@@ -64,6 +85,12 @@ fn describe(profile: &Profile) -> String {
     }
     let rows: Vec<_> = profile.apis.iter().map(|api| api_row(profile, api)).collect();
     let _ = write!(text, "\napi =\n{}", columns(&rows));
+    let inject = profile.inject.iter().map(|inject| vec!["inject".to_owned(), format!("= \"{inject}\"")]);
+    let headers = profile.set_headers.iter().map(|(n, v)| vec![format!("set_headers.{n}"), format!("= \"{v}\"")]);
+    let rows: Vec<_> = inject.chain(headers).collect();
+    if !rows.is_empty() {
+        let _ = write!(text, "\nits routes get\n{}", columns(&rows));
+    }
     for (title, lines) in [("to know", &profile.notes), ("documented at", &profile.docs)] {
         let _ = writeln!(text, "\n{title}\n  - {}", lines.join("\n  - "));
     }
@@ -97,12 +124,20 @@ fn as_json(profile: &Profile) -> Value {
     };
     let defaults: serde_json::Map<String, Value> =
         profile.defaults.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
+    let variable = |v: &profile::Variable| json!({ "name": v.name, "about": v.about, "example": v.example });
+    let set_headers: serde_json::Map<String, Value> =
+        profile.set_headers.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
     json!({
         "name": profile.name,
         "title": profile.title,
+        "group": profile.group,
         "docs": profile.docs,
         "notes": profile.notes,
         "defaults": defaults,
+        "vars": profile.variables.iter().map(variable).collect::<Vec<_>>(),
+        "ask_token_url": profile.ask_token_url,
+        "inject": profile.inject,
+        "set_headers": set_headers,
         "environments": profile.environments.iter().map(environment).collect::<Vec<_>>(),
         "apis": profile.apis.iter().map(api).collect::<Vec<_>>(),
     })

@@ -89,6 +89,8 @@ pub(super) enum Holds {
     Id,
     /// `{client_secret}` or `{basic}`.
     Secret,
+    /// `{assertion}`.
+    Assertion,
 }
 
 /// Whether a header of the token request is a template; another `{word}` than the known ones is refused.
@@ -99,9 +101,11 @@ pub(super) fn template(text: &str) -> Result<Option<Holds>, Refused> {
         match word {
             "client_id" => holds = holds.or(Some(Holds::Id)),
             "client_secret" | "basic" => holds = Some(Holds::Secret),
+            "assertion" => holds = Some(Holds::Assertion),
             _ if !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') => {
                 let why = format!("has the unknown placeholder `{{{word}}}`");
-                let hint = "`{client_id}`, `{client_secret}` and `{basic}` (base64 of id:secret) are known";
+                let hint =
+                    "`{client_id}`, `{client_secret}`, `{basic}` (base64 of id:secret) and `{assertion}` are known";
                 return Err(refused(why, Some(hint)));
             }
             _ => {}
@@ -170,6 +174,7 @@ mod tests {
         assert_eq!(template("x {client_id}"), Ok(Some(Holds::Id)));
         assert_eq!(template("{client_id}:{client_secret}"), Ok(Some(Holds::Secret)));
         assert_eq!(template("ID {basic}"), Ok(Some(Holds::Secret)));
+        assert_eq!(template("Bearer {assertion}"), Ok(Some(Holds::Assertion)));
         assert!(template("Bearer {token}").is_err());
     }
 

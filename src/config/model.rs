@@ -139,8 +139,8 @@ pub struct CredentialSpec {
     pub grant: Grant,
     /// The `grant_type` parameter as sent; `None` = not sent (some providers want none).
     pub grant_type: Option<String>,
-    /// The token endpoint; [`Upstream::nowhere`] for [`Grant::Static`], which asks nobody, and the issuer itself
-    /// as long as the endpoint has to be discovered ([`Self::is_discovered`]).
+    /// The token endpoint; [`Upstream::nowhere`] where the grant asks nobody, and the issuer itself as long as the
+    /// endpoint has to be discovered ([`Self::is_discovered`]).
     pub token_url: Upstream,
     /// Path and query of the token endpoint as sent in the request line (origin-form).
     pub token_target: String,
@@ -279,7 +279,8 @@ impl CredentialSpec {
 pub enum Param {
     /// Written in the file.
     Plain(String),
-    /// The value of a header, holding `{client_id}`, `{client_secret}` or `{basic}` (base64 of `id:secret`).
+    /// The value of a header, holding `{client_id}`, `{client_secret}`, `{basic}` (base64 of `id:secret`) or
+    /// `{assertion}` (a JWT signed with `key`).
     Template(String),
     /// Read from a secret source at each token request.
     Secret(SecretSource),
@@ -313,6 +314,8 @@ pub enum Grant {
     DeviceCode,
     /// RFC 7523 section 2.1: with the credential's assertion.
     JwtBearer,
+    /// No token request: the token is a JWT of our own, signed with `key`, for providers that take it as a bearer.
+    SelfSigned,
     /// RFC 8693.
     TokenExchange {
         /// `subject_token`
@@ -335,6 +338,7 @@ impl Grant {
             Self::AuthorizationCode => "authorization_code",
             Self::DeviceCode => "device_code",
             Self::JwtBearer => "jwt_bearer",
+            Self::SelfSigned => "self_signed",
             Self::TokenExchange { .. } => "token_exchange",
         }
     }
@@ -354,10 +358,19 @@ impl Grant {
         }
     }
 
+    /// Whether the token is here already, and nobody is asked.
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::Static { .. } | Self::SelfSigned)
+    }
+
     /// The secret that the grant itself brings.
     pub fn source(&self) -> Option<&SecretSource> {
         match self {
-            Self::ClientCredentials | Self::AuthorizationCode | Self::DeviceCode | Self::JwtBearer => None,
+            Self::ClientCredentials
+            | Self::AuthorizationCode
+            | Self::DeviceCode
+            | Self::JwtBearer
+            | Self::SelfSigned => None,
             Self::TokenExchange { subject_token, .. } => Some(subject_token),
             Self::Static { token } => Some(token),
             Self::Password { password, .. } => Some(password),
@@ -425,7 +438,8 @@ impl Alg {
 /// `assertion`: of the grant with [`Grant::JwtBearer`], else of the client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Assertion {
-    /// Claims that are not the usual ones; the value `{scopes}` stands for the scopes.
+    /// Claims that are not the usual ones. The value `{scopes}` stands for the scopes, `{key_fingerprint}` within a value
+    /// for the public key's; an empty value leaves the claim out.
     pub claims: Vec<(String, String)>,
     /// `file`: a ready assertion, re-read for every request.
     pub ready: Option<SecretSource>,

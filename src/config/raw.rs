@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{
+    header::{self, Holds},
     model::{
         Alg, Assertion, Budget, ClientAuth, ExpiresUnit, Expiry, HostPolicy, HttpVersion, IpFamily, LogFormat,
         PolicyMode, TokenBody, TokenMethod, Warm,
@@ -33,6 +34,7 @@ pub(super) enum GrantName {
     AuthorizationCode,
     DeviceCode,
     JwtBearer,
+    SelfSigned,
     TokenExchange,
 }
 
@@ -125,6 +127,7 @@ impl RawCredential {
                     ("authorization_code", GrantName::AuthorizationCode),
                     ("device_code", GrantName::DeviceCode),
                     ("jwt_bearer", GrantName::JwtBearer),
+                    ("self_signed", GrantName::SelfSigned),
                     ("token_exchange", GrantName::TokenExchange),
                 ],
             ),
@@ -170,7 +173,7 @@ impl RawCredential {
             resource: t.strings("resource"),
             params: params(t, "params"),
             headers: params(t, "headers"),
-            id_param: t.word("id_param"),
+            id_param: t.string("id_param"),
             secret_param: t.word("secret_param"),
             token_field: t.string("token_field"),
             expires_field: t.string("expires_field"),
@@ -188,6 +191,22 @@ impl RawCredential {
             timeout: t.duration("timeout", 100 * MS, HOUR),
             budget: t.budget("budget"),
         }
+    }
+
+    /// Whether there has to be a `client_id`. An empty `id_param` says that the provider knows none.
+    pub(super) fn needs_id(&self, client_auth: ClientAuth) -> bool {
+        let knows_none = self.id_param.as_ref().is_some_and(|at| at.value.is_empty());
+        let own = |grant| matches!(grant, GrantName::ClientCredentials | GrantName::RefreshToken);
+        let asks_for_itself = self.grant.is_none_or(|grant| own(grant) || grant.is_login());
+        !knows_none && (client_auth != ClientAuth::None || asks_for_itself)
+    }
+
+    /// Whether a header of the token request holds this.
+    pub(super) fn has_template(&self, holds: Holds) -> bool {
+        self.headers.iter().flatten().any(|(_, value)| match value {
+            RawParam::Plain(text) => header::template(&text.value) == Ok(Some(holds)),
+            RawParam::Secret(_) => false,
+        })
     }
 
     /// What is not given comes from the profile; maps are joined, our own entries first.
@@ -320,7 +339,7 @@ impl<'t> RawRoute<'t> {
             callers: t.strings("callers"),
             mode: t.choice("mode", &[("enforce", PolicyMode::Enforce), ("report", PolicyMode::Report)]),
             inject: t.word("inject"),
-            set_headers: texts(&t, "set_headers").unwrap_or_default(),
+            set_headers: set_headers(&t),
             remove_headers: t.strings("remove_headers"),
             host: t.choice("host", &[("upstream", HostPolicy::Upstream), ("preserve", HostPolicy::Preserve)]),
             connect_timeout: t.duration("connect_timeout", MS, HOUR),
@@ -336,6 +355,11 @@ impl<'t> RawRoute<'t> {
             table: t,
         }
     }
+}
+
+/// `set_headers`, of a route or of a profile's `[route]`.
+pub(super) fn set_headers(t: &Table<'_>) -> Vec<(At<String>, At<String>)> {
+    texts(t, "set_headers").unwrap_or_default()
 }
 
 /// NAME = text.

@@ -501,6 +501,11 @@ mod tests {
         let mut small = Replay::new(9, &budget);
         let _ = pump_with(CHUNKED, 4, Framing::Chunked, Framing::Chunked, None, &mut small);
         assert!(!small.is_possible());
+        let tight = Rc::new(Cell::new(9));
+        let mut crowded_out = Replay::new(10, &tight);
+        let _ = pump_with(CHUNKED, 4, Framing::Chunked, Framing::Chunked, None, &mut crowded_out);
+        assert!(!crowded_out.is_possible(), "others hold the rest");
+        assert_eq!(tight.get(), 9);
         drop((replay, small));
         assert_eq!(budget.get(), 100);
     }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     api,
+    described::{listing, private_key},
     fault::{FaultSpec, GRAMMAR},
     provider::{Provider, Side},
     reply::{Reply, json, text, with},
@@ -22,6 +23,8 @@ pub(super) async fn respond(shared: &Shared, call: &Call, path: &str, body: Inco
             book.log.redirected_authorizations += u64::from(call.head.one("authorization").is_some());
             text(StatusCode::OK, "nobody should follow a redirect to here\n")
         }
+        ("providers", "GET") => text(StatusCode::OK, listing(&shared.base_url)),
+        ("key", "GET") => text(StatusCode::OK, private_key()),
         ("fault", "POST") => arm(shared, body).await,
         ("fault", "DELETE") => clear(shared, call),
         ("fault", "GET") => text(StatusCode::OK, format!("{GRAMMAR}\n")),
@@ -41,7 +44,7 @@ pub(super) async fn respond(shared: &Shared, call: &Call, path: &str, body: Inco
         _ => text(
             StatusCode::NOT_FOUND,
             "/_sandbox/fault (POST, DELETE, GET), /_sandbox/revoke?provider=NAME (POST), /_sandbox/log (GET, DELETE), \
-             /_sandbox/echo\n",
+             /_sandbox/providers (GET), /_sandbox/key (GET: what clients sign with), /_sandbox/echo\n",
         ),
     }
 }

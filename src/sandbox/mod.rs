@@ -1,7 +1,8 @@
 //! The fake providers and APIs behind `demo`, `sandbox` and the tests.
 //!
-//! A [`Sandbox`] plays the founding providers as strictly as the real ones are known to be, in process, on
-//! one loopback listener: `/ipxo/oauth2/token` is a token endpoint, `/ipxo/billing/v1` an API. The APIs
+//! A [`Sandbox`] plays every provider that has a profile as strictly as the real one is known to be, in process, on
+//! one loopback listener: `/ipxo/oauth2/token` is a token endpoint, `/ipxo/billing/v1` an API. The founding
+//! providers have rules in code and resources of their own; all others are `described` by a file each. The APIs
 //! tell what they received, with tokens shown only as fingerprints, and every fault can be ordered.
 //!
 //! The story of a request:
@@ -15,6 +16,7 @@ mod connection;
 mod content;
 mod control;
 mod demo;
+mod described;
 mod digest;
 mod fault;
 mod head;
@@ -34,6 +36,7 @@ mod tokens;
 mod tests;
 
 pub use demo::{EXAMPLES, Example};
+pub use described::{Api, Described, Description, Registered};
 pub use digest::fingerprint;
 pub use fault::{FaultSpec, GRAMMAR, SpecError};
 pub use log::{ClientLog, Log, ProviderLog, TokenLog};

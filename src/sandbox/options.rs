@@ -78,17 +78,25 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
+        let described = Provider::all().filter_map(|provider| match provider {
+            Provider::Described(other) => Some((provider, &other.description().client)),
+            _ => None,
+        });
+        let described = described.map(|(provider, client)| Client::new(provider, &client.id, &client.secret));
         Self {
             address: Ipv4Addr::LOCALHOST.into(),
             port: 0,
-            clients: vec![
+            clients: [
                 Client::new(Provider::Ipxo, IPXO_CLIENT_ID, IPXO_CLIENT_SECRET),
                 Client::new(Provider::Ipxo, IPXO_OTHER_CLIENT_ID, IPXO_OTHER_CLIENT_SECRET),
                 Client::new(Provider::DigitalRealty, DIGITAL_REALTY_CLIENT_ID, DIGITAL_REALTY_CLIENT_SECRET),
                 Client::new(Provider::IxApi, IX_API_KEY, IX_API_SECRET),
                 Client::new(Provider::Pax8, PAX8_CLIENT_ID, PAX8_CLIENT_SECRET),
                 Client::new(Provider::MythicBeasts, MYTHIC_KEY_ID, MYTHIC_SECRET),
-            ],
+            ]
+            .into_iter()
+            .chain(described)
+            .collect(),
             faults: Vec::new(),
             mythic_sliding: true,
             mythic_keep_alive: Duration::from_secs(5),

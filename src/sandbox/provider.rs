@@ -1,13 +1,14 @@
 //! Who is played, and what a request path means: one listener stands for all hosts, told apart by the
 //! first path segment.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+
+use super::described::{Api, Described};
 
 use super::login;
 
 /// A provider that the sandbox plays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Provider {
     /// IPXO: Hydra in front, one scope per API.
     Ipxo,
@@ -18,22 +19,35 @@ pub enum Provider {
     /// Pax8: JSON with an audience.
     Pax8,
     /// Mythic Beasts: Basic, sliding, bound to the peer's address.
-    #[serde(rename = "mythic")]
     MythicBeasts,
+    /// Any other, by its description.
+    Described(Described),
+}
+
+impl Serialize for Provider {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
 }
 
 impl Provider {
+    /// Those with rules in code and resources of their own.
+    pub const FOUNDING: [Self; 5] = [Self::Ipxo, Self::DigitalRealty, Self::IxApi, Self::Pax8, Self::MythicBeasts];
+
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Ipxo, Self::DigitalRealty, Self::IxApi, Self::Pax8, Self::MythicBeasts];
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::FOUNDING.into_iter().chain(Described::all().map(Self::Described))
+    }
 
     /// First path segment, and name in fault specs.
-    pub const fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Ipxo => "ipxo",
             Self::DigitalRealty => "digital-realty",
             Self::IxApi => "ix-api",
             Self::Pax8 => "pax8",
             Self::MythicBeasts => "mythic",
+            Self::Described(other) => other.description().name,
         }
     }
 
@@ -41,27 +55,29 @@ impl Provider {
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "mythic-beasts" => Some(Self::MythicBeasts),
-            _ => Self::ALL.into_iter().find(|p| p.name() == name),
+            _ => Self::all().find(|p| p.name() == name),
         }
     }
 
     /// Path of the token endpoint.
-    pub const fn token_path(self) -> &'static str {
+    pub fn token_path(self) -> &'static str {
         match self {
             Self::Ipxo => "/ipxo/oauth2/token",
             Self::DigitalRealty => "/digital-realty/connect/token",
             Self::IxApi => "/ix-api/api/v2/auth/token",
             Self::Pax8 => "/pax8/v1/token",
             Self::MythicBeasts => "/mythic/login",
+            Self::Described(other) => &other.description().token_path,
         }
     }
 
     /// Base path of an API: `scope` or API name for IPXO (`billing`), `v1`, `v2` or `api/v2` for Pax8,
-    /// `dns/v2`, `beta` or `queue` for Mythic Beasts; ignored for the two IX-APIs.
+    /// `dns/v2`, `beta` or `queue` for Mythic Beasts; ignored for the two IX-APIs; the name for any other.
     pub fn api_path(self, api: &str) -> String {
         match self {
             Self::DigitalRealty => "/digital-realty/ixapi/v2".to_owned(),
             Self::IxApi => "/ix-api/api/v2".to_owned(),
+            Self::Described(other) => other.description().api_path(api),
             _ => format!("/{}/{api}", self.name()),
         }
     }
@@ -98,6 +114,8 @@ pub(super) enum Need {
     Scope(&'static str),
     /// A token for this audience.
     Audience(&'static str),
+    /// Whatever the description of this API says.
+    Described(&'static Api),
 }
 
 /// What a path leads to.
@@ -163,11 +181,11 @@ pub(super) fn place(path: &str) -> Place<'_> {
     if path == "/ix-api/api/v2/auth/refresh" {
         return Place::Refresh;
     }
-    if let Some(provider) = Provider::ALL.into_iter().find(|p| p.token_path() == path) {
+    if let Some(provider) = Provider::all().find(|p| p.token_path() == path) {
         return Place::Token(provider);
     }
     let Some((name, _)) = path[1..].split_once('/') else { return Place::Nowhere };
-    let Some(provider) = Provider::ALL.into_iter().find(|p| p.name() == name) else { return Place::Nowhere };
+    let Some(provider) = Provider::all().find(|p| p.name() == name) else { return Place::Nowhere };
     let rest = &path[1 + name.len()..];
     need(provider, rest).map_or(Place::Nowhere, |need| Place::Api(provider, need, rest))
 }
@@ -184,6 +202,7 @@ fn need(provider: Provider, rest: &str) -> Option<Need> {
         Provider::IxApi if rest == "/api/v2/health" => Some(Need::Nothing),
         Provider::IxApi => under(rest, "/api/v2").then_some(Need::Token),
         Provider::Pax8 => pax8_need(rest),
+        Provider::Described(other) => other.description().api(rest).map(Need::Described),
         Provider::MythicBeasts => ["/dns/v2", "/beta", "/queue"].iter().any(|b| under(rest, b)).then_some(Need::Token),
     }
 }

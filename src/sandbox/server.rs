@@ -145,7 +145,7 @@ impl Sandbox {
         &self.shared.options.clients
     }
 
-    /// URLs of its APIs, and what a token for each needs.
+    /// URLs of the founding providers' APIs, and what a token for each needs.
     pub fn apis(&self) -> impl Iterator<Item = (String, &'static str)> {
         super::provider::APIS.iter().map(|(path, needs)| (format!("{}{path}", self.shared.base_url), *needs))
     }
@@ -153,6 +153,11 @@ impl Sandbox {
     /// The secret of a client that it knows.
     pub fn secret(&self, provider: Provider, client_id: &str) -> Option<&str> {
         self.clients().iter().find(|c| c.provider == provider && c.id == client_id).map(|c| c.secret.as_str())
+    }
+
+    /// The private key (PEM) that its clients sign with, where a provider wants that: made anew in each process.
+    pub fn private_key(&self) -> String {
+        super::described::private_key()
     }
 
     /// Orders a fault, see [`super::GRAMMAR`].

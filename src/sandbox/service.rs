@@ -51,7 +51,7 @@ pub(super) async fn handle(conn: &Conn, request: Request<Incoming>, under_way: &
             return login(shared, &call, path, Some(request.into_body()), &Fault::default()).await;
         }
         Place::Nowhere => {
-            let known = Provider::ALL.map(Provider::name).join(", /");
+            let known = Provider::all().map(Provider::name).collect::<Vec<_>>().join(", /");
             return text(StatusCode::NOT_FOUND, format!("nothing is here; the sandbox has /{known} and /_sandbox\n"));
         }
         _ => place.target().unwrap_or((Provider::Ipxo, Side::Api)),

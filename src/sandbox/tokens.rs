@@ -87,15 +87,15 @@ impl Tokens {
                 format!("{}.{}", half(), half())
             }
             Provider::MythicBeasts => hex(&random::<8>()),
+            Provider::Described(other) => match other.description().opaque_suffix() {
+                Some(suffix) => hex(&random::<20>()) + suffix,
+                None => self.jwt(grant, ttl),
+            },
             Provider::DigitalRealty | Provider::IxApi | Provider::Pax8 => self.jwt(grant, ttl),
         };
         let key = sha256(token.as_bytes());
         let (fingerprint, since) = (fingerprint(&token), Instant::now());
-        self.held.insert(key, Held { grant: grant.clone(), fingerprint, since, ttl, sliding, revoked: false });
-        self.order.push_back(key);
-        while self.order.len() > MAX_TOKENS {
-            self.order.pop_front().map(|oldest| self.held.remove(&oldest));
-        }
+        self.keep(key, Held { grant: grant.clone(), fingerprint, since, ttl, sliding, revoked: false });
         token
     }
 
@@ -159,6 +159,24 @@ impl Tokens {
             held.since = Instant::now();
         }
         Ok(held.clone())
+    }
+
+    /// Takes up a token that a client signed itself, unless it is known already.
+    pub(super) fn take_up(&mut self, token: &str, grant: Grant) {
+        let key = sha256(token.as_bytes());
+        if self.held.contains_key(&key) {
+            return;
+        }
+        let (fingerprint, since, ttl) = (fingerprint(token), Instant::now(), Duration::from_secs(3_600));
+        self.keep(key, Held { grant, fingerprint, since, ttl, sliding: false, revoked: false });
+    }
+
+    fn keep(&mut self, key: Sha256, held: Held) {
+        self.held.insert(key, held);
+        self.order.push_back(key);
+        while self.order.len() > MAX_TOKENS {
+            self.order.pop_front().map(|oldest| self.held.remove(&oldest));
+        }
     }
 
     /// Uses a refresh token up.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Key,
+    Key, assertion,
     bearer::Now,
     budget::Ledger,
     credential::{Material, Version},
@@ -22,7 +22,7 @@ use super::{
     store::Store,
 };
 use crate::{
-    config::model::{CredentialSpec, Grant, TokenSpec},
+    config::model::{CredentialSpec, TokenSpec},
     net::{Connector, shortage},
 };
 
@@ -134,7 +134,7 @@ impl Asking {
         }
     }
 
-    /// The secrets; or the end of the fetch already: they cannot be read, or one of them is the token.
+    /// The secrets; or the end of the fetch already: they cannot be read, or the token needs no request.
     async fn material(&self) -> Result<Material, Box<Fetched>> {
         let credential = &*self.spec.credential;
         let (result, version) = match self.secrets.read().await {
@@ -146,15 +146,21 @@ impl Asking {
                 };
                 (Err(refusal), None)
             }
-            Ok(material) => match (&credential.grant, &material.of_grant) {
-                (Grant::Static { .. }, Some(token)) => {
-                    let minted = reply::given(credential, token, material.identity.clone(), Now::read());
-                    (minted, Some(material.version()))
-                }
-                _ => return Ok(material),
-            },
+            Ok(material) if credential.grant.is_local() => (self.own_token(&material), Some(material.version())),
+            Ok(material) => return Ok(material),
         };
         Err(Box::new(self.ended(result, version)))
+    }
+
+    /// The token that needs no token request: read, or signed here.
+    fn own_token(&self, material: &Material) -> Result<Minted, Refusal> {
+        let credential = &*self.spec.credential;
+        let token = match &material.of_grant {
+            Some(token) => Ok(token.clone()),
+            None => assertion::of_self(&self.spec, material),
+        };
+        let token = token.map_err(|error| Refusal::of_settings(credential, &error.to_string()))?;
+        reply::given(credential, &token, material.identity.clone(), Now::read())
     }
 
     /// From secrets to token: one token request, and one more for each further choice among the secrets while

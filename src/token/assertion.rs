@@ -40,7 +40,8 @@ pub(super) fn of_client(spec: &TokenSpec, material: &Material) -> Result<Secret,
         _ => return Err(JwtError::Format),
     };
     let written: &[(String, String)] = if is_grants { &[] } else { &credential.assertion.claims };
-    signer.sign(credential.key_id.as_deref(), &claims(spec, written, material.read_at))
+    let claims = claims(spec, written, &signer, (material.read_at, LIFE))?;
+    signer.sign(credential.key_id.as_deref(), &claims)
 }
 
 /// What is asked with: `jwt_bearer`.
@@ -50,7 +51,20 @@ pub(super) fn of_grant(spec: &TokenSpec, material: &Material) -> Result<Secret, 
         return Ok(ready.clone());
     }
     let signer = Signer::with_key(material.key.as_ref().ok_or(JwtError::Format)?, credential.alg)?;
-    signer.sign(credential.key_id.as_deref(), &claims(spec, &credential.assertion.claims, material.read_at))
+    let claims = claims(spec, &credential.assertion.claims, &signer, (material.read_at, LIFE))?;
+    signer.sign(credential.key_id.as_deref(), &claims)
+}
+
+/// The token itself: `self_signed`. It lives for `default_ttl`; there is no endpoint that it could be meant for.
+pub(super) fn of_self(spec: &TokenSpec, material: &Material) -> Result<Secret, JwtError> {
+    let credential = &*spec.credential;
+    let signer = Signer::with_key(material.key.as_ref().ok_or(JwtError::Format)?, credential.alg)?;
+    let life = credential.default_ttl.as_secs().saturating_sub(BACKDATED).max(1);
+    let mut claims = claims(spec, &credential.assertion.claims, &signer, (material.read_at, life))?;
+    if !credential.assertion.claims.iter().any(|(name, _)| name == "aud") {
+        claims.remove("aud");
+    }
+    signer.sign(credential.key_id.as_deref(), &claims)
 }
 
 /// Whether the scopes stand in the grant's assertion, and so not beside it (Google).
@@ -62,19 +76,29 @@ pub(super) fn holds_scopes(spec: &TokenSpec) -> bool {
 /// In a claim: the scopes that the route needs.
 const SCOPES: &str = "{scopes}";
 
+/// Within a claim: the fingerprint of the public key.
+const FINGERPRINT: &str = "{key_fingerprint}";
+
 /// In a claim: the token endpoint, for a provider that does not want its issuer as the audience.
 const TOKEN_URL: &str = "{token_url}";
 
 /// The written claims; where they say nothing, the client speaks of itself to the provider, by the name of its
-/// issuer where that is known, else of the token endpoint.
-fn claims(spec: &TokenSpec, written: &[(String, String)], now: SystemTime) -> Map<String, Value> {
+/// issuer where that is known, else of the token endpoint. What is written as empty is left out.
+fn claims(
+    spec: &TokenSpec,
+    written: &[(String, String)],
+    signer: &Signer,
+    (now, life): (SystemTime, u64),
+) -> Result<Map<String, Value>, JwtError> {
     let credential = &*spec.credential;
     let mut claims = Map::new();
     for (name, value) in written {
+        let scopes = || spec.scopes.join(&credential.scope_separator);
         let value = match value.as_str() {
-            SCOPES => spec.scopes.join(&credential.scope_separator),
+            SCOPES => scopes(),
             TOKEN_URL => endpoint(credential),
-            _ => value.clone(),
+            text if text.contains(FINGERPRINT) => text.replace(FINGERPRINT, &signer.key_fingerprint()?),
+            text => text.to_owned(),
         };
         claims.insert(name.clone(), value.into());
     }
@@ -88,13 +112,14 @@ fn claims(spec: &TokenSpec, written: &[(String, String)], now: SystemTime) -> Ma
         ("aud", audience.into()),
         ("iat", from.into()),
         ("nbf", from.into()),
-        ("exp", (now + LIFE).into()),
+        ("exp", (now + life).into()),
         ("jti", random_id().into()),
     ];
     for (name, value) in usual {
         claims.entry(name).or_insert(value);
     }
-    claims
+    claims.retain(|_, value| value != "");
+    Ok(claims)
 }
 
 fn endpoint(credential: &CredentialSpec) -> String {

@@ -347,13 +347,18 @@ fn grant_keep(grant: &Grant) -> Keep {
         | Grant::AuthorizationCode
         | Grant::DeviceCode
         | Grant::ClientCredentials
-        | Grant::JwtBearer => Keep::Last,
+        | Grant::JwtBearer
+        | Grant::SelfSigned => Keep::Last,
     }
 }
 
 fn grant_key(grant: &Grant) -> &'static str {
     match grant {
-        Grant::ClientCredentials | Grant::AuthorizationCode | Grant::DeviceCode | Grant::JwtBearer => "grant",
+        Grant::ClientCredentials
+        | Grant::AuthorizationCode
+        | Grant::DeviceCode
+        | Grant::JwtBearer
+        | Grant::SelfSigned => "grant",
         Grant::TokenExchange { .. } => "subject_token",
         Grant::Static { .. } => "token",
         Grant::Password { .. } => "password",

@@ -12,11 +12,14 @@ use super::{
 };
 use crate::{
     config::{
-        model::{ClientAuth, CredentialSpec, Grant, TokenBody, TokenMethod, TokenSpec},
+        model::{ClientAuth, CredentialSpec, Grant, Param, TokenBody, TokenMethod, TokenSpec},
         secret::Secret,
     },
     net::Identity,
 };
+
+/// In a header that is a template: a JWT signed with `key`.
+const ASSERTION: &str = "{assertion}";
 
 /// Always sent.
 pub const USER_AGENT: &str = concat!("cupbearer/", env!("CARGO_PKG_VERSION"));
@@ -78,9 +81,17 @@ pub fn build(spec: &TokenSpec, material: &Material) -> Result<TokenRequest, Buil
     if let Some(basic) = basic(credential, material).filter(|_| !is_bare_refresh(credential, material)) {
         headers.insert(header::AUTHORIZATION, sensitive("client_secret", &basic)?);
     }
-    for (name, value) in &material.headers {
+    for ((name, value), (_, written)) in material.headers.iter().zip(&credential.headers) {
+        let what = format!("headers.{name}");
+        let value = match written {
+            Param::Template(text) if text.contains(ASSERTION) => {
+                let assertion = assertion::of_client(spec, material)?;
+                sensitive(&what, &Zeroizing::new(value.expose().replace(ASSERTION, assertion.expose())))?
+            }
+            _ => sensitive(&what, value.expose())?,
+        };
         // Replaced, never appended: two Content-Type headers make a provider answer 400.
-        headers.insert(settable(name)?, sensitive(&format!("headers.{name}"), value.expose())?);
+        headers.insert(settable(name)?, value);
     }
     let method = match credential.method {
         TokenMethod::Post => Method::POST,
@@ -146,7 +157,9 @@ fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Result<Params<'a>,
     }
     match credential.client_auth {
         ClientAuth::Post => {
-            params.set(&credential.id_param, credential.client_id.as_str().into());
+            if !credential.id_param.is_empty() {
+                params.set(&credential.id_param, credential.client_id.as_str().into());
+            }
             if let Some(secret) = &material.client_secret {
                 params.set(&credential.secret_param, secret.expose().into());
             }

@@ -1,15 +1,20 @@
 //! 2 … signing of JSON Web Tokens (RFC 7515, RFC 7518, RFC 8037) with keys as PEM or JWK. No I/O.
 
 use aws_lc_rs::{
+    digest::{SHA256, digest},
+    encoding::{AsDer, PublicKeyX509Der},
     hmac,
     rand::SystemRandom,
     rsa::{KeyPairComponents, PublicKeyComponents},
     signature::{
-        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
         RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaKeyPair,
     },
 };
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
@@ -90,6 +95,13 @@ impl Signer {
         let signed = format!("{}.{}", part(head.to_string().as_bytes()), part(&payload));
         let signature = self.signature(signed.as_bytes())?;
         Ok(Secret::new(format!("{signed}.{}", part(&signature))))
+    }
+
+    /// `SHA256:` and base64 of the digest of the public key (DER, `SubjectPublicKeyInfo`), as Snowflake writes it.
+    pub fn key_fingerprint(&self) -> Result<String, JwtError> {
+        let Key::Rsa(key) = &self.key else { return Err(JwtError::Algorithm(self.alg.as_str())) };
+        let der = AsDer::<PublicKeyX509Der<'_>>::as_der(key.public_key()).map_err(|_| JwtError::Kind)?;
+        Ok(format!("SHA256:{}", STANDARD.encode(digest(&SHA256, der.as_ref()))))
     }
 
     fn signature(&self, message: &[u8]) -> Result<Vec<u8>, JwtError> {

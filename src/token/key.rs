@@ -240,7 +240,7 @@ impl Inputs {
                 self.text(subject_token_type);
                 self.optional(requested_token_type.as_deref());
             }
-            Grant::ClientCredentials | Grant::Static { .. } | Grant::JwtBearer => {}
+            Grant::ClientCredentials | Grant::Static { .. } | Grant::JwtBearer | Grant::SelfSigned => {}
         }
         self.optional(credential.refresh_target.as_deref());
     }

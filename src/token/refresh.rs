@@ -30,7 +30,7 @@ use super::{
     store::Store,
 };
 use crate::{
-    config::model::{CredentialSpec, Grant, TokenSpec, Warm},
+    config::model::{CredentialSpec, TokenSpec, Warm},
     net::Connector,
 };
 
@@ -252,7 +252,7 @@ impl Task {
 
     /// There is nobody to ask: the token is read.
     fn is_static(&self) -> bool {
-        matches!(self.spec.credential.grant, Grant::Static { .. })
+        self.spec.credential.grant.is_local()
     }
 
     /// Counts and logs a fetch, once.

@@ -83,7 +83,7 @@ pub(super) fn refusal(credential: &CredentialSpec, material: &Material, answer: 
     Reading { credential, material, answer }.refusal()
 }
 
-/// The token of [`crate::config::model::Grant::Static`], as if it had been minted at `issued`.
+/// The token of a grant that asks nobody, as if it had been minted at `issued`.
 pub fn given(
     credential: &CredentialSpec,
     token: &Secret,
@@ -145,7 +145,7 @@ impl Reading<'_> {
             issued: self.answer.sent,
             life,
             life_from,
-            scope: body.get("scope").and_then(Value::as_str).map(|scope| printable(scope, 1000)),
+            scope: body.get("scope").and_then(scope_text).map(|scope| printable(&scope, 1000)),
             skew: skew(self.answer),
             refresh: self.refresh(body),
             identity: self.material.identity.clone(),
@@ -278,6 +278,15 @@ fn date(answer: &Answer) -> Option<SystemTime> {
 /// By how many seconds the provider's clock is ahead of ours, where it says.
 pub(super) fn skew(answer: &Answer) -> Option<i64> {
     Some(ahead(date(answer)?, answer.sent.wall))
+}
+
+/// RFC 6749 section 5.1 wants one text; some providers give a list (Twitch).
+fn scope_text(scope: &Value) -> Option<String> {
+    match scope {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(items) => Some(items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")),
+        _ => None,
+    }
 }
 
 /// The `error` member, if it means anything.

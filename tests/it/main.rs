@@ -21,6 +21,7 @@ mod oidc_login;
 mod online;
 mod overload;
 mod parsing;
+mod profiles;
 mod provider_faults;
 mod providers;
 mod refresh_tokens;

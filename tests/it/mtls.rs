@@ -351,3 +351,25 @@ fn a_pair_that_cannot_be_used_is_found_before_anything_listens() {
         }
     }
 }
+
+#[test]
+fn a_stored_token_is_used_with_its_certificate_and_with_no_other() {
+    let ca = Ca::new();
+    let (server, client) = (BoundServer::start(&ca, &ca, Manner::default()), Client::of(&ca));
+    let root = ca_file(client.dir.path(), &ca);
+    let store = client.path("tokens").display().to_string();
+    let text = format!("[tokens]\nstore = {{ file = \"{store}\" }}\nseal_key = {{ env = \"SEAL_KEY\" }}\n")
+        + &config("c", &server.url(), &server.url(), &root, &(MTLS.to_owned() + &client.lines()));
+    let once = || {
+        let seal_key = "c3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3M=";
+        let proxy = Cupbearer::builder().env("SEAL_KEY", seal_key).start(&text);
+        assert_eq!(proxy.get("/c/x").status, 200);
+        proxy.stop();
+        server.seen().pop().unwrap().thumbprint
+    };
+    assert_eq!((once(), server.issued()), (client.thumbprint.clone(), 1));
+    assert_eq!((once(), server.issued()), (client.thumbprint.clone(), 1), "a restart costs nothing");
+    let new = client.renew(&ca);
+    assert_eq!((once(), server.issued()), (new, 2));
+    assert!(server.seen().iter().all(|seen| seen.status == 200));
+}

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Cupbearer, Upstream, noise};
+use crate::support::{Connection, Cupbearer, Upstream, noise};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const UNAUTHORIZED: &str =
@@ -147,4 +147,71 @@ fn a_401_that_does_not_blame_the_token_keeps_no_sliding_token_alive() {
         tokens.requests().len() >= 2
     });
     assert!(began.elapsed() < Duration::from_secs(10), "it lived for {:?}", began.elapsed());
+}
+
+#[test]
+fn a_403_blames_the_token_only_where_the_route_says_so() {
+    let refuses_the_first = |connection: &mut Connection| {
+        while let Some(request) = connection.request() {
+            let is_first = request.header("authorization") == Some("Bearer not-a-token-1");
+            connection.send(if is_first { "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno" } else { OK });
+        }
+    };
+    let (api, tokens) = (Upstream::start(refuses_the_first), Upstream::tokens(3600));
+    let proxy = Cupbearer::builder().env("SECRET", "not-a-secret").start(&format!(
+        "[credentials.c]\nclient_id = \"id\"\nclient_secret = {{ env = \"SECRET\" }}\ntoken_url = \"{}/token\"\n\
+         [[routes]]\nprefix = \"/plain\"\nupstream = \"{url}\"\ncredential = \"c\"\n\
+         [[routes]]\nprefix = \"/says-so\"\nupstream = \"{url}\"\ncredential = \"c\"\nretry_on = [401, 403]\n",
+        tokens.url(),
+        url = api.url()
+    ));
+    let began = Instant::now();
+    assert_eq!(proxy.get("/plain/x").status, 403);
+    thread::sleep((YOUNG + Duration::from_millis(500)).saturating_sub(began.elapsed()));
+    for _ in 0..5 {
+        let response = proxy.get("/plain/x");
+        assert_eq!((response.status, response.text().as_str(), response.header("proxy-status")), (403, "no", None));
+    }
+    assert_eq!(tokens.requests().len(), 1);
+    assert_eq!(proxy.get("/says-so/x").status, 200);
+    assert_eq!((proxy.get("/plain/x").status, tokens.requests().len()), (200, 2));
+}
+
+#[test]
+fn a_large_body_of_which_not_a_byte_was_taken_is_sent_with_the_new_token() {
+    const SIZE: usize = 3_000_000;
+    let waits = |connection: &mut Connection| {
+        while let Some(head) = connection.request_head() {
+            if head.starts_with("GET") {
+                connection.send(OK);
+            } else if head.contains("not-a-token-1\r\n") {
+                connection.send(UNAUTHORIZED.replace("Content-Length", "Connection: close\r\nContent-Length"));
+                return;
+            } else {
+                connection.send("HTTP/1.1 100 Continue\r\n\r\n");
+                let body = connection.body_of(&head).expect("the whole body");
+                connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{}", body.len()));
+            }
+        }
+    };
+    let (api, tokens) = (Upstream::start(waits), Upstream::tokens(3600));
+    let proxy = Cupbearer::builder().env("SECRET", "not-a-secret").start(&format!(
+        "[credentials.c]\nclient_id = \"id\"\nclient_secret = {{ env = \"SECRET\" }}\ntoken_url = \"{}/token\"\n\
+         [[routes]]\nprefix = \"/api\"\nupstream = \"{}\"\ncredential = \"c\"\n",
+        tokens.url(),
+        api.url()
+    ));
+    let began = Instant::now();
+    assert_eq!(proxy.get("/api/first").status, 200);
+    thread::sleep((YOUNG + Duration::from_millis(500)).saturating_sub(began.elapsed()));
+    let mut client = proxy.connect();
+    let address = proxy.address();
+    client.send(format!(
+        "PUT /api/x HTTP/1.1\r\nHost: {address}\r\nExpect: 100-continue\r\nContent-Length: {SIZE}\r\n\r\n"
+    ));
+    assert_eq!(client.response().status, 100);
+    client.send(noise(SIZE));
+    let response = client.response();
+    assert_eq!((response.status, response.text()), (200, SIZE.to_string()));
+    assert_eq!(tokens.requests().len(), 2);
 }

@@ -38,7 +38,7 @@ fn service(sandbox: &Playground, name: &str, (provider, api): (Provider, &str), 
         Provider::DigitalRealty => (DIGITAL_REALTY_CLIENT_ID, "DIGITAL_REALTY", ""),
         Provider::Pax8 => (PAX8_CLIENT_ID, "PAX8", "audience = \"https://api.pax8.com\""),
         Provider::MythicBeasts => (MYTHIC_KEY_ID, "MYTHIC", ""),
-        Provider::IxApi => unreachable!("not in these tests"),
+        Provider::IxApi | Provider::Described(_) => unreachable!("not in these tests"),
     };
     let secret = format!("{{ env = \"{variable}\" }}");
     sandbox.credential(name, provider, id, &secret, more) + &sandbox.route(&format!("/{name}"), api, name, needs)

@@ -4,25 +4,33 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use aws_lc_rs::{
+    digest::{SHA256, digest},
+    encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der},
     hmac,
-    signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey},
+    signature::{ECDSA_P256_SHA256_FIXED, KeyPair as _, UnparsedPublicKey},
 };
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use cupbearer::{
     config::{
-        model::{Alg, ClientAuth, CredentialSpec, Grant, Issuer},
+        model::{Alg, Assertion, ClientAuth, CredentialSpec, Grant, Issuer, Param},
         secret::SecretSource,
     },
-    token::grant,
+    token::{Engine, grant},
 };
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde_json::{Value, json};
 
-use crate::support::{SECRET, credential, given, need, read, secret_file};
+use crate::{
+    grants::token,
+    support::{SECRET, credential, given, need, quick, read, secret_file},
+};
 
 /// The parameters of the form that would be sent now.
 async fn params(credential: &CredentialSpec) -> BTreeMap<String, String> {
@@ -159,4 +167,85 @@ async fn an_assertion_is_made_out_to_the_issuer_where_it_is_known_or_to_the_toke
     assert_eq!(claims(&params(&c).await["client_assertion"])["aud"], "https://id.example/");
     c.assertion.claims = vec![("aud".to_owned(), "{token_url}".to_owned())];
     assert_eq!(claims(&params(&c).await["client_assertion"])["aud"], "http://127.0.0.1:1/oauth2/token");
+}
+
+#[tokio::test]
+async fn a_header_of_the_request_may_hold_the_assertion_and_nothing_else_says_who_asks() {
+    let (file, public) = key();
+    let mut c = credential(1);
+    (c.client_auth, c.client_secret, c.grant_type) = (ClientAuth::None, None, None);
+    c.key = Some(SecretSource::File(file));
+    c.headers = vec![("authorization".to_owned(), Param::Template("Bearer {assertion}".to_owned()))];
+    let material = read(&c).await.unwrap();
+    let request = grant::build(&need(c), &material).unwrap();
+    assert_eq!(request.body.as_slice(), b"");
+    let value = &request.headers["authorization"];
+    assert!(value.is_sensitive());
+    let token = value.to_str().unwrap().strip_prefix("Bearer ").unwrap();
+    assert_eq!(claims(token)["iss"], "client-1");
+    let verified = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, public).verify(signed(token), &part(token, 2));
+    verified.unwrap();
+}
+
+#[tokio::test]
+async fn a_header_from_a_secret_is_no_template_whatever_it_holds() {
+    let (file, _) = key();
+    let mut c = credential(1);
+    c.key = Some(SecretSource::File(file));
+    c.headers = vec![("x-a".to_owned(), Param::Secret(given("{assertion}")))];
+    let material = read(&c).await.unwrap();
+    assert_eq!(grant::build(&need(c), &material).unwrap().headers["x-a"], "{assertion}");
+}
+
+#[tokio::test]
+async fn a_claim_that_is_written_as_empty_is_left_out() {
+    let (file, _) = key();
+    let mut c = credential(1);
+    (c.client_auth, c.client_secret, c.key) = (ClientAuth::PrivateKeyJwt, None, Some(SecretSource::File(file)));
+    c.assertion.claims = vec![("sub".to_owned(), String::new()), ("a".to_owned(), "b".to_owned())];
+    let told = claims(&params(&c).await["client_assertion"]);
+    assert_eq!((told.get("sub"), &told["a"], &told["iss"]), (None, &json!("b"), &json!("client-1")));
+}
+
+/// The token of a credential that signs its own, with this key and these claims.
+async fn self_signed(key: PathBuf, claims: &[(&str, &str)]) -> Result<String, String> {
+    let claims = claims.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    let c = CredentialSpec {
+        grant: Grant::SelfSigned,
+        client_auth: ClientAuth::None,
+        client_secret: None,
+        key: Some(SecretSource::File(key)),
+        assertion: Assertion { claims, ready: None },
+        default_ttl: Duration::from_secs(600),
+        ..credential(1)
+    };
+    let engine = Engine::with_pace(quick());
+    token(&engine.reader(&need(c)).unwrap()).await
+}
+
+#[tokio::test]
+async fn a_self_signed_token_is_signed_here_for_its_default_ttl_and_for_nobody_in_particular() {
+    let (file, public) = key();
+    let token = self_signed(file, &[("iss", "me")]).await.unwrap();
+    let verified = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, public).verify(signed(&token), &part(&token, 2));
+    verified.unwrap();
+    let told = claims(&token);
+    assert_eq!((&told["iss"], &told["sub"], told.get("aud")), (&json!("me"), &json!("me"), None));
+    assert_eq!(told["exp"].as_u64().unwrap() - told["iat"].as_u64().unwrap(), 600);
+    let (file, _) = key();
+    assert_eq!(claims(&self_signed(file, &[("aud", "you")]).await.unwrap())["aud"], "you");
+}
+
+#[tokio::test]
+async fn a_claim_may_hold_the_fingerprint_of_an_rsa_key_and_of_no_other() {
+    let (file, _) = key();
+    let error = self_signed(file, &[("iss", "a.{key_fingerprint}")]).await.unwrap_err();
+    assert!(error.contains("Secret") && error.contains("does not go with this kind of key"), "{error}");
+    let rsa = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+    let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&rsa).unwrap();
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der.as_ref()));
+    let spki = AsDer::<PublicKeyX509Der<'_>>::as_der(rsa.public_key()).unwrap();
+    let wanted = STANDARD.encode(digest(&SHA256, spki.as_ref()));
+    let token = self_signed(secret_file(&pem), &[("iss", "a.{key_fingerprint}")]).await.unwrap();
+    assert_eq!(claims(&token)["iss"], format!("a.SHA256:{wanted}"));
 }

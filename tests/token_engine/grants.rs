@@ -19,7 +19,8 @@ use cupbearer::{
 
 use crate::support::{Provider, Reply, credential, given, log, need, quick, secret_file};
 
-async fn token(reader: &Reader) -> Result<String, String> {
+/// The token that a reader gets within seconds, or the error as it is written down.
+pub(crate) async fn token(reader: &Reader) -> Result<String, String> {
     let soon = Instant::now() + Duration::from_secs(4);
     reader.wait(0, soon).await.map_err(|e| format!("{e:?}"))?;
     Ok(carried(reader).expect("a token after waiting"))

@@ -99,6 +99,7 @@ const CHANGES: &[Change] = &[
         credential_of(s).name = other();
     }),
     ("jwt_bearer", |s| credential_of(s).grant = Grant::JwtBearer),
+    ("self_signed", |s| credential_of(s).grant = Grant::SelfSigned),
     ("token_exchange", |s| credential_of(s).grant = exchange("a", "b", None)),
     ("subject_token", |s| credential_of(s).grant = exchange("b", "b", None)),
     ("subject_token_type", |s| credential_of(s).grant = exchange("a", "a", None)),

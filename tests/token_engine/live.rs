@@ -14,6 +14,7 @@ use cupbearer::{
     token::{
         Engine, Key, Reader,
         bearer::{Decision, FailureKind, MAX_WAITERS, Now, Rejection, Unavailable},
+        endpoint::CONNECT_TIMEOUT,
         pace::Pace,
     },
 };
@@ -378,4 +379,38 @@ async fn a_ca_file_that_is_missing_is_named_when_the_engine_is_asked() {
     spec.net = Arc::new(NetSpec { ca_file: Some("no-such-ca.pem".into()), ..NetSpec::default() });
     let error = Engine::new().reader(&need(spec)).unwrap_err().to_string();
     assert!(error.contains("acme") && error.contains("no-such-ca.pem"), "{error}");
+}
+
+#[tokio::test]
+async fn a_provider_that_tells_no_lifetime_is_warned_of_once() {
+    log();
+    let provider = Provider::start([Reply::json(200, r#"{"access_token":"t1"}"#)]).await;
+    let mut spec = credential(provider.port());
+    (spec.name, spec.default_ttl, spec.warm) = ("told-nothing".to_owned(), Duration::from_secs(1), Warm::Always);
+    let engine = Engine::with_pace(quick());
+    let _reader = engine.reader(&need(spec)).unwrap();
+    eventually("three tokens", || provider.count() >= 3).await;
+    let warned = log().lines().filter(|l| l.contains("default_ttl holds") && l.contains("told-nothing")).count();
+    assert_eq!(warned, 1);
+}
+
+#[tokio::test]
+async fn a_provider_that_takes_no_connection_is_a_timeout() {
+    assert_eq!(CONNECT_TIMEOUT, Duration::from_secs(5));
+    // Its queue is full, so the kernel drops what knocks.
+    let hole = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    hole.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    hole.listen(0).unwrap();
+    let address = hole.local_addr().unwrap().as_socket().unwrap();
+    let mut knocking = Vec::new();
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        knocking.push(stream);
+    }
+    let mut spec = credential(address.port());
+    spec.timeout = Duration::from_millis(300);
+    let engine = Engine::with_pace(quick());
+    let reader = engine.reader(&need(spec)).unwrap();
+    let Err(Unavailable::Failed(failure)) = token(&reader).await else { panic!("no token can come") };
+    assert_eq!(failure.kind, FailureKind::Timeout);
+    assert!(failure.message.contains("did not answer in time"), "{}", failure.message);
 }

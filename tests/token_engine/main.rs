@@ -1,4 +1,4 @@
-//! The life of a token, tested five ways.
+//! The life of a token, tested in many ways; `README.md` says which rule is shown by what.
 //!
 //! * `cases`: the state machine over a virtual clock, from the stories in `tests/token_engine/cases/`;
 //! * `requests`, `replies`, `keys`: what is sent, how an answer is read, what tells tokens apart;
@@ -7,7 +7,9 @@
 //! * `assertions`: what vouches for a client or a grant;
 //! * `grants`: static tokens and rotating refresh tokens;
 //! * `budget`: what a budget lets through;
+//! * `pace`: the numbers;
 //! * `overlap`: several client secrets, and files that change;
+//! * `readme`: the table of all rules beside this file;
 //! * `redis`: several replicas and a real Redis;
 //! * `egress`: the way through a proxy;
 //! * `discovery`: a provider of which only the issuer is known;
@@ -22,7 +24,9 @@ mod grants;
 mod keys;
 mod live;
 mod overlap;
+mod pace;
 mod properties;
+mod readme;
 mod redis;
 mod replies;
 mod requests;

@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use super::{Context, Note, Table, bare, check_name, grant, identity, issuer, login, refused};
+use super::{Context, Note, Table, bare, check_name, grant, identity, issuer, login, refused, vars};
 use crate::config::{
     diagnostic::Span,
     header, mask,
@@ -37,7 +37,11 @@ fn credential(name: At<String>, t: &Table<'_>) -> Resolved {
     check_name(t.context, "a credential", &name);
     let provider = t.word("provider");
     let has_provider = t.has("provider");
-    let profile = provider.as_ref().and_then(|at| find_profile(t.context, at));
+    let vars = vars::given(t);
+    let profile = provider.as_ref().and_then(|at| find_profile(t, at, &vars));
+    if let (Some(place), false) = (vars.place(), has_provider) {
+        t.context.error(place, format!("`vars` in {} needs a `provider`", t.name));
+    }
     let environment = environment(t, profile.as_ref().map(|(p, _)| p));
     let mut raw = RawCredential::read(t);
     let mut profile = profile;
@@ -67,8 +71,10 @@ fn credential(name: At<String>, t: &Table<'_>) -> Resolved {
     Resolved { name, spec, profile, has_provider, environment }
 }
 
-fn find_profile(context: &Context<'_>, at: &At<String>) -> Option<(Profile, Span)> {
-    if let Some((profile, _)) = profile::read(&at.value, Some(at.span.clone())) {
+fn find_profile(t: &Table<'_>, at: &At<String>, vars: &vars::Given) -> Option<(Profile, Span)> {
+    let context = t.context;
+    let read = profile::read(&at.value, Some(at.span.clone()), |known| vars.values(t, &at.value, known));
+    if let Some((profile, _)) = read {
         return Some((profile, at.span.clone()));
     }
     let note = Note::error(&at.span, format!("no provider is called {}", context.quote(at)));
@@ -109,14 +115,13 @@ impl Builder<'_, '_> {
     /// `None` where anything essential is missing; all checks are made in any case.
     fn build(&self, name: &At<String>, provider: Option<String>, raw: RawCredential) -> Option<CredentialSpec> {
         let kind = raw.grant.unwrap_or(GrantName::ClientCredentials);
-        let usual = if kind == GrantName::Static { ClientAuth::None } else { ClientAuth::Post };
+        let is_local = matches!(kind, GrantName::Static | GrantName::SelfSigned);
+        let usual = if is_local { ClientAuth::None } else { ClientAuth::Post };
         let client_auth = raw.client_auth.unwrap_or(usual);
         self.check_secret(&raw, client_auth);
         let grant = grant::grant(self.t, kind, &raw);
         grant::check_key(self.t, kind, client_auth, &raw);
-        let needs_id = client_auth != ClientAuth::None
-            || kind.is_login()
-            || matches!(kind, GrantName::ClientCredentials | GrantName::RefreshToken);
+        let needs_id = raw.needs_id(client_auth);
         if needs_id && raw.client_id.is_none() && !self.t.has("client_id") {
             let note = Note::error(&name.span, format!("{} has no `client_id`", self.t.name)).follows();
             self.t.context.report(note.hint("a plain string, or client_id = \"${NAME}\" from the environment"));
@@ -130,9 +135,9 @@ impl Builder<'_, '_> {
         let (method, body) = self.method_and_body(&raw);
         let issuer = issuer::issuer(self.t, kind, &raw);
         let login = login::login(self.t, kind, &raw);
-        let token_url = match (kind, &issuer) {
-            (GrantName::Static, _) => Some((Upstream::nowhere(), "/".to_owned())),
-            (_, Some(issuer)) if issuer.tells_token_url => Some((issuer.url.clone(), "/".to_owned())),
+        let token_url = match &issuer {
+            _ if is_local => Some((Upstream::nowhere(), "/".to_owned())),
+            Some(issuer) if issuer.tells_token_url => Some((issuer.url.clone(), "/".to_owned())),
             _ => self.token_url(&raw),
         };
         let refresh_target = token_url.as_ref().and_then(|url| grant::refresh_target(self.t, &raw, url));
@@ -195,7 +200,7 @@ impl Builder<'_, '_> {
 
     fn check_secret(&self, raw: &RawCredential, client_auth: ClientAuth) {
         let context = self.t.context;
-        if sends_secret_in_header(raw) {
+        if raw.has_template(header::Holds::Secret) {
             if !raw.has_secret {
                 let note = Note::error(&self.t.place, format!("{} has no `client_secret`", self.t.name)).follows();
                 context.report(note.hint("a header of the token request holds `{client_secret}` or `{basic}`"));
@@ -400,14 +405,6 @@ pub(super) fn ca_file(context: &Context<'_>, at: &At<String>) -> PathBuf {
         Ok(Err(e)) | Err(e) => context.error(&at.span, format!("`ca_file` can't be read: {e}")),
     }
     path
-}
-
-/// Whether the secret goes out by a header of the user's own making.
-fn sends_secret_in_header(raw: &RawCredential) -> bool {
-    raw.headers.iter().flatten().any(|(_, value)| match value {
-        RawParam::Plain(text) => header::template(&text.value) == Ok(Some(header::Holds::Secret)),
-        RawParam::Secret(_) => false,
-    })
 }
 
 fn header_param(raw: RawParam) -> Param {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Context, Note, Table, credential::Resolved, refused};
 use crate::config::{
+    header::Holds,
     model::{Alg, ClientAuth, Grant, StoreSpec, Tokens, Upstream},
     raw::{GrantName, RawCredential},
     secret::SecretSource,
@@ -55,6 +56,7 @@ pub(super) fn grant(t: &Table<'_>, kind: GrantName, raw: &RawCredential) -> Opti
         GrantName::AuthorizationCode => Some(Grant::AuthorizationCode),
         GrantName::DeviceCode => Some(Grant::DeviceCode),
         GrantName::JwtBearer => Some(Grant::JwtBearer),
+        GrantName::SelfSigned => Some(Grant::SelfSigned),
         GrantName::TokenExchange => {
             let kind = |text: &str| if text.contains(':') { text.to_owned() } else { format!("{TOKEN_TYPE}{text}") };
             let given = raw.subject_token_type.as_ref().map_or("access_token", |at| at.value.as_str());
@@ -89,7 +91,13 @@ pub(super) fn default_ttl(grant: &Grant) -> Duration {
 /// Whoever signs needs a key, and a key needs somebody who signs with it.
 pub(super) fn check_key(t: &Table<'_>, kind: GrantName, client_auth: ClientAuth, raw: &RawCredential) {
     let is_ready = raw.assertion.as_ref().is_some_and(|a| a.ready.is_some());
-    let (by_client, by_grant) = (client_auth == ClientAuth::PrivateKeyJwt, kind == GrantName::JwtBearer);
+    if is_ready && kind == GrantName::SelfSigned {
+        let note = Note::error(&t.key_place("assertion"), "a token that is ready is not signed here");
+        t.context.report(note.hint("grant = \"static\" with token = { file = \"…\" }"));
+        return;
+    }
+    let by_client = client_auth == ClientAuth::PrivateKeyJwt || raw.has_template(Holds::Assertion);
+    let by_grant = matches!(kind, GrantName::JwtBearer | GrantName::SelfSigned);
     let (signs, uses) = (by_client || by_grant, by_client || by_grant || client_auth == ClientAuth::ClientSecretJwt);
     let has_key = raw.key.is_some() || t.has("key");
     if signs && !has_key && !(is_ready && by_client != by_grant) {
@@ -98,7 +106,9 @@ pub(super) fn check_key(t: &Table<'_>, kind: GrantName, client_auth: ClientAuth,
     }
     for key in ["key", "key_id", "alg", "assertion"].into_iter().filter(|key| !uses && t.has(key)) {
         let note = Note::error(&t.key_place(key), format!("`{key}` in {} is of no use: nothing is signed", t.name));
-        t.context.report(note.hint("it belongs to \"private_key_jwt\", \"client_secret_jwt\" and \"jwt_bearer\""));
+        t.context.report(
+            note.hint("it belongs to \"private_key_jwt\", \"client_secret_jwt\", \"jwt_bearer\" and \"self_signed\""),
+        );
     }
     let symmetric = raw.alg.is_some_and(|alg| matches!(alg, Alg::Hs256 | Alg::Hs384 | Alg::Hs512));
     if raw.alg.is_some() && uses && symmetric != (client_auth == ClientAuth::ClientSecretJwt) {

@@ -18,9 +18,9 @@ pub(super) fn issuer(t: &Table<'_>, kind: GrantName, raw: &RawCredential) -> Opt
         }
         return None;
     };
-    if kind == GrantName::Static {
+    if matches!(kind, GrantName::Static | GrantName::SelfSigned) {
         let note = Note::error(&t.key_place("issuer"), format!("`issuer` in {} is of no use to its grant", t.name));
-        t.context.report(note.hint("grant = \"static\" asks nobody"));
+        t.context.report(note.hint("it asks nobody"));
         return None;
     }
     let tells_token_url = raw.token_url.is_none() && !raw.has_token_url;

@@ -1,7 +1,7 @@
 //! Written → may run: profiles filled in, names looked up, everything checked against everything.
 //!
 //! 1. `server`: `[server]`, `[admin]`, `[tokens]`, `[log]`, `[telemetry]`; `vault`: `[vault]`
-//! 2. `credential`, `grant`, `identity`, `login` and `issuer`: `[credentials.*]` with their profiles
+//! 2. `credential`, `vars`, `grant`, `identity`, `login` and `issuer`: `[credentials.*]` with their profiles
 //! 3. `caller`: `[callers.*]`
 //! 4. `route` and `upstream`: `[[routes]]`, which refer to both
 //! 5. `access`: what only shows when all is known
@@ -18,6 +18,7 @@ mod login;
 mod route;
 mod server;
 mod upstream;
+mod vars;
 mod vault;
 
 use super::{

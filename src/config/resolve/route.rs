@@ -12,7 +12,7 @@ use crate::config::{
     header,
     model::{CredentialSpec, HostPolicy, Inject, PolicyMode, RouteCallers, RouteSpec, TokenSpec},
     nearest::did_you_mean,
-    profile::Api,
+    profile::{Api, RouteDefaults},
     raw::RawRoute,
     reader::{At, Limit},
     url,
@@ -82,8 +82,10 @@ impl Resolver<'_> {
         let deny = rules(context, "deny", raw.deny.clone());
         let (callers, anyone) = self.callers(raw.callers.as_ref());
         let client_id = credential.and_then(|c| c.spec.as_ref()).map_or("", |s| s.client_id.as_str());
-        let inject = self.inject(raw.inject.as_ref(), client_id);
-        let set_headers = self.set_headers(&raw.set_headers, client_id, inject.as_ref());
+        let defaults = credential.and_then(|c| c.profile.as_ref()).map(|profile| &profile.route);
+        let inject = self.inject(raw.inject.as_ref().or_else(|| defaults?.inject.as_ref()), client_id);
+        let set_headers = with_defaults(&raw.set_headers, defaults, inject.as_ref());
+        let set_headers = self.set_headers(&set_headers, client_id, inject.as_ref());
         let remove_headers = self.remove_headers(raw.remove_headers.as_ref());
         let spec = || {
             let spec = credential?.spec.as_ref()?;
@@ -267,6 +269,22 @@ impl Resolver<'_> {
         };
         list.map(|l| l.value.iter().filter_map(check).collect()).unwrap_or_default()
     }
+}
+
+/// The route's own headers, and those of the profile that nothing of the route's stands for.
+fn with_defaults(
+    own: &[(At<String>, At<String>)],
+    defaults: Option<&RouteDefaults>,
+    inject: Option<&Inject>,
+) -> Vec<(At<String>, At<String>)> {
+    let mut all = own.to_vec();
+    for (name, value) in defaults.iter().flat_map(|d| &d.set_headers) {
+        let is_same = |other: &str| name.value.eq_ignore_ascii_case(other);
+        if !own.iter().any(|(n, _)| is_same(&n.value)) && !inject.is_some_and(|i| is_same(&i.name)) {
+            all.push((name.clone(), value.clone()));
+        }
+    }
+    all
 }
 
 /// The route's own word, else the API's, else the credential's.

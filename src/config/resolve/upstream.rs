@@ -28,6 +28,8 @@ impl Resolver<'_> {
         }
         let at = match &raw.upstream {
             Some(at) => at.clone(),
+            // Written, but wrong: that is reported already.
+            None if raw.table.has("upstream") => return None,
             None => self.api_upstream(raw, credential?, api?)?,
         };
         match url::upstream(&at.value) {

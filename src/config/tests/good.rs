@@ -166,11 +166,22 @@ fn all_profiles() -> String {
     for name in profile::names() {
         let profile = profile::find(name).unwrap();
         let head = format!("[credentials.{name}]\nprovider = \"{name}\"\n");
-        text += &(head + "client_id = \"i\"\nclient_secret.env = \"SECRET\"\n");
+        let needs = profile.needs();
+        let of = |need, line: &str| if needs.contains(&need) { line.to_owned() } else { String::new() };
+        text += &(head + &of(profile::Need::Id, "client_id = \"i\"\n"));
+        text += &of(profile::Need::Secret, "client_secret.env = \"SECRET\"\n");
+        text += &of(profile::Need::Key, "key.env = \"PEM\"\n");
+        text.extend(profile.variables.iter().map(|v| format!("vars.{} = \"{}\"\n", v.name, v.example)));
         text.extend(profile.starter.iter().map(|(k, v)| format!("{k} = {v}\n")));
-        let route =
-            |api: &str| format!("[[routes]]\nprefix = \"/{name}/{api}\"\napi = \"{api}\"\ncredential = \"{name}\"\n");
-        text.extend(profile.apis.iter().map(|a| route(&a.name)));
+        if profile.asks_token_url() {
+            text += "token_url = \"https://acme.example/token\"\n";
+        }
+        for api in &profile.apis {
+            let own = if profile.asks_upstream(api) { "upstream = \"https://acme.example\"\n" } else { "" };
+            let api = &api.name;
+            let route = format!("[[routes]]\nprefix = \"/{name}/{api}\"\napi = \"{api}\"\ncredential = \"{name}\"\n");
+            text += &(route + own);
+        }
     }
     text
 }
@@ -178,8 +189,12 @@ fn all_profiles() -> String {
 #[test]
 fn every_api_of_every_profile_resolves_into_a_route() {
     for name in profile::names() {
-        let (profile, notes) = profile::read(name, None).unwrap();
+        let (profile, notes) = profile::read(name, None, |_| Vec::new()).unwrap();
         assert!(notes.is_empty(), "{name}: {notes:?}");
+        assert!(!profile.group.is_empty(), "{name}");
+        for v in &profile.variables {
+            assert!(v.kind.allows(&v.example) && !v.about.is_empty(), "{name} {}", v.name);
+        }
         assert!(!profile.title.is_empty() && !profile.docs.is_empty() && !profile.notes.is_empty(), "{name}");
         assert!(!profile.apis.is_empty() && profile.apis.iter().all(|a| !a.about.is_empty()), "{name}");
     }
@@ -362,4 +377,29 @@ fn a_profile_knows_where_its_users_log_in() {
     let own = text.replace("grant", "issuer = \"https://id.example\"\ngrant");
     let credential = &good(&own).0.credentials[0];
     assert_eq!((credential.is_discovered(), place(&credential.login.authorize_url)), (true, None));
+}
+
+#[test]
+fn variables_of_a_profile_are_filled_in_and_its_routes_get_what_its_apis_want() {
+    let file = |route: &str| {
+        format!(
+            "[credentials.shop]\nprovider = \"shopify\"\nvars.shop = \"${{ID}}\"\nclient_id = \"i\"\n\
+             client_secret.env = \"SECRET\"\n[credentials.tv]\nprovider = \"twitch\"\nclient_id = \"tv-id\"\n\
+             client_secret.env = \"SECRET\"\n[[routes]]\nprefix = \"/shop\"\napi = \"admin\"\ncredential = \"shop\"\n\
+             [[routes]]\nprefix = \"/tv\"\nupstream = \"https://other.example\"\ncredential = \"tv\"\n{route}"
+        )
+    };
+    let (config, _) = good(&file(""));
+    let [shop, tv] = &config.routes[..] else { panic!("two routes") };
+    assert_eq!(shop.upstream.to_string(), "https://my-client.myshopify.com/admin/api");
+    let token_url = &shop.token.credential.token_url;
+    assert_eq!(token_url.to_string(), "https://my-client.myshopify.com/admin/oauth/access_token");
+    assert_eq!((shop.inject.name.as_str(), shop.inject.prefix.as_str()), ("x-shopify-access-token", ""));
+    // Also where only the upstream is the route's own.
+    assert_eq!(tv.set_headers, [("client-id".to_owned(), "tv-id".to_owned())]);
+    let route = |lines: &str| good(&file(lines)).0.routes[1].clone();
+    let own = route("set_headers = { Client-ID = \"mine\", a = \"b\" }");
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(own.set_headers, [pair("client-id", "mine"), pair("a", "b")]);
+    assert_eq!(route("inject = \"Client-Id: {token}\"").set_headers, []);
 }

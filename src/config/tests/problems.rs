@@ -220,7 +220,7 @@ issuer = "http://x.example"
         "4:13 `token_url` would send the client secret over plain http (use https://; http:// is only possible to this machine itself)",
         r#"5:15 `client_auth` in [credentials.acme] can't be `bsic` (did you mean "basic"?)"#,
         r#"6:1 a token request with method = "GET" has no body (body = "query" puts the parameters into the query)"#,
-        "8:29 the value of header `authorization` has the unknown placeholder `{basics}` (`{client_id}`, `{client_secret}` and `{basic}` (base64 of id:secret) are known)",
+        "8:29 the value of header `authorization` has the unknown placeholder `{basics}` (`{client_id}`, `{client_secret}`, `{basic}` (base64 of id:secret) and `{assertion}` are known)",
         "10:10 `issuer` over plain http could be anybody (use https://; http:// is only possible to this machine itself)",
     ];
     assert_eq!(found, expected);
@@ -817,7 +817,7 @@ key_id = "k"
         "1:14 [credentials.a] has no `key` (key = { file = \"key.pem\" }, or a ready one: assertion = { file = \"…\" })",
         "5:1 this `alg` does not go with what signs here (HS256, HS384 and HS512 sign with the client secret, all others with a key)",
         "6:15 `exp` of an assertion is set for each request",
-        "11:1 `key_id` in [credentials.b] is of no use: nothing is signed (it belongs to \"private_key_jwt\", \"client_secret_jwt\" and \"jwt_bearer\")",
+        "11:1 `key_id` in [credentials.b] is of no use: nothing is signed (it belongs to \"private_key_jwt\", \"client_secret_jwt\", \"jwt_bearer\" and \"self_signed\")",
     ];
     assert_eq!(found, expected);
 }
@@ -938,4 +938,69 @@ fn a_login_needs_its_places_and_nobody_else_has_use_for_them() {
     ] {
         assert_eq!(credential(lines), [expected], "{lines}");
     }
+}
+
+#[test]
+fn a_variable_of_a_profile_is_given_once_and_can_mean_nothing_else() {
+    let shop = |vars: &str| {
+        bad_with(&format!(
+            "[credentials.shop]\nprovider = \"shopify\"\nclient_id = \"i\"\nclient_secret.env = \"SECRET\"\n{vars}"
+        ))
+    };
+    let about = "the shop's name before .myshopify.com";
+    assert_eq!(
+        shop(""),
+        [format!("1:14 [credentials.shop] has no `vars.shop` (vars = {{ shop = \"acme-store\" }}: {about})")]
+    );
+    for sly in ["a.evil.example/x", "a@b", "evil.example#", "a:1", "a/b", "", "a b", "{client_secret}", "\u{e4}"] {
+        assert_eq!(
+            shop(&format!("vars = {{ shop = \"{sly}\" }}")),
+            [format!(
+                "5:17 `vars.shop` in [credentials.shop] must be one label of a DNS name: letters, digits and inner \
+                 hyphens ({about}: for example \"acme-store\")"
+            )],
+            "{sly}"
+        );
+    }
+    assert_eq!(
+        shop("vars = { shop = \"a\", shpo = \"b\" }"),
+        ["5:22 provider shopify has no variable `shpo` (did you mean `shop`?)"]
+    );
+    assert_eq!(shop("vars.shop = 5"), ["5:13 `shop` in `vars` must be a string, not an integer"]);
+    assert_eq!(shop("vars.shop = \"${NOPE}\"").len(), 1);
+    assert_eq!(
+        bad_with(
+            "[credentials.a]\nclient_id = \"i\"\nclient_secret.env = \"SECRET\"\ntoken_url = \"https://a.example/\"\nvars = { a = \"b\" }"
+        ),
+        ["5:1 `vars` in [credentials.a] needs a `provider`"]
+    );
+    assert_eq!(
+        bad_with(
+            "[credentials.a]\nprovider = \"pax8\"\nclient_id = \"i\"\nclient_secret.env = \"SECRET\"\nvars.a = \"b\""
+        ),
+        ["5:6 provider pax8 has no variable `a` (it has none)"]
+    );
+}
+
+#[test]
+fn who_signs_tokens_needs_a_key_and_no_secret() {
+    assert_eq!(
+        bad_with("[credentials.a]\ngrant = \"self_signed\"\nclient_secret.env = \"SECRET\""),
+        [
+            "1:14 [credentials.a] has no `key` (key = { file = \"key.pem\" }, or a ready one: assertion = { file = \"…\" })",
+            "3:1 [credentials.a] has a `client_secret`, but client_auth = \"none\" sends none",
+        ]
+    );
+    assert_eq!(
+        bad_with("[credentials.a]\ngrant = \"self_signed\"\nassertion = { file = \"a.jwt\" }")[0],
+        "3:1 a token that is ready is not signed here (grant = \"static\" with token = { file = \"…\" })"
+    );
+    assert_eq!(
+        bad_with(
+            "[credentials.a]\nclient_id = \"i\"\nclient_auth = \"none\"\ntoken_url = \"https://a.example/\"\nheaders = { authorization = \"Bearer {assertion}\" }"
+        ),
+        [
+            "1:14 [credentials.a] has no `key` (key = { file = \"key.pem\" }, or a ready one: assertion = { file = \"…\" })"
+        ]
+    );
 }

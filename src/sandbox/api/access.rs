@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::Asked;
 use crate::sandbox::{
+    described::self_signed,
     provider::{Need, Provider},
     reply::{Reply, json, with},
     tokens::{Bad, Held},
@@ -17,10 +18,16 @@ pub(super) fn judge(asked: &Asked<'_>, need: Need, reject: bool) -> Result<Optio
         return Ok(None);
     }
     let provider = asked.provider;
-    let Some(token) = asked.call.head.bearer() else {
+    let received = &asked.call.head;
+    let token = if let Need::Described(api) = need { api.token(received) } else { received.bearer() };
+    let Some(token) = token else {
         asked.shared.book().provider(provider).without_token += 1;
         return Err(unauthorized(asked, "not-authenticated", "There is no bearer token.", ""));
     };
+    let is_own = matches!(need, Need::Described(api) if api.takes_jwt());
+    if let Some(grant) = is_own.then(|| self_signed(asked.shared, provider, token)).flatten() {
+        asked.shared.tokens().take_up(token, grant);
+    }
     let judged = asked.shared.tokens().judge(token, provider, false, asked.call.peer);
     let mut book = asked.shared.book();
     let held = match judged {
@@ -44,8 +51,18 @@ pub(super) fn judge(asked: &Asked<'_>, need: Need, reject: bool) -> Result<Optio
     let good = match need {
         Need::Scope(scope) => held.grant.scopes.iter().any(|s| s == scope),
         Need::Audience(audience) => held.grant.audience.as_deref() == Some(audience),
+        Need::Described(api) => {
+            api.scope.as_ref().is_none_or(|scope| held.grant.scopes.contains(scope))
+                && (api.audience.is_none() || api.audience == held.grant.audience)
+        }
         Need::Nothing | Need::Token => true,
     };
+    let objection = if let Need::Described(api) = need { api.objection(received, &held.grant.client) } else { None };
+    if let Some(why) = objection {
+        book.provider(provider).wrong_grants += 1;
+        drop(book);
+        return Err(error(provider, StatusCode::BAD_REQUEST, "bad-request", &why));
+    }
     if good {
         return Ok(Some(held));
     }
@@ -71,7 +88,7 @@ pub(in crate::sandbox) fn error(provider: Provider, status: StatusCode, kind: &s
 
 fn envelope(provider: Provider, status: StatusCode, kind: &str, why: &str) -> Value {
     match provider {
-        Provider::Ipxo => json!({ "message": why }),
+        Provider::Ipxo | Provider::Described(_) => json!({ "message": why }),
         Provider::DigitalRealty | Provider::IxApi => json!({
             "type": format!("https://errors.ix-api.net/v2/{kind}.html"),
             "title": status.canonical_reason(),

@@ -19,6 +19,7 @@ pub(super) fn answer(asked: &Asked<'_>, payload: &Payload, echo: &Value) -> Opti
         Provider::DigitalRealty | Provider::IxApi => ix_api(at, echo),
         Provider::Pax8 => pax8(at, echo),
         Provider::MythicBeasts => mythic(asked, at, echo),
+        Provider::Described(_) => None,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::sandbox::provider::{Provider, Side};
 pub const GRAMMAR: &str = "\
 PROVIDER.SIDE=FAULT[,FAULT…]
 
-PROVIDER  ipxo | digital-realty | ix-api | pax8 | mythic | * (all)
+PROVIDER  ipxo | digital-realty | ix-api | pax8 | mythic | any other profile's name | * (all)
 SIDE      idp (token endpoint) | api | * (both)
 
 connection   down (reset, no answer) · close (closed, no answer) · hang · reset (in mid-body)

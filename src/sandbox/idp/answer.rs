@@ -15,10 +15,10 @@ use crate::sandbox::{
 };
 
 /// What was minted.
-pub(super) struct Minted {
-    pub(super) access: String,
-    pub(super) refresh: Option<String>,
-    pub(super) ttl: Duration,
+pub(in crate::sandbox) struct Minted {
+    pub(in crate::sandbox) access: String,
+    pub(in crate::sandbox) refresh: Option<String>,
+    pub(in crate::sandbox) ttl: Duration,
 }
 
 /// Seconds: a whole number where it is one.
@@ -56,8 +56,9 @@ pub(super) fn granted(grant: &Grant, minted: &Minted, fault: &Fault) -> Reply {
             set("expires_in", seconds(minted.ttl));
             set("token_type", json!("bearer"));
         }
+        Provider::Described(_) => {}
     }
-    twist(&mut members, minted, fault);
+    let members = twisted(members, minted, fault);
     let created = grant.provider == Provider::IxApi;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let reply = if fault.form { form(status, &members) } else { words(grant.provider, status, members) };
@@ -71,7 +72,12 @@ fn expires_at(ttl: Duration) -> String {
     at.unwrap_or(Timestamp::MAX).strftime("%Y-%m-%dT%H:%M:%S.%3f+00:00").to_string()
 }
 
-fn twist(members: &mut Map<String, Value>, minted: &Minted, fault: &Fault) {
+/// The answer with the twists that were ordered.
+pub(in crate::sandbox) fn twisted(
+    mut members: Map<String, Value>,
+    minted: &Minted,
+    fault: &Fault,
+) -> Map<String, Value> {
     if let Some(kind) = fault.expires {
         let told = match kind {
             Expires::Text => json!(minted.ttl.as_secs().to_string()),
@@ -93,6 +99,7 @@ fn twist(members: &mut Map<String, Value>, minted: &Minted, fault: &Fault) {
         let token = members.remove("access_token");
         members.insert("data".to_owned(), json!({ "token": token }));
     }
+    members
 }
 
 /// The answer as `application/x-www-form-urlencoded`, as some servers give it.
@@ -120,7 +127,7 @@ fn words(provider: Provider, status: StatusCode, members: Map<String, Value>) ->
 
 /// The answer that refuses.
 pub(super) fn refused(provider: Provider, refusal: &Refusal) -> Reply {
-    let Refusal { status, code, detail } = refusal;
+    let Refusal { status, code, detail, .. } = refusal;
     let mut members = Map::new();
     let mut set = |name: &str, value: Value| members.insert(name.to_owned(), value);
     if provider == Provider::IxApi {

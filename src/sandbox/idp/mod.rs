@@ -4,6 +4,8 @@
 //! 2. [`rules`] says who asks and for what, by the provider's own rules;
 //! 3. here the token is minted;
 //! 4. [`answer`] puts it (or the refusal) into the provider's words, with the ordered twists.
+//!
+//! Where a provider is described by a file, [`described`](super::described) does 2 and 4.
 
 mod answer;
 pub(super) mod request;
@@ -14,13 +16,14 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{
+    described,
     fault::Fault,
     provider::Provider,
     reply::Reply,
     server::{Call, Shared},
     tokens::Grant,
 };
-use answer::Minted;
+pub(super) use answer::{Minted, twisted};
 
 /// A no, before it is put into a provider's words.
 #[derive(Debug)]
@@ -28,11 +31,17 @@ pub(super) struct Refusal {
     pub(super) status: StatusCode,
     pub(super) code: &'static str,
     pub(super) detail: String,
+    /// Seconds.
+    pub(super) retry_after: Option<u64>,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into() }
+        Self { status, code, detail: detail.into(), retry_after: None }
+    }
+
+    pub(super) fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
     }
 
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
@@ -48,6 +57,7 @@ fn usual_ttl(provider: Provider) -> Duration {
         Provider::IxApi => 900,
         Provider::Pax8 => 86_400,
         Provider::MythicBeasts => 300,
+        Provider::Described(other) => other.description().ttl.into(),
     })
 }
 
@@ -72,11 +82,17 @@ pub(super) fn respond(
             book.provider(provider).tokens_issued += 1;
             book.client(provider, &grant.client).issued += 1;
             drop(book);
-            answer::granted(&grant, &minted, fault)
+            match provider {
+                Provider::Described(other) => described::granted(other.description(), &grant, &minted, fault),
+                _ => answer::granted(&grant, &minted, fault),
+            }
         }
         Err(refusal) => {
             shared.book().provider(provider).tokens_refused += 1;
-            answer::refused(provider, &refusal)
+            match provider {
+                Provider::Described(other) => described::refused(other.description(), &refusal),
+                _ => answer::refused(provider, &refusal),
+            }
         }
     }
 }
@@ -84,9 +100,13 @@ pub(super) fn respond(
 fn mint(shared: &Shared, grant: &Grant, fault: &Fault) -> Minted {
     let ttl = fault.ttl.unwrap_or_else(|| usual_ttl(grant.provider));
     let sliding = grant.provider == Provider::MythicBeasts && shared.options.mythic_sliding;
+    let is_shared = matches!(grant.provider, Provider::Described(other) if other.description().is_shared());
     let mut tokens = shared.tokens();
-    let (access, ttl) =
-        if fault.shared { tokens.mint_shared(grant, ttl) } else { (tokens.mint(grant, ttl, sliding), ttl) };
+    let (access, ttl) = if fault.shared || is_shared {
+        tokens.mint_shared(grant, ttl)
+    } else {
+        (tokens.mint(grant, ttl, sliding), ttl)
+    };
     let refresh = (grant.provider == Provider::IxApi)
         .then(|| tokens.mint(&Grant { refresh: true, ..grant.clone() }, REFRESH_TTL.max(ttl), false));
     Minted { access, refresh, ttl }

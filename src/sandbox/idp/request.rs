@@ -11,6 +11,10 @@ use crate::sandbox::head::Head;
 pub(in crate::sandbox) struct Params(Vec<(String, String)>);
 
 impl Params {
+    pub(in crate::sandbox) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     pub(in crate::sandbox) fn value(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }

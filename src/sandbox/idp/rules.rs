@@ -8,6 +8,7 @@ use super::{
     request::{Params, basic, decode, form, json},
 };
 use crate::sandbox::{
+    described,
     fault::Fault,
     options::Client,
     provider::{IPXO_SCOPES, PAX8_AUDIENCES, Provider},
@@ -23,6 +24,9 @@ pub(super) fn decide(
     body: &[u8],
     fault: &Fault,
 ) -> Result<Grant, Refusal> {
+    if let Provider::Described(other) = provider {
+        return described::decide(shared, call, (provider, other.description()), body, fault);
+    }
     if call.head.method != "POST" {
         let why = "token requests are made with POST";
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", why));
@@ -33,7 +37,7 @@ pub(super) fn decide(
         Provider::DigitalRealty => desk.digital_realty(body),
         Provider::IxApi => desk.ix_api(body),
         Provider::Pax8 => desk.pax8(body),
-        Provider::MythicBeasts => desk.mythic(body),
+        Provider::MythicBeasts | Provider::Described(_) => desk.mythic(body),
     }
 }
 
