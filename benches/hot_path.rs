@@ -9,7 +9,10 @@
 use std::{
     alloc::{GlobalAlloc, Layout},
     process::{Command, ExitCode},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,7 +20,10 @@ use cupbearer::{
     config::{self, secret::Secret},
     proxy::rig::Rig,
     snapshot::{Snapshot, seam},
-    token::bearer::{self, Bearer, Deadline, Now, View},
+    token::{
+        bearer::{self, Bearer, Deadline, Now, Prover, View},
+        dpop::ProofKey,
+    },
 };
 
 /// Allocations of one request.
@@ -76,16 +82,19 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// A core with a token that lives long enough.
-fn rig() -> (Rig, bearer::Writer) {
+/// A core with a token that lives long enough; bound to a key where each request is to have a proof (RFC 9449).
+fn rig(bound: bool) -> (Rig, bearer::Writer) {
     let env = |_: &str| Some("not-a-secret".to_owned());
-    let (config, _) = config::parse(CONFIG, &env).unwrap_or_else(|problems| panic!("{problems}"));
+    let text = if bound { CONFIG.replace("client_auth", "dpop = true\nclient_auth") } else { CONFIG.to_owned() };
+    let (config, _) = config::parse(&text, &env).unwrap_or_else(|problems| panic!("{problems}"));
     let (writer, reader) = bearer::cell();
     let now = Now::read();
     let (mandatory, expires) =
         (Deadline::after(now, Duration::from_secs(3000)), Deadline::after(now, Duration::from_secs(3600)));
     let token = Secret::new("not-a-token-but-as-long-as-one-usually-is-0123456789".repeat(4));
-    let bearer = Bearer::new(token, "00000000".to_owned(), 1, now, mandatory, expires, false, now.mono);
+    let proof = bound.then(|| Prover::new(Arc::new(ProofKey::generate().unwrap()), token.expose(), 0));
+    let bearer =
+        Bearer::new(token, "00000000".to_owned(), 1, now, mandatory, expires, false, now.mono).with_proof(proof);
     writer.publish(View { bearer: Some(bearer.into()), ..View::default() });
     let snapshot = Snapshot::compile(config, 1, |_| Ok(reader.clone())).unwrap();
     let (_, snapshots) = seam(snapshot);
@@ -101,20 +110,19 @@ fn run(rig: &mut Rig, requests: u64) {
 
 fn allocations() -> u64 {
     const REQUESTS: u64 = 1000;
-    let (mut rig, _writer) = rig();
+    let (mut rig, _writer) = rig(false);
     run(&mut rig, 100);
     let before = ALLOCATED.load(Ordering::Relaxed);
     run(&mut rig, REQUESTS);
     (ALLOCATED.load(Ordering::Relaxed) - before).div_ceil(REQUESTS)
 }
 
-fn nanoseconds() -> u128 {
-    const REQUESTS: u64 = 100_000;
-    let (mut rig, _writer) = rig();
+fn nanoseconds(requests: u64, bound: bool) -> u128 {
+    let (mut rig, _writer) = rig(bound);
     run(&mut rig, 1000);
     let start = Instant::now();
-    run(&mut rig, REQUESTS);
-    start.elapsed().as_nanos() / u128::from(REQUESTS)
+    run(&mut rig, requests);
+    start.elapsed().as_nanos() / u128::from(requests)
 }
 
 /// Instructions of so many requests and the start, counted by callgrind; `None` without valgrind.
@@ -150,7 +158,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(at) = arguments.iter().position(|a| a == "--requests") {
         let requests = arguments[at + 1].parse().unwrap();
-        run(&mut rig().0, requests);
+        run(&mut rig(false).0, requests);
         return ExitCode::SUCCESS;
     }
     let mut good = hold("allocations", allocations(), ALLOCATIONS, ALLOCATIONS);
@@ -159,7 +167,8 @@ fn main() -> ExitCode {
         None => println!("instructions: not counted (valgrind is not installed)"),
     }
     if !arguments.iter().any(|a| a == "--smoke") {
-        println!("time: {} ns a request, one core, no system calls", nanoseconds());
+        println!("time: {} ns a request, one core, no system calls", nanoseconds(100_000, false));
+        println!("      {} ns with a token that is bound to a key (DPoP, ES256)", nanoseconds(20_000, true));
     }
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

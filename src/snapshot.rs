@@ -33,6 +33,8 @@ pub struct Origin {
     pub net: Arc<NetSpec>,
     /// Makes the connections.
     pub connector: Connector,
+    /// What it wants of the proofs that go with bound tokens; learned from its answers, by all cores for all.
+    pub terms: ArcSwap<bearer::Terms>,
 }
 
 /// One route, ready to be used.
@@ -95,7 +97,8 @@ impl Snapshot {
                     connectors.insert(Arc::clone(&net), connector.clone());
                     connector
                 };
-                origins.push(Origin { upstream: place.0.clone(), net, connector });
+                let terms = ArcSwap::default();
+                origins.push(Origin { upstream: place.0.clone(), net, connector, terms });
                 known.insert(place, origins.len() - 1);
                 origins.len() - 1
             };

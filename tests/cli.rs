@@ -194,6 +194,17 @@ fn what_is_planned_is_refused_by_name() {
 }
 
 #[test]
+fn completions_are_there_for_the_common_shells() {
+    let dir = Dir::new("completions");
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = dir.run(&["completions", shell], &[]);
+        assert_eq!((ran.code(), ran.err().as_str()), (Some(0), ""));
+        assert!(ran.out().contains("cupbearer") && ran.out().contains("every-token"), "{}", ran.out());
+    }
+    assert_eq!(dir.run(&["completions", "cmd"], &[]).code(), Some(2));
+}
+
+#[test]
 fn the_file_is_named_before_or_behind_the_commands_that_read_one() {
     let dir = Dir::new("file");
     dir.write("other.toml", "[server]\nlisten = \"127.0.0.1:0\"\n");
@@ -279,7 +290,7 @@ sent to the upstream, beside the caller's other headers
   Authorization: Bearer <token of acme>
 
 left out wherever a caller sends it
-  Authorization, X-Api-Key, Cookie, Proxy-Authorization, Forwarded, X-Forwarded-For, X-Real-Ip, X-Original-Url, X-Rewrite-Url, X-Http-Method-Override, Connection, Keep-Alive, Te, Upgrade, x-client
+  Authorization, DPoP, X-Api-Key, Cookie, Proxy-Authorization, Forwarded, X-Forwarded-For, X-Real-Ip, X-Original-Url, X-Rewrite-Url, X-Http-Method-Override, Connection, Keep-Alive, Te, Upgrade, x-client
 "
     );
 }

@@ -8,6 +8,8 @@ use std::{
     process::{Command, Output},
 };
 
+use serde_json::Value;
+
 use cupbearer::{
     proxy::Code,
     sandbox::{FaultSpec, GRAMMAR, Options, Sandbox},
@@ -221,15 +223,14 @@ fn the_table_of_errors_is_that_of_the_code() {
 fn the_providers_are_as_their_page_says() {
     let page = page("docs/providers.md");
     let listed = Command::new(BINARY).args(["providers", "--format", "json"]).output().expect("it runs");
-    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
     for provider in listed.as_array().expect("a list") {
         let name = provider["name"].as_str().expect("a name");
         let apis = provider["apis"].as_array().expect("a list");
         if !page.contains(&format!("\n## {name}\n")) {
             let row = rows(&page).find(|row| bare(row[0]) == name && row.len() == 3);
             let row = row.unwrap_or_else(|| panic!("docs/providers.md lacks {name}"));
-            let named =
-                |what: &serde_json::Value| what["name"].as_str().is_some_and(|n| row[1].contains(&format!("`{n}`")));
+            let named = |what: &Value| what["name"].as_str().is_some_and(|n| row[1].contains(&format!("`{n}`")));
             assert!(
                 apis.iter().chain(provider["vars"].as_array().expect("a list")).all(named),
                 "{row:?}: {provider:#}"
@@ -279,4 +280,108 @@ fn every_link_within_the_documentation_leads_somewhere() {
         }
     }
     assert!(links > 20, "{links}");
+}
+
+/// What this schema does not allow in this value; of JSON Schema only what the schema uses.
+fn misfits(schema: &Value, root: &Value, value: &Value, at: &str) -> Vec<String> {
+    if let Some(name) = schema["$ref"].as_str().and_then(|name| name.strip_prefix("#/definitions/")) {
+        return misfits(&root["definitions"][name], root, value, at);
+    }
+    if let Some(all) = schema["allOf"].as_array() {
+        return all.iter().flat_map(|one| misfits(one, root, value, at)).collect();
+    }
+    if let Some(any) = schema["anyOf"].as_array() {
+        let fits = any.iter().any(|one| misfits(one, root, value, at).is_empty());
+        return if fits { vec![] } else { vec![format!("{at}: nothing fits")] };
+    }
+    let mut wrong = Vec::new();
+    if schema["enum"].as_array().is_some_and(|all| !all.contains(value)) {
+        wrong.push(format!("{at}: another word"));
+    }
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    if schema["type"].as_str().is_some_and(|wanted| wanted != kind) {
+        wrong.push(format!("{at}: a {kind}"));
+        return wrong;
+    }
+    let (min, max) = (schema["minimum"].as_i64(), schema["maximum"].as_i64());
+    if value.as_i64().is_some_and(|n| min.is_some_and(|min| n < min) || max.is_some_and(|max| n > max)) {
+        wrong.push(format!("{at}: out of bounds"));
+    }
+    let is_variable = schema["pattern"] == "\\$\\{";
+    if is_variable && value.as_str().is_some_and(|text| !text.contains("${")) {
+        wrong.push(format!("{at}: no variable"));
+    }
+    for (position, item) in value.as_array().into_iter().flatten().enumerate() {
+        wrong.extend(misfits(&schema["items"], root, item, &format!("{at}[{position}]")));
+    }
+    for (name, member) in value.as_object().into_iter().flatten() {
+        let at = format!("{at}.{name}");
+        match (&schema["properties"][name], &schema["additionalProperties"]) {
+            (Value::Null, Value::Bool(false)) => wrong.push(format!("{at}: unknown")),
+            (Value::Null, other) => wrong.extend(misfits(other, root, member, &at)),
+            (known, _) => wrong.extend(misfits(known, root, member, &at)),
+        }
+    }
+    wrong
+}
+
+fn schema() -> Value {
+    let ran = Command::new(BINARY).arg("schema").output().expect("it runs");
+    assert!(ran.status.success());
+    serde_json::from_slice(&ran.stdout).expect("JSON")
+}
+
+fn of_toml(text: &str) -> Value {
+    serde_json::to_value(text.parse::<toml::Table>().expect("TOML")).expect("JSON")
+}
+
+#[test]
+fn every_configuration_fits_the_schema() {
+    let schema = schema();
+    let mut fitted = 0;
+    let mut texts = vec![page("proxy.toml")];
+    for (_, page) in &pages() {
+        texts.extend(blocks(page).into_iter().filter(|b| b.mark == "<!-- config -->").map(|b| b.text));
+    }
+    for text in texts {
+        assert_eq!(misfits(&schema, &schema, &of_toml(&text), "file"), Vec::<String>::new(), "{text}");
+        fitted += 1;
+    }
+    assert!(fitted > 8, "{fitted}");
+}
+
+#[test]
+fn the_schema_refuses_what_check_refuses_and_has_words_for_every_key() {
+    let schema = schema();
+    for (text, wrong) in [
+        ("[sevrer]", "file.sevrer: unknown"),
+        ("[server]\nworkers = -1", "file.server.workers: nothing fits"),
+        ("[server]\nheader_timeout = 10", "file.server.header_timeout: a integer"),
+        ("[credentials.a]\nclient_auth = \"pots\"", "file.credentials.a.client_auth: nothing fits"),
+        ("[credentials.a]\nclient_secret = \"plain\"", "file.credentials.a.client_secret: nothing fits"),
+        ("[credentials.a]\nscopes = \"read\"", "file.credentials.a.scopes: a string"),
+        ("[credentials.a]\nclient_id = { env = \"X\" }", "file.credentials.a.client_id: a object"),
+        ("[[routes]]\nprefx = \"/a\"", "file.routes[0].prefx: unknown"),
+        ("[tokens]\nstore = { fil = \"x\" }", "file.tokens.store: nothing fits"),
+    ] {
+        assert_eq!(misfits(&schema, &schema, &of_toml(text), "file"), [wrong], "{text}");
+    }
+    let mut keys = 0;
+    for (section, shape) in schema["properties"].as_object().expect("sections") {
+        let table =
+            [&shape["items"], &shape["additionalProperties"], shape].into_iter().find(|t| t["properties"].is_object());
+        for (key, value) in table.expect("a table")["properties"].as_object().expect("keys") {
+            let words = value["description"].as_str().unwrap_or_default();
+            assert!(!words.is_empty() && !words.contains("]("), "{section}.{key}: {words:?}");
+            keys += 1;
+        }
+    }
+    assert!(keys > 80, "{keys}");
 }

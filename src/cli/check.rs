@@ -187,7 +187,7 @@ fn credential_row(credential: &CredentialSpec) -> Vec<String> {
         match credential.grant {
             Grant::Static { .. } => "static token, no token request".to_owned(),
             Grant::SelfSigned => "token signed here, no token request".to_owned(),
-            _ => format!("{} {} → {}", auth(credential.client_auth), body(credential.body), origin(credential)),
+            _ => format!("{} → {}", how(credential), origin(credential)),
         },
         secret(credential).map_or("no secret".to_owned(), |s| format!("secret: {s}")),
     ]
@@ -215,6 +215,12 @@ fn secret(credential: &CredentialSpec) -> Option<&SecretSource> {
     let of_key = || credential.key.as_ref().or(credential.assertion.ready.as_ref());
     let of_certificate = || credential.net.client_cert.as_ref().map(|certificate| &certificate.key);
     credential.client_secret.as_ref().or_else(|| credential.grant.source()).or_else(of_key).or_else(of_certificate)
+}
+
+/// How a token is asked for: `post form`.
+pub(super) fn how(credential: &CredentialSpec) -> String {
+    let bound = if credential.dpop { " dpop" } else { "" };
+    format!("{} {}{bound}", auth(credential.client_auth), body(credential.body))
 }
 
 pub(super) fn auth(auth: ClientAuth) -> &'static str {
@@ -264,6 +270,7 @@ fn as_json(config: &Config) -> Value {
             "client_auth": auth(c.client_auth),
             "body": body(c.body),
             "grant": c.grant.as_str(),
+            "dpop": c.dpop,
             "secret": secret(c).map(ToString::to_string),
         })
     };

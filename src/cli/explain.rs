@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     BAD_CONFIG, DENIED, Format, Global,
-    check::{auth, body, identity, origin, shown_prefix, token_url, wants},
+    check::{how, identity, origin, shown_prefix, token_url, wants},
     output::{columns, say, tell},
 };
 use crate::{
@@ -154,7 +154,7 @@ impl Telling<'_> {
     fn forwarded_rows(&self, forwarded: &Forwarded<'_>, route: &RouteSpec) -> Vec<(&'static str, String)> {
         let credential = &route.token.credential;
         let profile = credential.provider.as_ref().map(|p| format!("provider {p}, ")).unwrap_or_default();
-        let how = format!("{profile}{} {}", auth(credential.client_auth), body(credential.body));
+        let how = format!("{profile}{}", how(credential));
         let wanted = match wants(&route.token) {
             nothing if nothing.is_empty() => "no scope, no audience".to_owned(),
             wanted => wanted,

@@ -104,8 +104,13 @@ impl Told<'_> {
 
     fn method(&self) -> String {
         let credential = self.question.credential();
-        if let Grant::Static { token } = &credential.grant {
-            return format!("static: the token is read from {token}, nobody is asked");
+        match &credential.grant {
+            Grant::Static { token } => return format!("static: the token is read from {token}, nobody is asked"),
+            Grant::SelfSigned => return "self_signed: the token is signed here, nobody is asked".to_owned(),
+            _ => {}
+        }
+        if credential.grant == Grant::SelfSigned {
+            return "self_signed: the token is signed here, nobody is asked".to_owned();
         }
         let accepted = match &self.inquiry.result {
             Ok(_) => ": accepted",
@@ -120,7 +125,7 @@ impl Told<'_> {
             credential.grant.as_str(),
             auth(credential.client_auth),
             body(credential.body),
-            credential.token_url
+            origin(credential)
         )
     }
 

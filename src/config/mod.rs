@@ -23,7 +23,9 @@ mod raw;
 mod reader;
 mod resolve;
 mod rule;
+mod schema;
 pub mod secret;
+pub mod signing_key;
 mod source;
 mod units;
 mod url;
@@ -34,6 +36,7 @@ use toml::de::DeTable;
 
 pub use self::diagnostic::{Diagnostic, Place, Problems, Severity, Warning};
 pub(crate) use self::nearest::did_you_mean;
+pub use self::schema::schema;
 use self::{
     diagnostic::{Note, Renderer, Span},
     mask::Mask,

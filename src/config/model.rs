@@ -81,6 +81,10 @@ pub enum StoreSpec {
 /// `tokens.store = { redis = "redis://HOST:PORT/DATABASE", … }`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisSpec {
+    /// `https` for `rediss://`.
+    pub scheme: Scheme,
+    /// `ca_file`.
+    pub net: Arc<NetSpec>,
     /// DNS name or address literal, IPv6 without brackets.
     pub host: String,
     /// Port.
@@ -201,6 +205,8 @@ pub struct CredentialSpec {
     pub alg: Option<Alg>,
     /// What is signed, or ready.
     pub assertion: Assertion,
+    /// `dpop` (RFC 9449): tokens are bound to a key, `key` or one of this process, and each request proves that we hold it.
+    pub dpop: bool,
 }
 
 /// `budget`: at most `limit` token requests in any `window`.
@@ -271,6 +277,23 @@ impl CredentialSpec {
     /// Whether a TLS client certificate is presented, to the provider and to upstreams.
     pub fn presents_certificate(&self) -> bool {
         self.net.client_cert.is_some()
+    }
+
+    /// Whether its tokens are of no use to any other process: bound to a key that only this one has.
+    pub fn is_bound_to_this_process(&self) -> bool {
+        self.dpop && self.key.is_none()
+    }
+
+    /// Whether anything in its token requests is signed, and so dated.
+    pub fn signs(&self) -> bool {
+        let asserts = matches!(self.client_auth, ClientAuth::PrivateKeyJwt | ClientAuth::ClientSecretJwt);
+        let in_header = |(_, value): &_| matches!(value, Param::Template(text) if text.contains("{assertion}"));
+        self.dpop || asserts || matches!(self.grant, Grant::JwtBearer) || self.headers.iter().any(in_header)
+    }
+
+    /// What `key` signs by; `None` = by its kind. An algorithm of the client secret is not meant.
+    pub fn key_alg(&self) -> Option<Alg> {
+        self.alg.filter(|alg| !alg.is_symmetric())
     }
 }
 
@@ -420,6 +443,11 @@ pub enum Alg {
 }
 
 impl Alg {
+    /// Whether it signs with a shared secret.
+    pub fn is_symmetric(self) -> bool {
+        matches!(self, Self::Hs256 | Self::Hs384 | Self::Hs512)
+    }
+
     /// As JOSE names it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -8,7 +8,6 @@ const NOT_BUILT: &[&str] = &[
     "server.listen=systemd",
     "server.listen={}",
     "admin.listen=*",
-    "credentials.dpop",
     "callers.uid",
     "callers.gid",
     "callers.cert",

@@ -8,7 +8,7 @@ use super::{
         Alg, Assertion, Budget, ClientAuth, ExpiresUnit, Expiry, HostPolicy, HttpVersion, IpFamily, LogFormat,
         PolicyMode, TokenBody, TokenMethod, Warm,
     },
-    reader::{At, Entry, Limit, Table},
+    reader::{At, Entry, Kind, Limit, Table},
     secret::SecretSource,
     source,
 };
@@ -77,6 +77,7 @@ pub(super) struct RawCredential {
     pub(super) authorize_params: Option<Vec<(At<String>, At<String>)>>,
     pub(super) issuer: Option<At<String>>,
     pub(super) endpoint_hosts: Option<At<Vec<At<String>>>>,
+    pub(super) dpop: Option<bool>,
     pub(super) token_url: Option<At<String>>,
     /// There is a `token_url`, perhaps a wrong one.
     pub(super) has_token_url: bool,
@@ -143,6 +144,7 @@ impl RawCredential {
             key_id: t.word("key_id"),
             alg: t.choice("alg", &ALGORITHMS.map(|alg| (alg.as_str(), alg))),
             assertion: assertion(t),
+            dpop: t.boolean("dpop").map(|at| at.value),
             grant_type: t.string("grant_type"),
             authorize_url: t.word("authorize_url"),
             device_url: t.word("device_url"),
@@ -223,7 +225,7 @@ impl RawCredential {
             };
         }
         first!(client_id client_secret more_secrets grant grant_type token username password refresh_token refresh_url
-            authorize_url device_url redirect_port authorize_params issuer endpoint_hosts subject_token subject_token_type requested_token_type key key_id alg assertion token_url client_auth method body scopes scope_separator audience
+            authorize_url device_url redirect_port authorize_params issuer endpoint_hosts subject_token subject_token_type requested_token_type key key_id alg assertion dpop token_url client_auth method body scopes scope_separator audience
             resource id_param secret_param token_field expires_field expires_unit default_ttl expiry warm share
             local_address ip_family ca_file client_cert client_key egress_proxy timeout budget)
     }
@@ -266,6 +268,7 @@ fn assertion(t: &Table<'_>) -> Option<Assertion> {
 }
 
 fn params(t: &Table<'_>, key: &'static str) -> Option<RawParams> {
+    t.learn(key, || Kind::Params);
     let map = t.map(key)?;
     let mut out = Vec::new();
     for entry in map.entries() {

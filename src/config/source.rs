@@ -7,12 +7,13 @@ use toml::de::DeValue;
 use super::{
     diagnostic::Note,
     expand::is_name,
-    reader::{At, Context, Entry, Table},
+    reader::{At, Context, Entry, Kind, Table},
     secret::{Secret, SecretError, SecretSource, Shape, VaultSecret},
 };
 
 /// The secret source at `key`. Environment and files are looked at now; a command is not run.
 pub(super) fn read(table: &Table<'_>, key: &'static str) -> Option<At<SecretSource>> {
+    table.learn(key, || Kind::Secret);
     of_entry(table, table.entry(key)?)
 }
 
@@ -31,6 +32,7 @@ pub(super) fn read_here(table: &Table<'_>, key: &'static str) -> Option<At<Secre
 
 /// The secret sources at `key`: one, or a list of them. Empty where there is none, or a wrong one.
 pub(super) fn read_list(table: &Table<'_>, key: &'static str) -> Vec<At<SecretSource>> {
+    table.learn(key, || Kind::Secrets);
     let Some(entry) = table.entry(key) else { return Vec::new() };
     let DeValue::Array(items) = entry.value else { return of_entry(table, entry).into_iter().collect() };
     if items.is_empty() {
@@ -47,6 +49,7 @@ pub(super) fn read_list(table: &Table<'_>, key: &'static str) -> Vec<At<SecretSo
 
 /// The same for a key, which has several lines.
 pub(super) fn read_text(table: &Table<'_>, key: &'static str) -> Option<At<SecretSource>> {
+    table.learn(key, || Kind::Secret);
     let entry = table.entry(key)?;
     check(table, entry, written(table, entry)?, Shape::Text)
 }
@@ -106,6 +109,7 @@ fn suggested_variable(table: &str, key: &str) -> String {
 }
 
 fn environment(inner: &Table<'_>) -> Option<SecretSource> {
+    inner.learn("env", || Kind::Text);
     let entry = inner.entry("env")?;
     match entry.value.as_str() {
         Some(name) if is_name(name) => Some(SecretSource::Env(name.to_owned())),
@@ -204,6 +208,7 @@ fn vault(inner: &Table<'_>) -> Option<SecretSource> {
 }
 
 fn command(inner: &Table<'_>) -> Option<SecretSource> {
+    inner.learn("command", || Kind::TextOrTexts);
     let entry = inner.entry("command")?;
     let words: Option<Vec<String>> = match entry.value {
         DeValue::String(line) => Some(line.split_whitespace().map(str::to_owned).collect()),

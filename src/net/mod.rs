@@ -10,6 +10,6 @@ mod tunnel;
 
 pub use connect::{ConnectError, Connector, Offer, Target, certificate_refused, shortage};
 pub use stream::Stream;
-pub use tls::certificate_alert;
+pub use tls::{alert, alerted, certificate_alert};
 
 pub use crate::config::identity::{Identity, IdentityError};

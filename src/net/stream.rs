@@ -57,6 +57,20 @@ impl Stream {
     }
 }
 
+/// Why nothing can be written: a server that ends a connection says so by an alert, which lies unread where a write
+/// fails first. Whatever else lies there is kept for the reader.
+fn why(tls: &mut TlsStream<TcpStream>, error: io::Error) -> io::Error {
+    let (tcp, connection) = tls.get_mut();
+    // The socket itself: what the runtime knows of it is from before the write.
+    let socket = socket2::SockRef::from(&*tcp);
+    while connection.wants_read() && connection.read_tls(&mut &*socket).is_ok_and(|read| read > 0) {
+        if let Err(alert @ rustls::Error::AlertReceived(_)) = connection.process_new_packets() {
+            return io::Error::new(io::ErrorKind::InvalidData, alert);
+        }
+    }
+    error
+}
+
 fn peek(tcp: &TcpStream) -> io::Result<usize> {
     socket2::SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()])
 }
@@ -75,7 +89,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
-            Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+            Self::Tls(tls) => Pin::new(&mut *tls).poll_write(cx, buf).map_err(|e| why(tls, e)),
             Self::Memory(pipe) => Pin::new(pipe).poll_write(cx, buf),
         }
     }
@@ -83,7 +97,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
-            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(&mut *tls).poll_flush(cx).map_err(|e| why(tls, e)),
             Self::Memory(pipe) => Pin::new(pipe).poll_flush(cx),
         }
     }

@@ -67,13 +67,25 @@ pub fn certificate_alert(error: &(dyn std::error::Error + 'static), presented: b
     let mut error = Some(error);
     while let Some(this) = error {
         // The source of an `io::Error` is that of its inner error, not the inner error itself.
-        let inner = this.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref()?.downcast_ref::<rustls::Error>());
-        if let Some(rustls::Error::AlertReceived(alert)) = inner.or_else(|| this.downcast_ref()) {
-            return about_certificates(*alert, presented);
+        if let Some(alert) = this.downcast_ref::<std::io::Error>().and_then(alert) {
+            return about_certificates(alert, presented);
         }
         error = this.source();
     }
     None
+}
+
+/// The alert that a read or a write ended with.
+pub fn alert(error: &std::io::Error) -> Option<AlertDescription> {
+    match error.get_ref()?.downcast_ref()? {
+        rustls::Error::AlertReceived(alert) => Some(*alert),
+        _ => None,
+    }
+}
+
+/// As [`alert`] finds it again, for who had to do without the error itself.
+pub fn alerted(alert: AlertDescription) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidData, rustls::Error::AlertReceived(alert))
 }
 
 /// RFC 8446 section 6.2.

@@ -6,7 +6,7 @@ use super::error::ProxyError;
 use crate::{
     net::Identity,
     snapshot::Route,
-    token::bearer::{Decision, Now, Unavailable},
+    token::bearer::{Bearer, Decision, Now, Unavailable},
 };
 
 /// Beyond the token call's own timeout: queueing, connecting, publishing.
@@ -34,23 +34,18 @@ pub(super) async fn authorize(route: &Route, above: u64) -> Result<(), ProxyErro
     route.bearer.wait(above, deadline).await.map_err(|why| ProxyError::no_token(why, &credential.name))
 }
 
-/// Gives the token to `write`, at the last moment before it is sent, and returns its generation.
+/// Gives the token to `write`, at the last moment before it is sent, and returns what that made.
 ///
 /// `None` where the token has expired or was rejected since [`authorize`], or was got with another certificate than
 /// the one that the connection presents: then that has to be done again.
-pub(super) fn with_token(
+pub(super) fn with_token<T>(
     route: &Route,
     presented: Option<&Identity>,
-    write: impl FnOnce(&str),
-) -> Result<Option<u64>, ProxyError> {
+    write: impl FnOnce(&Bearer) -> Result<T, ProxyError>,
+) -> Result<Option<T>, ProxyError> {
     match route.bearer.glance().decide(Now::read()) {
-        Decision::Use(bearer) | Decision::WaitOr(bearer) => {
-            if bearer.identity.as_ref() != presented {
-                return Ok(None);
-            }
-            write(bearer.token.expose());
-            Ok(Some(bearer.generation))
-        }
+        Decision::Use(bearer) | Decision::WaitOr(bearer) if bearer.identity.as_ref() != presented => Ok(None),
+        Decision::Use(bearer) | Decision::WaitOr(bearer) => write(bearer).map(Some),
         Decision::Wait => Ok(None),
         Decision::Fail(failure) => {
             Err(ProxyError::no_token(Unavailable::Failed(failure.clone()), &route.spec.token.credential.name))

@@ -3,6 +3,7 @@
 
 use std::{
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,7 @@ use super::{
     error::{Code, ProxyError},
     exchange::{Broken, Caller, Exchange, too_large},
     h2::Unsent,
+    proof,
     respond::{self, Answer},
     socket::Link,
     upgrade,
@@ -21,8 +23,8 @@ use super::{
 use crate::{
     net::Identity,
     rules::{challenge::blames_token, headers::RequestFacts},
-    snapshot::Route,
-    token::bearer::Rejection,
+    snapshot::{Origin, Route},
+    token::bearer::{Rejection, Terms},
     wire::{Framing, Kind, RequestHead, ResponseHead, Version},
 };
 
@@ -54,6 +56,22 @@ const MOST_INTERIM: usize = 1000;
 const STREAMED: &str = "not replayed: body already streamed";
 const FRESH: &str = "not replayed: the token is fresh";
 const AGAIN: &str = "not replayed: rejected again after a replay";
+const PROOF: &str = "not replayed: the upstream refuses our DPoP proof";
+
+/// What a request has behind it.
+#[derive(Debug, Default)]
+struct Tries {
+    /// Tokens of generations up to this one are not tried any more.
+    above: u64,
+    /// It was sent again with a new token.
+    replayed: bool,
+    /// It was sent again with a better proof.
+    mended: bool,
+    /// What that proof is made by; nobody else knows it yet.
+    told: Option<Arc<Terms>>,
+    /// The kept connection had ended: it goes on a new one.
+    fresh: bool,
+}
 
 /// Sends the request on and the answer back.
 pub(super) async fn forward(
@@ -70,20 +88,23 @@ pub(super) async fn forward(
     }
     let mut replay = Replay::new(replay_limit(route, request.head.framing), &worker.replay_budget);
     let mut upload: Option<Pump> = None;
-    let (mut above, mut replayed, mut fresh) = (0, false, false);
+    let mut tries = Tries::default();
     loop {
-        caller.wait_for(&worker.buffers, authorize(route, above)).await?;
+        caller.wait_for(&worker.buffers, authorize(route, tries.above)).await?;
         let identity = identity(route);
         let (origin, pool) = (&core.snapshot.origins[route.origin], worker.pool(core, route, identity.as_ref()));
-        let wanted = Wanted { fresh, websocket: request.websocket };
+        let wanted = Wanted { fresh: tries.fresh, websocket: request.websocket };
         let lent = caller.wait_for(&worker.buffers, pool.connect(route, origin, wanted)).await?;
         let mut up = lent.side;
-        let Some((head, generation)) = request_head(worker, route, request, identity.as_ref())? else {
+        let told = tries.told.as_ref();
+        let Some(Written { head, generation, proof }) =
+            request_head(worker, route, origin, told, request, identity.as_ref())?
+        else {
             pool.give(up.io, None);
             continue;
         };
         let Some(head) = begin(&mut up.io, head, request)? else {
-            fresh = true;
+            tries.fresh = true;
             continue;
         };
         let framing = request.head.framing;
@@ -99,30 +120,15 @@ pub(super) async fn forward(
         let response = match final_head(&mut exchange, core, request).await {
             // Not one byte of the request left this host: a new connection is no second execution. What was
             // taken from the caller must still be there.
-            Err(Broken::Stale) if lent.reused && !fresh && exchange.replay.is_possible() => {
-                fresh = true;
+            Err(Broken::Stale) if lent.reused && !tries.fresh && exchange.replay.is_possible() => {
+                tries.fresh = true;
                 continue;
             }
             other => other?,
         };
         let bytes = &exchange.up.buf.filled()[..response.length];
-        let mut marker = "";
-        if is_rejection(route, &response.head, bytes) {
-            let rejection = route.bearer.reject(generation, Instant::now());
-            marker = match rejection {
-                _ if replayed => AGAIN,
-                Rejection::TooFresh => FRESH,
-                Rejection::Replaced if !exchange.replay.is_possible() => STREAMED,
-                Rejection::Replaced => {
-                    let reusable = put_aside(&mut exchange, &response, request).await;
-                    if reusable {
-                        pool.give(up.io, response.kept_for);
-                    }
-                    (above, replayed) = (generation, true);
-                    continue;
-                }
-            };
-        } else if response.head.status != 401 {
+        let rejected = is_rejection(route, &response.head, bytes);
+        if !rejected && response.head.status != 401 {
             route.bearer.used(generation, sent);
         }
         if response.head.status == 101 {
@@ -131,6 +137,16 @@ pub(super) async fn forward(
             upgrade::tunnel(&mut exchange, head).await?;
             return Ok(Next::Close);
         }
+        let can_replay = exchange.replay.is_possible();
+        let can_mend = can_replay && !tries.mended;
+        let judge = |used| proof::judge(origin, &used, can_mend, &response.head, bytes);
+        let verdict = proof.map_or(proof::Verdict::Fine, judge);
+        let Some(marker) = tries.end(route, generation, rejected, verdict, can_replay) else {
+            if put_aside(&mut exchange, &response, request).await {
+                pool.give(up.io, response.kept_for);
+            }
+            continue;
+        };
         let answer = Answer { core, request, draining: worker.is_draining(), marker };
         let next = respond::respond(&mut exchange, &answer, &response).await?;
         let reusable = exchange.is_sent() && response.is_reusable(request.head.method(request.bytes));
@@ -139,6 +155,41 @@ pub(super) async fn forward(
             pool.give(up.io, response.kept_for);
         }
         return Ok(next);
+    }
+}
+
+impl Tries {
+    /// How the request ends: with this marker beside the upstream's answer, empty = there is nothing to say. `None` = it does not,
+    /// but is to be sent again. Each is done at most once: a new token, a better proof.
+    fn end(
+        &mut self,
+        route: &Route,
+        generation: u64,
+        rejected: bool,
+        verdict: proof::Verdict,
+        can_replay: bool,
+    ) -> Option<&'static str> {
+        let no_proof = match verdict {
+            proof::Verdict::Mendable(terms) => {
+                (self.told, self.mended) = (Some(terms), true);
+                return None;
+            }
+            proof::Verdict::Learned => return Some(if can_replay { PROOF } else { STREAMED }),
+            proof::Verdict::Refused => PROOF,
+            proof::Verdict::Fine => "",
+        };
+        if rejected {
+            return match route.bearer.reject(generation, Instant::now()) {
+                _ if self.replayed => Some(AGAIN),
+                Rejection::TooFresh => Some(FRESH),
+                Rejection::Replaced if !can_replay => Some(STREAMED),
+                Rejection::Replaced => {
+                    (self.above, self.replayed, self.told) = (generation, true, None);
+                    None
+                }
+            };
+        }
+        Some(no_proof)
     }
 }
 
@@ -176,15 +227,29 @@ fn replay_limit(route: &Route, framing: Framing) -> usize {
     }
 }
 
+/// A request head, and what stands in it.
+struct Written {
+    head: Vec<u8>,
+    generation: u64,
+    proof: Option<proof::Used>,
+}
+
 /// Writes the upstream's request head with the token in it; `None` where the token is gone meanwhile.
 fn request_head(
     worker: &Worker,
     route: &Route,
+    origin: &Origin,
+    told: Option<&Arc<Terms>>,
     request: &Request<'_>,
     presented: Option<&Identity>,
-) -> Result<Option<(Vec<u8>, u64)>, ProxyError> {
-    let mut head = worker.scratch();
-    let generation = with_token(route, presented, |token| {
+) -> Result<Option<Written>, ProxyError> {
+    with_token(route, presented, |bearer| {
+        let mut head = worker.scratch();
+        let mut text = String::new();
+        let proof = match &bearer.proof {
+            Some(prover) => Some(proof::prove(prover, route, origin, told, request, &mut text)?),
+            None => None,
+        };
         let facts = RequestFacts {
             base_path: route.spec.upstream.base_path.as_bytes(),
             rest: request.rest,
@@ -192,11 +257,12 @@ fn request_head(
             websocket: request.websocket,
             scheme: b"http",
             request_id: request.id.as_bytes(),
-            token,
+            token: bearer.token.expose(),
+            proof: &text,
         };
         route.headers.write(&mut head, request.head, request.bytes, facts);
-    })?;
-    Ok(generation.map(|generation| (head, generation)))
+        Ok(Written { head, generation: bearer.generation, proof })
+    })
 }
 
 /// A final response head and its length in the upstream's buffer.

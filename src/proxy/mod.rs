@@ -5,7 +5,7 @@
 //!    it its place.
 //! 3. [`guard`] **routes**: the one canonical path, the longest prefix,
 //! 4. and **guards**: host, origin, caller, policy.
-//! 5. [`authorize`] reads the route's bearer, or waits for it with a deadline.
+//! 5. [`authorize`] reads the route's bearer, or waits for it with a deadline; [`proof`] proves that a bound token is ours.
 //! 6. [`forward`] makes the attempts; [`exchange`] is one of them: both directions at once, on a
 //!    connection of [`upstream`]'s pools, bodies moved by [`body`].
 //! 7. [`respond`] cleans the answer's head, keeps its references behind the prefix, streams its body;
@@ -26,6 +26,7 @@ mod forward;
 mod guard;
 mod h2;
 mod limit;
+mod proof;
 mod respond;
 mod seats;
 mod socket;

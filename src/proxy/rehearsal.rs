@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Fields that callers send and that routes may leave out: what becomes of each is asked of the route.
-const PROBES: &str = "Authorization: x\r\nX-Api-Key: x\r\nCookie: x\r\nProxy-Authorization: x\r\nForwarded: x\r\n\
+const PROBES: &str = "Authorization: x\r\nDPoP: x\r\nX-Api-Key: x\r\nCookie: x\r\nProxy-Authorization: x\r\nForwarded: x\r\n\
     X-Forwarded-For: x\r\nX-Real-Ip: x\r\nX-Original-Url: x\r\nX-Rewrite-Url: x\r\nX-Http-Method-Override: x\r\n\
     Connection: keep-alive\r\nKeep-Alive: x\r\nTe: x\r\nUpgrade: x\r\n";
 
@@ -124,7 +124,7 @@ fn forwarded<'s>(
     peer: IpAddr,
 ) -> Forwarded<'s> {
     let route = &snapshot.routes[approved.route];
-    let peer = peer.to_canonical().to_string();
+    let (peer, credential) = (peer.to_canonical().to_string(), &route.spec.token.credential);
     let facts = RequestFacts {
         base_path: route.spec.upstream.base_path.as_bytes(),
         rest: &head.target(bytes)[approved.rest.clone()],
@@ -132,7 +132,8 @@ fn forwarded<'s>(
         websocket: false,
         scheme: b"http",
         request_id: question.request_id.as_bytes(),
-        token: &format!("<token of {}>", route.spec.token.credential.name),
+        token: &format!("<token of {}>", credential.name),
+        proof: if credential.dpop { "<proof, signed anew for each request>" } else { "" },
     };
     let mut out = Vec::new();
     route.headers.write(&mut out, head, bytes, facts);

@@ -94,6 +94,8 @@ fn behind_prefix(core: &Core, route: usize, kind: Kind, value: &[u8]) -> Respons
         Kind::Link => mappings.link(value, route),
         Kind::Refresh => mappings.refresh(value, route),
         Kind::SetCookie => Some(mappings.set_cookie(value, route)),
+        // Between the upstream and us: the caller makes no proofs.
+        Kind::DpopNonce if core.snapshot.routes[route].spec.token.credential.dpop => return ResponseField::Drop,
         _ => None,
     };
     replaced.map_or(ResponseField::Keep, ResponseField::Replace)

@@ -21,8 +21,8 @@ use super::{
     socket::Link,
 };
 use crate::{
-    config::model::{HttpVersion, NetSpec, Scheme},
-    net::{ConnectError, Connector, Identity, Offer, Stream, Target},
+    config::model::{HttpVersion, NetSpec, Scheme, Upstream},
+    net::{ConnectError, Connector, Identity, Offer, Stream, Target, certificate_alert, certificate_refused},
     snapshot::{Origin, Route},
 };
 
@@ -182,6 +182,11 @@ impl Pool {
             return Ok(Lent::new(Link::H1(stream), false));
         }
         let opened = self.shared.open(stream, scheme).await.map_err(|e| {
+            if let Some(alert) = certificate_alert(&e, self.connector.is_some()) {
+                let Upstream { host, port, .. } = &origin.upstream;
+                let why = certificate_refused(host, *port, self.connector.is_some(), alert);
+                return ProxyError::new(Code::UpstreamTls, format!("{why}; the request was not sent"));
+            }
             let text = format!("{} began no HTTP/2: {e}; the request was not sent", origin.upstream);
             ProxyError::new(Code::UpstreamProtocol, text)
         })?;

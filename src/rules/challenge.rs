@@ -16,6 +16,13 @@ pub fn blames_token<'a>(challenges: impl Iterator<Item = &'a [u8]>) -> bool {
     verdict
 }
 
+/// Whether they mean that the proof which went with a bound token was no good, or has no nonce or an old one (RFC 9449 sections
+/// 7.1 and 9).
+pub fn blames_proof<'a>(challenges: impl Iterator<Item = &'a [u8]>) -> bool {
+    let of_proof = |error: &[u8]| [b"use_dpop_nonce".as_slice(), b"invalid_dpop_proof"].contains(&error);
+    challenges.into_iter().any(|value| bearer_errors(value).into_iter().any(of_proof))
+}
+
 /// The values of all `error` parameters in one field value. Commas separate both challenges and
 /// parameters, so what matters is found by tokens: `NAME [BWS] = [BWS] (token | quoted-string)`; a token68
 /// (`Negotiate YWJj==`) has no value after its `=` signs and is passed over.
@@ -83,6 +90,16 @@ mod tests {
     fn other_errors_do_not() {
         assert!(!blames(&[r#"Bearer error="insufficient_scope", scope="a b""#]));
         assert!(!blames(&[r#"Basic realm="a", Bearer realm="b", error="invalid_request""#]));
+    }
+
+    #[test]
+    fn a_proof_that_was_no_good_is_not_the_tokens_fault() {
+        let of_proof = |line: &str| blames_proof(std::iter::once(line.as_bytes()));
+        for line in [r#"DPoP error="use_dpop_nonce", error_description="x""#, "Bearer, DPoP error=invalid_dpop_proof"] {
+            assert!(of_proof(line) && !blames(&[line]), "{line}");
+        }
+        assert!(!of_proof(r#"DPoP error="invalid_token", algs="ES256""#));
+        assert!(!of_proof(r#"DPoP algs="use_dpop_nonce""#));
     }
 
     #[test]

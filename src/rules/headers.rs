@@ -5,7 +5,7 @@
 //! written last. So no spelling of `Connection: authorization` can cost us our header.
 
 use crate::{
-    config::model::{HostPolicy, RouteSpec},
+    config::model::{HostPolicy, RouteSpec, Upstream},
     wire::{
         self, Framing, Kind, RequestHead, ResponseHead, Version,
         field::{Field, list},
@@ -36,7 +36,7 @@ const fn is_ours(kind: Kind) -> bool {
         // Framing and target: written anew from what was judged.
         Kind::Host | Kind::ContentLength | Kind::Expect
         // The caller's own credentials never go on.
-            | Kind::Authorization | Kind::XApiKey
+            | Kind::Authorization | Kind::XApiKey | Kind::Dpop
         // Where the request came from is ours to say.
             | Kind::Forwarded | Kind::XForwardedFor | Kind::XForwardedHost | Kind::XForwardedPort
             | Kind::XForwardedPrefix | Kind::XForwardedProto | Kind::XForwardedServer | Kind::XForwardedSsl
@@ -77,6 +77,15 @@ fn is_trailers(element: &[u8]) -> bool {
 
 /// The only protocol that is switched to.
 const UPGRADE: &[u8] = b"Connection: Upgrade\r\nUpgrade: websocket\r\n";
+
+/// What is asked for: never empty.
+fn target(out: &mut Vec<u8>, base_path: &[u8], rest: &[u8]) {
+    out.extend_from_slice(base_path);
+    if base_path.is_empty() && !rest.starts_with(b"/") {
+        out.push(b'/');
+    }
+    out.extend_from_slice(rest);
+}
 
 fn number(out: &mut Vec<u8>, mut n: u64) {
     let mut digits = [0_u8; 20];
@@ -183,6 +192,8 @@ pub struct RequestFacts<'a> {
     pub request_id: &'a [u8],
     /// The token.
     pub token: &'a str,
+    /// The proof that the token's key is ours; empty = it is bound to none.
+    pub proof: &'a str,
 }
 
 impl RequestRules {
@@ -237,15 +248,21 @@ impl RequestRules {
         field.kind != Kind::Trailer || announces_trailers(framing, field.value(bytes), fits)
     }
 
+    /// Appends the URL that [`Self::write`] asks `upstream` for, without its query: as the upstream sees it, hence with the host
+    /// that is sent (RFC 9110 section 7.1).
+    pub fn url(&self, out: &mut Vec<u8>, upstream: &Upstream, request: &RequestHead, bytes: &[u8], rest: &[u8]) {
+        out.extend_from_slice(upstream.scheme.as_str().as_bytes());
+        out.extend_from_slice(b"://");
+        out.extend_from_slice(self.host.as_deref().unwrap_or_else(|| request.host(bytes)));
+        let path = rest.split(|&byte| byte == b'?').next().unwrap_or_default();
+        target(out, upstream.base_path.as_bytes(), path);
+    }
+
     /// Appends the whole upstream head to `out`, the token as its very last field.
     pub fn write(&self, out: &mut Vec<u8>, request: &RequestHead, bytes: &[u8], facts: RequestFacts<'_>) {
         out.extend_from_slice(request.method(bytes).as_bytes());
         out.push(b' ');
-        out.extend_from_slice(facts.base_path);
-        if facts.base_path.is_empty() && !facts.rest.starts_with(b"/") {
-            out.push(b'/');
-        }
-        out.extend_from_slice(facts.rest);
+        target(out, facts.base_path, facts.rest);
         out.extend_from_slice(b" HTTP/1.1\r\n");
         line(out, b"Host", self.host.as_deref().unwrap_or_else(|| request.host(bytes)));
 
@@ -282,6 +299,9 @@ impl RequestRules {
         });
         line(out, b"X-Request-Id", facts.request_id);
         out.extend_from_slice(&self.set);
+        if !facts.proof.is_empty() {
+            line(out, b"DPoP", facts.proof.as_bytes());
+        }
 
         out.extend_from_slice(&self.inject);
         out.extend_from_slice(facts.token.as_bytes());

@@ -66,6 +66,7 @@ fn credential(name: &str) -> CredentialSpec {
         key_id: None,
         alg: None,
         assertion: Assertion::default(),
+        dpop: false,
     }
 }
 

@@ -4,8 +4,10 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
+
+use http::HeaderValue;
 
 use super::{
     Key, assertion,
@@ -13,12 +15,15 @@ use super::{
     budget::Ledger,
     credential::{Material, Version},
     discovery::Discovery,
-    endpoint, grant,
+    dpop::{self, Facts, ProofKey, Prover, shifted},
+    endpoint,
+    grant::{self, BuildError, TokenRequest},
+    peer::{News, Peer, Used, Verdict},
     refusal::{Refusal, Severity},
     reply::{self, Answer, Minted},
     rotation::{self, Owner, Root, Rotation},
     secrets::{Choice, Secrets, Trial},
-    share::{self, Last, Turn},
+    share::{self, Last, Terms, Turn},
     store::Store,
 };
 use crate::{
@@ -41,6 +46,9 @@ pub(super) struct Fetched {
 
 /// What a lease lasts beyond the token requests themselves: reading the secrets, and Redis.
 pub(super) const LEASE_SLACK: Duration = Duration::from_secs(5);
+
+/// How many calls one token request becomes at most: see [`Asking::ask`].
+const MOST_CALLS: u32 = 3;
 
 /// One token request as it went.
 pub(super) struct Sight {
@@ -80,6 +88,10 @@ pub(super) struct Asking {
     pub(super) last: Last,
     /// Where each token request is noted, for those who want it explained.
     pub(super) witness: Option<Arc<Mutex<Vec<Sight>>>>,
+    /// What the provider has told of itself.
+    pub(super) peer: Arc<Peer>,
+    /// Of a credential that binds its tokens and has no `key`: the key of this process.
+    pub(super) own_key: Option<Arc<ProofKey>>,
 }
 
 impl Asking {
@@ -92,17 +104,19 @@ impl Asking {
         };
         let version = material.version();
         let Store::Redis(redis) = &*self.store else { return self.fetch_alone(&material).await };
-        if !credential.share {
+        if !credential.share || credential.is_bound_to_this_process() {
             return self.fetch_alone(&material).await;
         }
         let secrets = 1 + u32::try_from(credential.more_secrets.len()).unwrap_or(u32::MAX);
+        let calls = if credential.signs() { MOST_CALLS } else { 1 };
         let discovery = if self.discovery.is_some() { 2 } else { 0 };
-        let lease = LEASE_SLACK + credential.timeout.saturating_mul(secrets + 1 + discovery);
-        match share::turn(redis, self.key, version, &self.last, lease).await {
+        let lease = LEASE_SLACK + credential.timeout.saturating_mul(calls * (secrets + 1) + discovery);
+        let terms = Terms { lease, patience: credential.timeout };
+        match share::turn(redis, self.key, version, &self.last, terms).await {
             Turn::Take(minted) => {
                 self.secrets.proved(&material);
-                let minted = Minted { identity: material.identity, ..*minted };
-                Fetched { taken_over: true, ..self.ended(Ok(minted), Some(version)) }
+                let result = self.bind(&material, *minted);
+                Fetched { taken_over: true, ..self.ended(result, Some(version)) }
             }
             Turn::Alone => {
                 let fetched = self.fetch_alone(&material).await;
@@ -146,7 +160,10 @@ impl Asking {
                 };
                 (Err(refusal), None)
             }
-            Ok(material) if credential.grant.is_local() => (self.own_token(&material), Some(material.version())),
+            Ok(material) if credential.grant.is_local() => {
+                let token = self.own_token(&material).and_then(|token| self.bind(&material, token));
+                (token, Some(material.version()))
+            }
             Ok(material) => return Ok(material),
         };
         Err(Box::new(self.ended(result, version)))
@@ -175,15 +192,15 @@ impl Asking {
         let candidates = self.secrets.candidates(material, choice);
         let mut last = None;
         for candidate in &candidates {
-            let result = self.ask_in_turn(&candidate.material).await;
+            let result = self.ask_bound(&candidate.material).await;
             let refused = self.secrets.judge(candidate, &result, candidates.len() > 1);
             if refused || result.is_ok() {
                 self.secrets.settle(version);
             }
             let secret = self.secrets.name_of(candidate);
-            // A token that was got with the certificate before is not one of this version: whoever found it in a
-            // store would use it with the new one, which it is not bound to.
-            let is_of_version = result.is_err() || candidate.material.identity == material.identity;
+            // A token that was got with the certificate or key before is not one of this version: whoever found it in
+            // a store would use it with the new one, which it is not bound to.
+            let is_of_version = result.is_err() || candidate.material.binds_like(&self.spec.credential, material);
             last = Some(Fetched { secret, ..self.ended(result, Some(version).filter(|_| is_of_version)) });
             if !refused {
                 break;
@@ -194,6 +211,17 @@ impl Asking {
             let why = "there are no new secrets to try";
             self.ended(Err(Refusal::of_settings(&self.spec.credential, why)), Some(version))
         })
+    }
+
+    /// A token that is bound to our key, where the credential wants one. A refresh token beside it has been kept by now.
+    async fn ask_bound(&self, material: &Material) -> Result<Minted, Refusal> {
+        let credential = &*self.spec.credential;
+        let minted = self.ask_in_turn(material).await?;
+        match &minted.token_type {
+            Some(word) if !credential.dpop || word.eq_ignore_ascii_case("dpop") => Ok(minted),
+            None if !credential.dpop => Ok(minted),
+            other => Err(Refusal::unbound(credential, other.as_deref())),
+        }
     }
 
     /// With the refresh token that is kept, if the credential keeps one, and nobody else meanwhile.
@@ -259,41 +287,125 @@ impl Asking {
         }
     }
 
-    /// One token request: the only place where all the parts meet.
+    /// One token request, where the provider takes them.
     async fn ask(&self, material: &Material) -> Result<Minted, Refusal> {
-        let spec = match &self.discovery {
-            None => Arc::clone(&self.spec),
-            Some(discovery) => {
-                let found = discovery.complete(&self.spec, &self.connector).await;
-                found.map_err(|error| Refusal::of_discovery(&self.spec.credential, &error))?
+        let Some(discovery) = &self.discovery else { return self.ask_at(&self.spec, material).await };
+        let found = discovery.complete(&self.spec, &self.connector).await;
+        let spec = found.map_err(|error| Refusal::of_discovery(&self.spec.credential, &error))?;
+        self.ask_at(&spec, material).await
+    }
+
+    /// One token request. One more, at once, where the provider's refusal brings the nonce that it wants in proofs, or a
+    /// `Date` which shows that what was signed has the wrong time: neither says anything about the client.
+    async fn ask_at(&self, spec: &Arc<TokenSpec>, material: &Material) -> Result<Minted, Refusal> {
+        let credential = &*spec.credential;
+        let (mut nonce_tried, mut clock_tried) = (false, false);
+        let mut used = self.peer.used();
+        loop {
+            let (result, news) = self.call(spec, material, &used).await;
+            let blames_proof = result.as_ref().is_err_and(Refusal::blames_proof);
+            let nonce = news.nonce.is_some() && blames_proof && !nonce_tried;
+            let clock = news.clock && !clock_tried;
+            let is_newer = news.nonce.is_some() || nonce_tried;
+            let next = news.nonce.or(used.nonce);
+            if !(nonce || clock) {
+                next.filter(|_| is_newer).into_iter().for_each(|nonce| self.peer.keep(nonce));
+                return result;
+            }
+            used = Used { nonce: next, skew: self.peer.used().skew };
+            let (credential, skew) = (&credential.name, used.skew);
+            tracing::debug!(credential, nonce, clock, skew, "asking once more with what the provider just told");
+            nonce_tried |= nonce;
+            clock_tried |= clock;
+        }
+    }
+
+    /// One call: the only place where all the parts meet.
+    async fn call(&self, spec: &Arc<TokenSpec>, material: &Material, used: &Used) -> (Result<Minted, Refusal>, News) {
+        let credential = &*spec.credential;
+        let failed = |refusal| (Err(refusal), News::default());
+        let material = material.dated(shifted(SystemTime::now(), used.skew));
+        let (request, key) = match self.request(spec, &material, used) {
+            Ok(built) => built,
+            // Where the key is to blame, the one before may still do.
+            Err(error) => {
+                let blames_client = matches!(error, BuildError::Key(_));
+                return failed(Refusal { blames_client, ..Refusal::of_settings(credential, &error.to_string()) });
             }
         };
-        let credential = &*spec.credential;
-        let of_settings = |error: grant::BuildError| Refusal::of_settings(credential, &error.to_string());
-        let request = grant::build(&spec, material).map_err(of_settings)?;
-        let taken = self.ledger.take().map_err(|spent| Refusal::of_budget(credential, spent.usage, spent.free_in))?;
+        let taken = match self.ledger.take(&credential.name).await {
+            Ok(taken) => taken,
+            Err(spent) => return failed(Refusal::of_budget(credential, spent.usage, spent.free_in)),
+        };
         let begun = Instant::now();
-        let (result, answer) = match endpoint::call(&self.connector, credential, request).await {
+        let (result, answer, news) = match endpoint::call(&self.connector, credential, request).await {
             Ok(answer) => {
                 if matches!(answer.status, 404 | 405 | 410) {
                     self.doubt();
                 }
-                (reply::read(credential, material, &answer), Some(answer))
+                let result = reply::read(credential, &material, &answer);
+                let verdict = match &result {
+                    _ if !credential.signs() => Verdict::Neither,
+                    Ok(_) => Verdict::Taken,
+                    Err(refusal) if refusal.severity == Severity::Permanent => Verdict::Refused,
+                    Err(_) => Verdict::Neither,
+                };
+                let news = self.peer.learn(used, &answer.headers, verdict, (answer.sent.wall, SystemTime::now()));
+                (result.map(|minted| self.bound_to(key, minted)), Some(answer), news)
             }
             Err(error) => {
                 if error.was_unsent() {
-                    self.ledger.give_back(&taken);
+                    self.ledger.give_back(&taken).await;
                     self.doubt();
                 }
-                (Err(error.into_refusal(credential)), None)
+                (Err(error.into_refusal(credential)), None, News::default())
             }
         };
         if let Some(witness) = &self.witness {
             let refusal = result.as_ref().err().cloned();
-            let sight = Sight { spec, material: material.clone(), took: begun.elapsed(), answer, refusal };
+            let sight =
+                Sight { spec: Arc::clone(spec), material: material.clone(), took: begun.elapsed(), answer, refusal };
             witness.lock().unwrap_or_else(PoisonError::into_inner).push(sight);
         }
-        result
+        (result, news)
+    }
+
+    /// The request, with the proof that belongs to it and the proof's key.
+    fn request(
+        &self,
+        spec: &TokenSpec,
+        material: &Material,
+        used: &Used,
+    ) -> Result<(TokenRequest, Option<Arc<ProofKey>>), BuildError> {
+        let credential = &*spec.credential;
+        let mut request = grant::build(spec, material)?;
+        let key = ProofKey::of(credential, material, self.own_key.as_ref())?;
+        if let Some(key) = &key {
+            let path = request.target.split('?').next().unwrap_or_default();
+            let url = format!("{}://{}{path}", credential.token_url.scheme.as_str(), credential.token_url.authority);
+            let (method, at, nonce) = (request.method.as_str(), material.signed_at, used.nonce.as_deref());
+            let mut proof = String::new();
+            key.prove(&Facts { method, url: url.as_bytes(), at, nonce }, &mut proof)?;
+            let mut proof =
+                HeaderValue::try_from(proof).map_err(|_| BuildError::HeaderValue(dpop::PROOF.to_owned()))?;
+            proof.set_sensitive(true);
+            request.headers.insert(dpop::PROOF, proof);
+        }
+        Ok((request, key))
+    }
+
+    /// A token that nobody was asked for just now, with what it is bound to.
+    pub(super) fn bind(&self, material: &Material, minted: Minted) -> Result<Minted, Refusal> {
+        let credential = &*self.spec.credential;
+        let minted = Minted { identity: material.identity.clone(), ..minted };
+        let key = ProofKey::of(credential, material, self.own_key.as_ref());
+        let key = key.map_err(|error| Refusal::of_settings(credential, &error.to_string()))?;
+        Ok(self.bound_to(key, minted))
+    }
+
+    fn bound_to(&self, key: Option<Arc<ProofKey>>, minted: Minted) -> Minted {
+        let skew = self.peer.used().skew;
+        Minted { proof: key.map(|key| Prover::new(key, minted.token.expose(), skew)), ..minted }
     }
 
     /// Nobody answers where the provider said that its token endpoint is.

@@ -8,13 +8,11 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::{
-    credential::Material,
-    jwt::{JwtError, Signer},
-};
+use super::{credential::Material, jwt::Signer};
 use crate::config::{
     model::{ClientAuth, CredentialSpec, Grant, TokenSpec, Upstream},
     secret::Secret,
+    signing_key::KeyError,
 };
 
 /// `client_assertion_type`, and `grant_type` of the grant (RFC 7523 section 2).
@@ -27,7 +25,7 @@ const LIFE: u64 = 60;
 const BACKDATED: u64 = 5;
 
 /// Who the client is: `private_key_jwt` and `client_secret_jwt`.
-pub(super) fn of_client(spec: &TokenSpec, material: &Material) -> Result<Secret, JwtError> {
+pub(super) fn of_client(spec: &TokenSpec, material: &Material) -> Result<Secret, KeyError> {
     let credential = &*spec.credential;
     let is_grants = matches!(credential.grant, Grant::JwtBearer);
     let ready = material.assertion.as_ref().filter(|_| !is_grants);
@@ -37,30 +35,30 @@ pub(super) fn of_client(spec: &TokenSpec, material: &Material) -> Result<Secret,
     let signer = match (credential.client_auth, &material.client_secret, &material.key) {
         (ClientAuth::ClientSecretJwt, Some(secret), _) => Signer::with_secret(secret, credential.alg)?,
         (_, _, Some(key)) => Signer::with_key(key, credential.alg)?,
-        _ => return Err(JwtError::Format),
+        _ => return Err(KeyError::Format),
     };
     let written: &[(String, String)] = if is_grants { &[] } else { &credential.assertion.claims };
-    let claims = claims(spec, written, &signer, (material.read_at, LIFE))?;
+    let claims = claims(spec, written, &signer, (material.signed_at, LIFE))?;
     signer.sign(credential.key_id.as_deref(), &claims)
 }
 
 /// What is asked with: `jwt_bearer`.
-pub(super) fn of_grant(spec: &TokenSpec, material: &Material) -> Result<Secret, JwtError> {
+pub(super) fn of_grant(spec: &TokenSpec, material: &Material) -> Result<Secret, KeyError> {
     let credential = &*spec.credential;
     if let Some(ready) = material.assertion.as_ref().or(material.unsigned.as_ref().map(|(_, of_grant)| of_grant)) {
         return Ok(ready.clone());
     }
-    let signer = Signer::with_key(material.key.as_ref().ok_or(JwtError::Format)?, credential.alg)?;
-    let claims = claims(spec, &credential.assertion.claims, &signer, (material.read_at, LIFE))?;
+    let signer = Signer::with_key(material.key.as_ref().ok_or(KeyError::Format)?, credential.alg)?;
+    let claims = claims(spec, &credential.assertion.claims, &signer, (material.signed_at, LIFE))?;
     signer.sign(credential.key_id.as_deref(), &claims)
 }
 
 /// The token itself: `self_signed`. It lives for `default_ttl`; there is no endpoint that it could be meant for.
-pub(super) fn of_self(spec: &TokenSpec, material: &Material) -> Result<Secret, JwtError> {
+pub(super) fn of_self(spec: &TokenSpec, material: &Material) -> Result<Secret, KeyError> {
     let credential = &*spec.credential;
-    let signer = Signer::with_key(material.key.as_ref().ok_or(JwtError::Format)?, credential.alg)?;
+    let signer = Signer::with_key(material.key.as_ref().ok_or(KeyError::Format)?, credential.alg)?;
     let life = credential.default_ttl.as_secs().saturating_sub(BACKDATED).max(1);
-    let mut claims = claims(spec, &credential.assertion.claims, &signer, (material.read_at, life))?;
+    let mut claims = claims(spec, &credential.assertion.claims, &signer, (material.signed_at, life))?;
     if !credential.assertion.claims.iter().any(|(name, _)| name == "aud") {
         claims.remove("aud");
     }
@@ -89,7 +87,7 @@ fn claims(
     written: &[(String, String)],
     signer: &Signer,
     (now, life): (SystemTime, u64),
-) -> Result<Map<String, Value>, JwtError> {
+) -> Result<Map<String, Value>, KeyError> {
     let credential = &*spec.credential;
     let mut claims = Map::new();
     for (name, value) in written {

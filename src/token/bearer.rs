@@ -17,6 +17,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::{config::secret::Secret, net::Identity};
 
+pub use super::dpop::{Facts, Prover, Terms, shifted};
+
 /// How many requests may wait for one token before further ones are turned away.
 pub const MAX_WAITERS: usize = 8192;
 
@@ -95,6 +97,8 @@ pub struct Bearer {
     pub rejectable_from: Instant,
     /// The certificate that it was got with: requests with it go out on connections that present the same.
     pub identity: Option<Identity>,
+    /// Where the token is bound to a key: what proves that we hold it.
+    pub proof: Option<Prover>,
     /// Whether any request with it was answered by something other than a rejection.
     accepted: AtomicBool,
 }
@@ -113,7 +117,7 @@ impl Bearer {
         rejectable_from: Instant,
     ) -> Self {
         let accepted = AtomicBool::new(false);
-        let identity = None;
+        let (identity, proof) = (None, None);
         Self {
             token,
             fingerprint,
@@ -124,6 +128,7 @@ impl Bearer {
             sliding,
             rejectable_from,
             identity,
+            proof,
             accepted,
         }
     }
@@ -132,6 +137,12 @@ impl Bearer {
     #[must_use]
     pub fn with_identity(self, identity: Option<Identity>) -> Self {
         Self { identity, ..self }
+    }
+
+    /// The same, bound to the key of `proof`.
+    #[must_use]
+    pub fn with_proof(self, proof: Option<Prover>) -> Self {
+        Self { proof, ..self }
     }
 
     /// Whether any request with it was answered by something other than a rejection.

@@ -14,6 +14,7 @@ use std::{
 };
 
 use aws_lc_rs::digest::{Context, SHA256};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use tokio::sync::watch;
 
 use super::Store;
@@ -103,6 +104,11 @@ impl Window {
         self.0.make_contiguous().sort_unstable();
     }
 
+    /// Counts one that somebody else has let through.
+    pub fn add(&mut self, now: SystemTime) {
+        self.0.push_back(now);
+    }
+
     /// Takes back the one that was counted at `at`.
     pub fn give_back(&mut self, at: SystemTime) {
         if let Some(found) = self.0.iter().rposition(|taken| *taken == at) {
@@ -136,6 +142,26 @@ struct Inner {
     window: Window,
     /// The configuration that gave `budget` has been read to its end: the next one replaces it.
     settled: bool,
+    /// What Redis counted over all replicas, and when.
+    shared: Option<(u32, SystemTime)>,
+}
+
+impl Inner {
+    fn used(&mut self, budget: Budget, now: SystemTime) -> u32 {
+        let own = self.window.used(budget, now);
+        let shared = self.shared.filter(|(_, at)| *at + budget.window > now);
+        shared.map_or(own, |(used, _)| used.max(own))
+    }
+}
+
+/// Says once that little is left, and once that nothing is.
+fn warn_at_thresholds(credential: &str, BudgetUse { used, limit, window }: BudgetUse) {
+    let share = |used: u32| u64::from(used) * 5 / u64::from(limit);
+    if used >= limit {
+        tracing::warn!(credential, used, limit, ?window, "the budget of token requests is used up");
+    } else if share(used) >= 4 && share(used.saturating_sub(1)) < 4 {
+        tracing::warn!(credential, used, limit, ?window, "four fifths of the budget of token requests are used");
+    }
 }
 
 impl Ledger {
@@ -171,35 +197,61 @@ impl Ledger {
         self.usage().is_none_or(|BudgetUse { used, limit, .. }| used + 1 + (limit / 10).max(1) <= limit)
     }
 
-    /// Counts a token request that is about to be sent.
-    pub(super) fn take(&self) -> Result<Taken, Spent> {
+    /// Counts a token request of `credential` that is about to be sent: over all replicas where they share a Redis,
+    /// and by itself while that is away.
+    pub(super) async fn take(&self, credential: &str) -> Result<Taken, Spent> {
+        let Some(budget) = self.lock().budget else { return Ok(Taken::default()) };
+        let usage = |used| BudgetUse { used, limit: budget.limit, window: budget.window };
+        let id = self.take_shared(budget).await.map_err(|(used, free_in)| Spent { usage: usage(used), free_in })?;
         let now = whole_millis(SystemTime::now());
         let mut inner = self.lock();
-        let Some(budget) = inner.budget else { return Ok(Taken(None)) };
         self.join(&mut inner, now);
-        if let Err(free_in) = inner.window.take(budget, now) {
-            let usage = BudgetUse { used: inner.window.used(budget, now), limit: budget.limit, window: budget.window };
-            return Err(Spent { usage, free_in });
+        if id.is_some() {
+            inner.window.add(now);
+        } else if let Err(free_in) = inner.window.take(budget, now) {
+            return Err(Spent { usage: usage(inner.window.used(budget, now)), free_in });
         }
         self.store.save_window(self.account, &inner.window);
-        Ok(Taken(Some(now)))
+        let used = inner.used(budget, now);
+        drop(inner);
+        warn_at_thresholds(credential, usage(used));
+        Ok(Taken { at: Some(now), id })
+    }
+
+    /// The name under which Redis has counted it, if there is one that answers.
+    async fn take_shared(&self, budget: Budget) -> Result<Option<String>, (u32, Duration)> {
+        let Store::Redis(redis) = &*self.store else { return Ok(None) };
+        let mut bytes = [0; 16];
+        if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+            return Ok(None);
+        }
+        let id = URL_SAFE_NO_PAD.encode(bytes);
+        let Ok((used, free_in)) = redis.take(self.account, budget, &id).await else { return Ok(None) };
+        self.lock().shared = Some((used, SystemTime::now()));
+        free_in.map_or(Ok(Some(id)), |free_in| Err((used, free_in)))
     }
 
     /// A request that was counted never reached the provider.
-    pub(super) fn give_back(&self, taken: &Taken) {
-        let Some(at) = taken.0 else { return };
+    pub(super) async fn give_back(&self, taken: &Taken) {
+        let Some(at) = taken.at else { return };
+        if let (Store::Redis(redis), Some(id)) = (&*self.store, &taken.id) {
+            redis.give_back(self.account, id).await;
+        }
         let mut inner = self.lock();
         self.join(&mut inner, whole_millis(SystemTime::now()));
         inner.window.give_back(at);
+        if let Some((used, _)) = inner.shared.as_mut().filter(|_| taken.id.is_some()) {
+            *used = used.saturating_sub(1);
+        }
         self.store.save_window(self.account, &inner.window);
         self.changes.send_replace(());
     }
 
-    /// What is used; `None` without a budget.
+    /// What is used; `None` without a budget. Of what other replicas use, as it was at the last request.
     pub fn usage(&self) -> Option<BudgetUse> {
         let mut inner = self.lock();
         let budget = inner.budget?;
-        let used = inner.window.used(budget, whole_millis(SystemTime::now()));
+        let used = inner.used(budget, whole_millis(SystemTime::now()));
         Some(BudgetUse { used, limit: budget.limit, window: budget.window })
     }
 
@@ -235,8 +287,12 @@ pub(super) struct Spent {
 }
 
 /// Proof that a request was counted.
-#[derive(Debug)]
-pub(super) struct Taken(Option<SystemTime>);
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    at: Option<SystemTime>,
+    /// In Redis.
+    id: Option<String>,
+}
 
 #[cfg(test)]
 mod tests {

@@ -93,8 +93,8 @@ pub struct Material {
     pub assertion: Option<Secret>,
     /// The certificate that is presented.
     pub identity: Option<Identity>,
-    /// When: a signed assertion counts from here.
-    pub read_at: SystemTime,
+    /// When, by the provider's clock: what is signed is dated with it.
+    pub signed_at: SystemTime,
     /// The refresh token to use, which is in no version: it changes with every use.
     pub(super) refresh: Option<Secret>,
     /// The step of a login to make, which is in no version either.
@@ -166,7 +166,7 @@ impl Material {
             .filter(|(_, (_, param))| is_template(param))
             .map(|(index, _)| (index, headers[index].1.clone()))
             .collect();
-        let read_at = SystemTime::now();
+        let signed_at = SystemTime::now();
         let client_secret = client_secrets.first().map(|(_, secret)| secret.clone());
         let mut material = Self {
             client_secret: None,
@@ -175,7 +175,7 @@ impl Material {
             key,
             assertion,
             identity,
-            read_at,
+            signed_at,
             refresh: None,
             step: None,
             params,
@@ -202,7 +202,7 @@ impl Material {
     #[must_use]
     pub(super) fn renewed(&self, credential: &CredentialSpec, now: &Self) -> Self {
         let mut renewed = self.clone();
-        renewed.read_at = now.read_at;
+        renewed.signed_at = now.signed_at;
         renewed.assertion.clone_from(&now.assertion);
         if grant_keep(&credential.grant) == Keep::Nothing {
             renewed.of_grant.clone_from(&now.of_grant);
@@ -283,6 +283,17 @@ impl Material {
     #[must_use]
     pub(super) fn with_step(&self, step: Step) -> Self {
         Self { step: Some(step), ..self.clone() }
+    }
+
+    /// Whether what a token of `credential` may be bound to, certificate and key, is the same.
+    pub(super) fn binds_like(&self, credential: &CredentialSpec, other: &Self) -> bool {
+        self.identity == other.identity && (!credential.dpop || self.key == other.key)
+    }
+
+    /// The same, dated `at`.
+    #[must_use]
+    pub(super) fn dated(&self, at: SystemTime) -> Self {
+        Self { signed_at: at, ..self.clone() }
     }
 
     /// Tells one version of the secrets from the next; leaves the process only sealed.

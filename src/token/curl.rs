@@ -15,7 +15,7 @@ use super::{
     params::{form_decoded, form_encode},
 };
 use crate::config::{
-    model::{ClientAuth, CredentialSpec, EgressKind, IpFamily, TokenBody, TokenSpec},
+    model::{ClientAuth, CredentialSpec, EgressKind, Grant, IpFamily, TokenBody, TokenSpec},
     secret::{Secret, SecretSource, hides},
 };
 
@@ -259,8 +259,12 @@ fn notes(credential: &CredentialSpec, material: &Material) -> String {
     if material.refresh.is_some() {
         note("a refresh token may be good for one use only: sent from here, it is lost to cupbearer");
     }
-    if material.key.is_some() || credential.client_auth == ClientAuth::ClientSecretJwt {
+    let signs = credential.client_auth == ClientAuth::PrivateKeyJwt || matches!(credential.grant, Grant::JwtBearer);
+    if (material.key.is_some() && signs) || credential.client_auth == ClientAuth::ClientSecretJwt {
         note("the assertion is signed anew for each request, and good for a minute");
+    }
+    if credential.dpop {
+        note("the header DPoP is missing here: its proof is signed anew for each request (RFC 9449)");
     }
     notes
 }

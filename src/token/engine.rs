@@ -14,8 +14,10 @@ use super::{
     bearer::{self, Now},
     budget::{Account, Ledger},
     discovery::{Discovery, Found},
+    dpop::ProofKey,
     inquiry,
     pace::Pace,
+    peer::Peer,
     refresh::{Progress, Task},
     refusal::Refusal,
     rotation::Rotation,
@@ -25,7 +27,10 @@ use super::{
     vault::Vault,
 };
 use crate::{
-    config::model::{Expiry, Issuer, NetSpec, TokenSpec, Upstream, VaultSpec},
+    config::{
+        model::{Expiry, Issuer, NetSpec, Scheme, TokenSpec, Upstream, VaultSpec},
+        signing_key::KeyError,
+    },
     net::Connector,
 };
 
@@ -39,6 +44,14 @@ pub enum EngineError {
         credential: String,
         /// Why.
         why: String,
+    },
+    /// No key could be made to bind its tokens to.
+    #[error("credential {credential:?}: no key for dpop could be made: {why}")]
+    Key {
+        /// Its name.
+        credential: String,
+        /// Why.
+        why: KeyError,
     },
 }
 
@@ -63,10 +76,21 @@ struct Inner {
     secrets: HashMap<Key, Arc<Secrets>>,
     /// By issuer and way out: shared by all credentials there.
     discoveries: HashMap<(Arc<Issuer>, Arc<NetSpec>), Arc<Discovery>>,
+    /// By scheme, host and port.
+    peers: HashMap<(Scheme, String, u16), Arc<Peer>>,
+    /// By name of the credential: the keys that this process made. Kept for ever: a refresh token may be bound to one.
+    own_keys: HashMap<String, Arc<ProofKey>>,
 }
 
-/// What a task shares with others of its account, credential or provider.
-type Shared = (Arc<Ledger>, Option<Arc<Rotation>>, Arc<Secrets>, Option<Arc<Discovery>>);
+/// What the task of a key shares with others.
+struct Shared {
+    ledger: Arc<Ledger>,
+    rotation: Option<Arc<Rotation>>,
+    secrets: Arc<Secrets>,
+    peer: Arc<Peer>,
+    own_key: Option<Arc<ProofKey>>,
+    discovery: Option<Arc<Discovery>>,
+}
 
 struct Entry {
     spec: Arc<TokenSpec>,
@@ -134,7 +158,9 @@ impl Engine {
         let rotation = inner.rotation(spec, &self.store);
         let secrets = inner.secrets(spec, self.vault.as_ref(), self.pace.secret_poll);
         let discovery = inner.discovery(spec, &self.pace, &self.found);
-        let entry = self.start(key, spec, connector, (ledger, rotation, secrets, discovery));
+        let (peer, own_key) = (inner.peer(spec), inner.own_key(spec)?);
+        let shared = Shared { ledger, rotation, secrets, peer, own_key, discovery };
+        let entry = self.start(key, spec, connector, shared);
         let reader = entry.reader.clone();
         inner.tokens.insert(key, entry);
         Ok(reader)
@@ -157,6 +183,8 @@ impl Engine {
             key: Key::of(spec),
             store: Arc::clone(&self.store),
             last: Last::default(),
+            peer: inner.peer(spec),
+            own_key: inner.own_key(spec)?,
             witness: None,
         };
         let keeps = self.store.keeps_refresh_tokens();
@@ -220,7 +248,7 @@ impl Engine {
         key: Key,
         spec: &Arc<TokenSpec>,
         connector: Connector,
-        (ledger, rotation, secrets, discovery): Shared,
+        Shared { ledger, rotation, secrets, peer, own_key, discovery }: Shared,
     ) -> Entry {
         let (writer, reader) = bearer::cell();
         let policy = Policy {
@@ -241,6 +269,8 @@ impl Engine {
             writer,
             rotation,
             discovery,
+            peer,
+            own_key,
             progress: Arc::clone(&progress),
             ledger: Arc::clone(&ledger),
             secrets,
@@ -285,6 +315,25 @@ impl Inner {
         let store = || if stays { Arc::default() } else { Arc::clone(store) };
         let new = || Arc::new(Rotation::new(place, store()));
         spec.credential.keeps_refresh_token().then(|| Arc::clone(self.rotations.entry(place).or_insert_with(new)))
+    }
+
+    fn peer(&mut self, spec: &TokenSpec) -> Arc<Peer> {
+        let url = &spec.credential.token_url;
+        Arc::clone(self.peers.entry((url.scheme, url.host.clone(), url.port)).or_default())
+    }
+
+    fn own_key(&mut self, spec: &TokenSpec) -> Result<Option<Arc<ProofKey>>, EngineError> {
+        let credential = &spec.credential;
+        if !credential.is_bound_to_this_process() {
+            return Ok(None);
+        }
+        if let Some(key) = self.own_keys.get(&credential.name) {
+            return Ok(Some(Arc::clone(key)));
+        }
+        let key = ProofKey::generate().map_err(|why| EngineError::Key { credential: credential.name.clone(), why })?;
+        let key = Arc::new(key);
+        self.own_keys.insert(credential.name.clone(), Arc::clone(&key));
+        Ok(Some(key))
     }
 
     fn connector(&mut self, spec: &TokenSpec) -> Result<Connector, EngineError> {

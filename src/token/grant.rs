@@ -7,13 +7,13 @@ use zeroize::Zeroizing;
 use super::{
     assertion,
     credential::{Material, Step},
-    jwt::JwtError,
     params::{Params, ROOM, Text, form_encode},
 };
 use crate::{
     config::{
         model::{ClientAuth, CredentialSpec, Grant, Param, TokenBody, TokenMethod, TokenSpec},
         secret::Secret,
+        signing_key::KeyError,
     },
     net::Identity,
 };
@@ -53,7 +53,7 @@ pub enum BuildError {
     Place(String),
     /// There is nothing to sign with.
     #[error(transparent)]
-    Jwt(#[from] JwtError),
+    Key(#[from] KeyError),
 }
 
 /// The request for the token that `spec` needs.

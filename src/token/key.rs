@@ -249,6 +249,7 @@ impl Inputs {
         self.secret(credential.key.as_ref());
         self.optional(credential.key_id.as_deref());
         self.optional(credential.alg.map(Alg::as_str));
+        self.number(credential.dpop.into());
         self.secret(credential.assertion.ready.as_ref());
         let mut claims: Vec<_> = credential.assertion.claims.iter().collect();
         claims.sort();

@@ -62,7 +62,7 @@ const X: &[&str] = &["x", "x.com", "twitter.com"];
 const SOUNDCLOUD: &[&str] = &["soundcloud", "soundcloud.com"];
 const EQUINIX: &[&str] = &["equinix", "equinix.com"];
 const SALESFORCE: &[&str] = &["salesforce", "salesforce.com"];
-const GITHUB: &[&str] = &["github", "github.com"];
+const GITHUB: &[&str] = &["github-app", "github.com"];
 const ZOOM: &[&str] = &["zoom", "zoom.us"];
 
 const fn row(

@@ -5,7 +5,7 @@
 //!    first, with [`overlap`]: which of several;
 //!    `vault`: a source that is asked over HTTP;
 //! 2. **how we ask, what comes back** — [`grant`] builds the request (its parameters: `params`; what vouches
-//!    for us: `assertion`, signed by [`jwt`]); [`reply`], with [`lifetime`],
+//!    for us: `assertion`, signed by [`jwt`]; that we hold the token's key: [`dpop`]); [`reply`], with [`lifetime`],
 //!    [`refusal`] and [`known`], judges the answer: a token, or a refusal, transient or permanent; [`rotation`]: the refresh token;
 //! 3. **the asking** — `asking`: one fetch, from secrets to token; [`discovery`], by the provider's [`metadata`]:
 //!    where; [`endpoint`]: one HTTP call and its limits; [`budget`]: whether it may be made;
@@ -24,9 +24,11 @@ mod assertion;
 pub mod bearer;
 pub mod budget;
 pub mod claims;
+mod clock;
 pub mod credential;
 mod curl;
 pub mod discovery;
+pub mod dpop;
 pub mod endpoint;
 mod engine;
 pub mod grant;
@@ -40,6 +42,7 @@ pub mod metadata;
 pub mod overlap;
 pub mod pace;
 mod params;
+mod peer;
 pub mod presented;
 pub mod refresh;
 pub mod refusal;

@@ -20,7 +20,9 @@ use super::{
     budget::Ledger,
     credential::Version,
     discovery::Discovery,
+    dpop::{ProofKey, Prover},
     lifetime::LifetimeSource,
+    peer::Peer,
     refusal::Refusal,
     reply::Minted,
     rotation::Rotation,
@@ -73,6 +75,10 @@ pub struct Task {
     pub rotation: Option<Arc<Rotation>>,
     /// Where to ask, where that is not written down.
     pub discovery: Option<Arc<Discovery>>,
+    /// What the provider has told of itself.
+    pub peer: Arc<Peer>,
+    /// Of a credential that binds its tokens and has no `key`: the key of this process.
+    pub own_key: Option<Arc<ProofKey>>,
     /// For status.
     pub progress: Arc<Mutex<Progress>>,
     /// Set when no configuration names the key any more.
@@ -110,14 +116,14 @@ impl Task {
 
     /// The token that an earlier process left in the store, if it can still be used.
     async fn restored(&self) -> Event {
-        if self.is_static() || !self.store.holds(self.key) {
+        if !self.is_storable() || !self.store.holds(self.key) {
             return Event::Look;
         }
         let credential = &self.spec.credential;
         let Ok(material) = self.secrets.read().await else { return Event::Look };
         let Some(minted) = self.store.load(self.key, material.version(), Now::read().wall) else { return Event::Look };
+        let Ok(minted) = self.asking(Last::default(), None).bind(&material, minted) else { return Event::Look };
         self.secrets.proved(&material);
-        let minted = Minted { identity: material.identity, ..minted };
         let left = minted.life.saturating_sub(minted.issued.mono.elapsed());
         tracing::info!(
             credential = credential.name,
@@ -126,6 +132,24 @@ impl Task {
             "token found in the store"
         );
         Event::Fetched(Box::new(Ok(minted)))
+    }
+
+    fn asking(&self, last: Last, trial: Option<Trial>) -> Asking {
+        Asking {
+            spec: Arc::clone(&self.spec),
+            connector: self.connector.clone(),
+            ledger: Arc::clone(&self.ledger),
+            secrets: Arc::clone(&self.secrets),
+            trial,
+            rotation: self.rotation.clone(),
+            discovery: self.discovery.clone(),
+            key: self.key,
+            store: Arc::clone(&self.store),
+            last,
+            peer: Arc::clone(&self.peer),
+            own_key: self.own_key.clone(),
+            witness: None,
+        }
     }
 
     fn step(&self, run: &mut Run, event: Event) {
@@ -155,19 +179,7 @@ impl Task {
             // A trial is for who has a good token; who needs one tries all that there is.
             let phase = state.phase(seen.last_use, now);
             let trial = run.trial.take().filter(|_| matches!(phase, Phase::Fresh | Phase::Advisory));
-            let asking = Asking {
-                spec: Arc::clone(&self.spec),
-                connector: self.connector.clone(),
-                ledger: Arc::clone(&self.ledger),
-                secrets: Arc::clone(&self.secrets),
-                trial,
-                rotation: self.rotation.clone(),
-                discovery: self.discovery.clone(),
-                key: self.key,
-                store: Arc::clone(&self.store),
-                last: run.last.clone(),
-                witness: None,
-            };
+            let asking = self.asking(run.last.clone(), trial);
             run.fetch = Some(Box::pin(async move { asking.fetch().await }));
         }
         // A retired key looks now and then whether its last reader has gone.
@@ -255,6 +267,11 @@ impl Task {
         self.spec.credential.grant.is_local()
     }
 
+    /// Whether its tokens are of use to the next process.
+    fn is_storable(&self) -> bool {
+        !self.is_static() && !self.spec.credential.is_bound_to_this_process()
+    }
+
     /// Counts and logs a fetch, once.
     fn fetched(&self, run: &mut Run, fetched: Fetched) -> Event {
         let Fetched { result, version, secret, taken_over, was_trial } = fetched;
@@ -269,7 +286,7 @@ impl Task {
             tracing::info!(credential, fingerprint, "token taken over from another replica");
             return Event::Fetched(Box::new(result));
         }
-        if let (Ok(minted), Some(version), false) = (&result, version, self.is_static()) {
+        if let (Ok(minted), Some(version), true) = (&result, version, self.is_storable()) {
             self.store.save(self.key, version, minted);
         }
         let credential = &self.spec.credential;
@@ -340,6 +357,7 @@ fn log_minted(credential: &CredentialSpec, minted: &Minted, secret: Option<&str>
         lifetime = ?minted.life,
         skew = minted.skew,
         secret,
+        proof_key = minted.proof.as_ref().map(Prover::thumbprint),
         "token fetched"
     );
 }

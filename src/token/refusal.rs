@@ -81,9 +81,10 @@ impl Refusal {
     pub fn of_budget(credential: &CredentialSpec, budget: BudgetUse, free_in: Duration) -> Self {
         let BudgetUse { limit, window, .. } = budget;
         let message = format!(
-            "{} has spent its budget of {limit} token requests in {window:?}; nothing was sent to {}. The next one is \
+            "{} has spent its budget of {limit} token requests in {}; nothing was sent to {}. The next one is \
              free in {} s. Raise `budget` if the provider grants more.",
             quoted(credential),
+            written(window),
             provider(credential),
             free_in.as_secs() + 1,
         );
@@ -119,6 +120,26 @@ impl Refusal {
                 ..Self::unavailable(credential, &what)
             },
         }
+    }
+
+    /// The provider gave a token that is bound to no key of ours, although it got a proof (RFC 9449 section 5).
+    pub fn unbound(credential: &CredentialSpec, token_type: Option<&str>) -> Self {
+        let what = match token_type {
+            Some(word) => format!("its token_type is {word:?}, not \"DPoP\""),
+            None => "it has no token_type, which should be \"DPoP\"".to_owned(),
+        };
+        let message = format!(
+            "{} gave {} a token that is not bound to its key: {what}. It is not used, since dpop = true asks for bound \
+             tokens. Switch DPoP on for this client at the provider, or leave dpop out.",
+            provider(credential),
+            quoted(credential),
+        );
+        Self::new(Severity::Permanent, FailureKind::Refused, message)
+    }
+
+    /// Whether a proof of ours is to blame: it needs a (newer) nonce, or is no good.
+    pub fn blames_proof(&self) -> bool {
+        matches!(self.code.as_deref(), Some("use_dpop_nonce" | "invalid_dpop_proof"))
     }
 
     /// Whether the refresh token that was used is no good any more. `OAuth` has a code for that, and no other says
@@ -162,6 +183,14 @@ fn quoted(credential: &CredentialSpec) -> String {
     format!("the credential {:?}", credential.name)
 }
 
+/// A window as the file has it: in hours where it is whole hours.
+fn written(window: Duration) -> String {
+    match window.as_secs() {
+        hours if hours > 0 && hours % 3600 == 0 && window.subsec_nanos() == 0 => format!("{}h", hours / 3600),
+        _ => format!("{window:?}"),
+    }
+}
+
 /// What to do about it.
 fn advice(credential: &CredentialSpec, code: Option<&str>, status: u16) -> &'static str {
     match code {
@@ -175,6 +204,8 @@ fn advice(credential: &CredentialSpec, code: Option<&str>, status: u16) -> &'sta
         Some("access_denied") => "Check client_id, client_secret and audience.",
         Some("unsupported_grant_type") => "Check grant_type and body.",
         Some("invalid_request") => "Check body, client_auth and params against the provider's documentation.",
+        Some("invalid_dpop_proof") => "Check the clock of this host, and whether the provider takes the key's alg.",
+        Some("use_dpop_nonce") => "It gave no nonce that it takes: this is a fault of the provider.",
         Some("invalid_grant") => "Check the grant's own settings at the provider.",
         _ => match status {
             401 | 403 => "Check client_id, client_secret and client_auth.",

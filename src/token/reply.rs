@@ -12,7 +12,9 @@ use serde_json::{Map, Value};
 
 use super::{
     bearer::Now,
+    clock::{ahead, http_date},
     credential::{Material, quotes},
+    dpop::Prover,
     known::{self, Known},
     lifetime::{LifetimeSource, lifetime},
     params::form_decoded,
@@ -66,6 +68,10 @@ pub struct Minted {
     pub refresh: Option<Secret>,
     /// The certificate that it was got with, and that it may be bound to.
     pub identity: Option<Identity>,
+    /// `token_type` of the answer, if it is a word.
+    pub token_type: Option<String>,
+    /// Proves to upstreams that we hold the key which it is bound to.
+    pub proof: Option<Prover>,
 }
 
 /// Reads the provider's answer to the request that `material` went into.
@@ -97,7 +103,19 @@ pub fn given(
     let life = lifetime(credential, &Value::Null, text, issued.wall);
     let (life, life_from) = life.map_err(|what| Refusal::of_settings(credential, &what))?;
     let (token, fingerprint) = (token.clone(), fingerprint(text));
-    Ok(Minted { token, fingerprint, issued, life, life_from, scope: None, skew: None, refresh: None, identity })
+    Ok(Minted {
+        token,
+        fingerprint,
+        issued,
+        life,
+        life_from,
+        scope: None,
+        skew: None,
+        refresh: None,
+        identity,
+        token_type: None,
+        proof: None,
+    })
 }
 
 struct Reading<'a> {
@@ -149,6 +167,8 @@ impl Reading<'_> {
             skew: skew(self.answer),
             refresh: self.refresh(body),
             identity: self.material.identity.clone(),
+            token_type: body.get("token_type").and_then(code_of).map(str::to_owned),
+            proof: None,
         })
     }
 
@@ -341,15 +361,4 @@ fn form(body: &[u8]) -> Option<Value> {
         members.insert(form_decoded(name)?, Value::String(form_decoded(value)?));
     }
     Some(Value::Object(members))
-}
-
-/// RFC 9110 section 5.6.7, the preferred form only.
-fn http_date(text: &str) -> Option<SystemTime> {
-    let zoned = jiff::fmt::rfc2822::DateTimeParser::new().parse_zoned(text.trim()).ok()?;
-    Some(zoned.timestamp().into())
-}
-
-fn ahead(theirs: SystemTime, ours: SystemTime) -> i64 {
-    let whole = |d: Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
-    theirs.duration_since(ours).map_or_else(|e| -whole(e.duration()), whole)
 }

@@ -2,17 +2,12 @@
 //!
 //! Before a token request a replica looks whether another one has stored a token that is newer than its own.
 //! If not, it asks for the key's lease: who has it fetches and stores, the others look again until there is a
-//! result or the lease is free. The lease is longer than the worst fetch, so a holder that dies delays the
-//! others by that much and no more. Wherever Redis does not answer, a replica fetches for itself.
+//! result or the lease is free. The lease is longer than the worst fetch, but who has waited for one holder as long as a token request
+//! may take takes the lease from it: it has died, or callers would not wait any longer. Wherever Redis does not answer, a replica fetches for itself.
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{
-    Key,
-    credential::Version,
-    reply::Minted,
-    store::{Away, Lease, Redis},
-};
+use super::{Key, credential::Version, reply::Minted, store::Away};
 
 /// How often the others look for the result: at first, and at most.
 const LOOK: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(250));
@@ -35,47 +30,100 @@ impl Last {
     }
 }
 
+/// What replicas have in common, and its clock: Redis, or a simulation of it.
+pub trait Common {
+    /// The right to fetch, for a time.
+    type Lease;
+
+    /// The token of `key`, got with this version of the secrets.
+    fn load(&self, key: Key, version: Version) -> impl Future<Output = Result<Option<Minted>, Away>> + Send;
+    /// Removes the token with this fingerprint.
+    fn forget(&self, key: Key, fingerprint: &str) -> impl Future<Output = Result<(), Away>> + Send;
+    /// Takes the lease of `key` for `length`; also from the holder of this name.
+    fn lease(
+        &self,
+        key: Key,
+        length: Duration,
+        from: Option<&str>,
+    ) -> impl Future<Output = Result<Claim<Self::Lease>, Away>> + Send;
+    /// Gives it back.
+    fn release(&self, lease: &Self::Lease) -> impl Future<Output = ()> + Send;
+    /// The time.
+    fn now(&self) -> Instant;
+    /// Waits.
+    fn sleep(&self, length: Duration) -> impl Future<Output = ()> + Send;
+}
+
+/// What asking for a lease gives.
+#[derive(Debug)]
+pub enum Claim<L> {
+    /// The lease.
+    Ours(L),
+    /// Another replica has it: its name, another one for each lease.
+    Theirs(String),
+}
+
+/// How long what may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// A lease: longer than the worst fetch with all that belongs to it.
+    pub lease: Duration,
+    /// What one holder is waited for.
+    pub patience: Duration,
+}
+
 /// What a replica is to do.
 #[derive(Debug)]
-pub enum Turn {
+pub enum Turn<L> {
     /// Take this token, which another replica has fetched.
     Take(Box<Minted>),
     /// Fetch, and give the lease back afterwards.
-    Fetch(Lease),
-    /// Fetch for itself: Redis does not answer, or another replica holds the lease longer than it may.
+    Fetch(L),
+    /// Fetch for itself: Redis does not answer, or one holder after the other got nothing.
     Alone,
 }
 
-/// Waits for this replica's turn; `length` is that of a lease.
-pub async fn turn(redis: &Redis, key: Key, version: Version, last: &Last, length: Duration) -> Turn {
-    match try_turn(redis, key, version, last, length).await {
+/// Waits for this replica's turn.
+pub async fn turn<C: Common>(common: &C, key: Key, version: Version, last: &Last, terms: Terms) -> Turn<C::Lease> {
+    match try_turn(common, key, version, last, terms).await {
         Ok(turn) => turn,
         Err(Away) => Turn::Alone,
     }
 }
 
-async fn try_turn(redis: &Redis, key: Key, version: Version, last: &Last, length: Duration) -> Result<Turn, Away> {
+async fn try_turn<C: Common>(
+    common: &C,
+    key: Key,
+    version: Version,
+    last: &Last,
+    terms: Terms,
+) -> Result<Turn<C::Lease>, Away> {
     if last.rejected {
-        redis.forget(key, &last.fingerprint).await?;
+        common.forget(key, &last.fingerprint).await?;
     }
-    let (deadline, mut pause) = (Instant::now() + length + LOOK.1, LOOK.0);
-    loop {
-        let found = || async { redis.load(key, version, SystemTime::now()).await };
+    let (began, mut pause) = (common.now(), LOOK.0);
+    let mut holder: Option<(String, Instant)> = None;
+    while common.now() < began + 2 * terms.lease {
+        let found = || common.load(key, version);
         if let Some(minted) = found().await?.filter(|found| last.is_older_than(found)) {
             return Ok(Turn::Take(Box::new(minted)));
         }
-        if let Some(lease) = redis.lease(key, length).await? {
-            // Its last holder may have stored a token and given it back since we looked.
-            if let Some(minted) = found().await?.filter(|found| last.is_older_than(found)) {
-                redis.release(&lease).await;
+        let late = |(_, since): &&(String, Instant)| common.now() >= *since + terms.patience;
+        let from = holder.as_ref().filter(late).map(|(name, _)| name.as_str());
+        let name = match common.lease(key, terms.lease, from).await? {
+            Claim::Theirs(name) => name,
+            Claim::Ours(lease) => {
+                // Its last holder may have stored a token and given it back since we looked. Where this look fails
+                // the lease is ours all the same.
+                let newer = found().await.ok().flatten().filter(|found| last.is_older_than(found));
+                let Some(minted) = newer else { return Ok(Turn::Fetch(lease)) };
+                common.release(&lease).await;
                 return Ok(Turn::Take(Box::new(minted)));
             }
-            return Ok(Turn::Fetch(lease));
-        }
-        if Instant::now() >= deadline {
-            return Ok(Turn::Alone);
-        }
-        tokio::time::sleep(pause).await;
+        };
+        holder = holder.filter(|(known, _)| *known == name).or_else(|| Some((name, common.now())));
+        common.sleep(pause).await;
         pause = (pause * 2).min(LOOK.1);
     }
+    Ok(Turn::Alone)
 }

@@ -259,7 +259,7 @@ impl State {
             policy.sliding,
             now.mono + policy.pace.hold(self.strikes),
         );
-        let bearer = bearer.with_identity(minted.identity);
+        let bearer = bearer.with_identity(minted.identity).with_proof(minted.proof);
         self.token = Some(Held { bearer: Arc::new(bearer), advisory: before(windows.advisory) });
         self.failure = None;
         self.streaks = (0, 0);

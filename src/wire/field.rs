@@ -56,6 +56,8 @@ kinds! {
     ContentLength = "content-length",
     ContentLocation = "content-location",
     Cookie = "cookie",
+    Dpop = "dpop",
+    DpopNonce = "dpop-nonce",
     Expect = "expect",
     Forwarded = "forwarded",
     Host = "host",

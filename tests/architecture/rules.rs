@@ -23,7 +23,7 @@ const FLOORS: &[&[&str]] = &[
 const LIMITS: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("rules", &["config::model", "wire"]),
-    ("token", &["config::model", "config::secret", "net", "telemetry"]),
+    ("token", &["config::model", "config::secret", "config::signing_key", "net", "telemetry"]),
     ("snapshot", &["config::model", "rules", "net", "token::bearer"]),
     ("proxy", &["snapshot", "rules", "wire", "net", "config::model", "token::bearer", "telemetry"]),
 ];

@@ -2,7 +2,6 @@
 
 use std::{path::PathBuf, thread, time::Duration};
 
-use cupbearer::{config::secret::Secret, token::jwt::Signer};
 use serde_json::Value;
 
 use crate::support::{Cupbearer, OidcProvider, noise, sha256, thumbprint};
@@ -197,100 +196,6 @@ fn a_provider_with_a_foreign_certificate_gets_no_secret() {
     let proxy = Cupbearer::builder().env("POST_SECRET", POST_SECRET).start(&config);
     proxy.get("/post/").expect_problem(503, "idp_unavailable");
     assert!(!provider.output().contains("Error"), "{}", provider.output());
-}
-
-/// A credential that asks for itself by an assertion, with `/NAME-read` and `/NAME-write`, one token each.
-fn signing(provider: &OidcProvider, name: &str, lines: &str) -> String {
-    let (url, ca) = (provider.url(), provider.ca_file());
-    let mut text =
-        format!("[credentials.{name}]\ntoken_url = \"{url}/token\"\nca_file = \"{}\"\n{lines}\n\n", ca.display());
-    let route = |scope: &str| {
-        format!(
-            "[[routes]]\nprefix = \"/{name}-{scope}\"\nupstream = \"{url}/api\"\ncredential = \"{name}\"\n\
-             scopes = [\"{scope}\"]\n\n"
-        )
-    };
-    text.extend(["read", "write"].map(route));
-    text
-}
-
-#[test]
-#[ignore = "needs npm oidc-provider: run tests/run"]
-fn signed_assertions_are_accepted_and_each_request_has_its_own() {
-    let provider = OidcProvider::start();
-    let mut config = String::new();
-    for alg in ["ES256", "PS256", "EdDSA"] {
-        let key = provider.key_file(alg).display().to_string();
-        let lines = format!(
-            "client_id = \"signer-{alg}\"\nclient_auth = \"private_key_jwt\"\nalg = \"{alg}\"\nkey_id = \"{alg}\"\n\
-             key = {{ file = \"{key}\" }}"
-        );
-        config += &signing(&provider, alg, &lines);
-    }
-    let lines = format!(
-        "client_id = \"macer\"\nclient_auth = \"client_secret_jwt\"\nclient_secret = {{ env = \"MAC\" }}\n\
-         assertion = {{ aud = \"{}\" }}",
-        provider.url()
-    );
-    config += &signing(&provider, "HS256", &lines);
-    let proxy = Cupbearer::builder().env("MAC", "not-a-secret-but-long-enough-for-it").start(&config);
-    for alg in ["ES256", "PS256", "EdDSA", "HS256"] {
-        for scope in ["read", "write"] {
-            assert_eq!(ok(&proxy, &format!("/{alg}-{scope}/"))["token"]["scope"], scope);
-        }
-    }
-    proxy.expect_never_printed(&["not-a-secret-but-long-enough-for-it", "PRIVATE KEY"]);
-}
-
-#[test]
-#[ignore = "needs npm oidc-provider: run tests/run"]
-fn a_ready_assertion_that_was_used_before_is_refused_and_a_new_one_in_its_file_is_read() {
-    let provider = OidcProvider::start();
-    let key = std::fs::read_to_string(provider.key_file("ES256")).unwrap();
-    let fresh = |id: &str| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-        let claims = serde_json::json!({
-            "iss": "signer-ES256", "sub": "signer-ES256", "aud": provider.url(), "exp": now + 60, "jti": id,
-        });
-        let signer = Signer::with_key(&Secret::new(key.clone()), None).unwrap();
-        signer.sign(Some("ES256"), claims.as_object().unwrap()).unwrap().expose().to_owned()
-    };
-    let file = provider.key_file("ES256").with_extension("jwt");
-    std::fs::write(&file, fresh("first")).unwrap();
-    let lines = format!(
-        "client_id = \"signer-ES256\"\nclient_auth = \"private_key_jwt\"\nassertion = {{ file = \"{}\" }}",
-        file.display()
-    );
-    let proxy = Cupbearer::builder().start(&signing(&provider, "ready", &lines));
-    ok(&proxy, "/ready-read/");
-    proxy.get("/ready-write/").expect_problem(502, "idp_refused");
-    std::fs::write(&file, fresh("second")).unwrap();
-    crate::support::eventually("the new assertion", || proxy.get("/ready-write/").status == 200);
-}
-
-#[test]
-#[ignore = "needs npm oidc-provider: run tests/run"]
-fn the_issuer_alone_is_enough_and_assertions_are_made_out_to_it() {
-    let provider = OidcProvider::start();
-    let url = provider.url();
-    let lines = |auth: &str| {
-        let key = provider.key_file("ES256").display().to_string();
-        match auth {
-            "post" => "client_id = \"poster\"\nclient_secret = { env = \"POST_SECRET\" }".to_owned(),
-            _ => format!("client_id = \"signer-ES256\"\nclient_auth = \"{auth}\"\nkey = {{ file = \"{key}\" }}"),
-        }
-    };
-    let by_issuer =
-        |text: String| text.replace(&format!("token_url = \"{url}/token\""), &format!("issuer = \"{url}\""));
-    let config = by_issuer(signing(&provider, "post", &lines("post")))
-        + &by_issuer(signing(&provider, "jwt", &lines("private_key_jwt")))
-        + &signing(&provider, "slash", &lines("post")).replace("token_url", "issuer").replace("/token\"", "/\"");
-    let proxy = Cupbearer::builder().env("POST_SECRET", POST_SECRET).start(&config);
-    assert_eq!(ok(&proxy, "/post-read/")["token"]["client_id"], "poster");
-    assert_eq!(ok(&proxy, "/jwt-read/")["token"]["client_id"], "signer-ES256");
-    let problem = proxy.get("/slash-read/").expect_problem(502, "idp_refused");
-    assert!(problem["detail"].as_str().is_some_and(|d| d.contains("trailing slash")), "{problem}");
-    proxy.expect_never_printed(&[POST_SECRET]);
 }
 
 /// A credential with a client certificate and a route `/NAME`.

@@ -1,4 +1,4 @@
-//! `cupbearer login` at the certified npm `oidc-provider`, whose pages a `curl` with cookies walks through.
+//! Discovery and `cupbearer login` at the certified npm `oidc-provider`, whose pages a `curl` with cookies walks through.
 
 use std::{collections::HashSet, process::Command};
 
@@ -158,4 +158,44 @@ fn a_user_logs_in_by_a_code_on_another_device() {
     assert!(page.contains("success") || page.contains("Success"), "{page}");
     ends_well(process);
     works(&provider, &config, 2);
+}
+
+/// A credential that asks for itself, with `/NAME-read` and `/NAME-write`, one token each.
+fn asking(provider: &OidcProvider, name: &str, lines: &str) -> String {
+    let (url, ca) = (provider.url(), provider.ca_file());
+    let mut text =
+        format!("[credentials.{name}]\ntoken_url = \"{url}/token\"\nca_file = \"{}\"\n{lines}\n\n", ca.display());
+    let route = |scope: &str| {
+        format!(
+            "[[routes]]\nprefix = \"/{name}-{scope}\"\nupstream = \"{url}/api\"\ncredential = \"{name}\"\n\
+             scopes = [\"{scope}\"]\n\n"
+        )
+    };
+    text.extend(["read", "write"].map(route));
+    text
+}
+
+#[test]
+#[ignore = "needs npm oidc-provider: run tests/run"]
+fn the_issuer_alone_is_enough_and_assertions_are_made_out_to_it() {
+    let provider = OidcProvider::start();
+    let url = provider.url();
+    let lines = |auth: &str| {
+        let key = provider.key_file("ES256").display().to_string();
+        match auth {
+            "post" => "client_id = \"poster\"\nclient_secret = { env = \"POST_SECRET\" }".to_owned(),
+            _ => format!("client_id = \"signer-ES256\"\nclient_auth = \"{auth}\"\nkey = {{ file = \"{key}\" }}"),
+        }
+    };
+    let by_issuer =
+        |text: String| text.replace(&format!("token_url = \"{url}/token\""), &format!("issuer = \"{url}\""));
+    let config = by_issuer(asking(&provider, "post", &lines("post")))
+        + &by_issuer(asking(&provider, "jwt", &lines("private_key_jwt")))
+        + &asking(&provider, "slash", &lines("post")).replace("token_url", "issuer").replace("/token\"", "/\"");
+    let proxy = Cupbearer::builder().env("POST_SECRET", "not-a-secret").start(&config);
+    assert_eq!(proxy.get("/post-read/").json()["token"]["client_id"], "poster");
+    assert_eq!(proxy.get("/jwt-read/").json()["token"]["client_id"], "signer-ES256");
+    let problem = proxy.get("/slash-read/").expect_problem(502, "idp_refused");
+    assert!(problem["detail"].as_str().is_some_and(|d| d.contains("trailing slash")), "{problem}");
+    proxy.expect_never_printed(&["not-a-secret"]);
 }

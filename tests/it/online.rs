@@ -365,6 +365,12 @@ fn token_takes_the_route_that_is_named_and_helps_with_names() {
     assert_eq!(tokens.requests().len(), 2);
     let given = desk.run(&["token", "other"]).expect(0).out();
     assert!(given.contains("static: the token is read from environment variable SECRET, nobody is asked\n"), "{given}");
+    let signed =
+        Desk::new("[credentials.s]\ngrant = \"self_signed\"\nclient_id = \"me\"\nkey = { file = \"key.pem\" }\n");
+    signed.0.write("key.pem", rcgen::KeyPair::generate().expect("a key").serialize_pem());
+    let told = signed.run(&["token", "s"]).expect(0).out();
+    assert!(told.contains("self_signed: the token is signed here, nobody is asked\n"), "{told}");
+    assert!(told.contains("JWT (ES256") && told.contains("iss = me\n"), "{told}");
     let bad = Desk::new("[credentials.c]\n").run(&["token", "c"]).expect(2);
     assert!(bad.err().contains("has no `token_url`"), "{}", bad.err());
 }

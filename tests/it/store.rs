@@ -1,5 +1,7 @@
 //! The sealed file store: a restart spends no token request.
 
+use std::fmt::Write as _;
+
 use crate::support::{Cupbearer, TestDir, Upstream};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -17,16 +19,19 @@ impl Setup {
         Self { tokens: Upstream::tokens(3600), api: Upstream::always(OK), store: TestDir::new() }
     }
 
-    fn start(&self, secret: &str) -> Cupbearer {
-        let config = format!(
+    fn config(&self) -> String {
+        format!(
             "[tokens]\nstore = {{ file = \"{}\" }}\nseal_key = {{ env = \"SEAL_KEY\" }}\n\
              [credentials.c]\nclient_id = \"id\"\nclient_secret = {{ env = \"SECRET\" }}\nclient_auth = \"post\"\n\
              token_url = \"{}/token\"\n[[routes]]\nprefix = \"/api\"\nupstream = \"{}\"\ncredential = \"c\"\n",
             self.store.path().join("tokens").display(),
             self.tokens.url(),
             self.api.url()
-        );
-        Cupbearer::builder().env("SECRET", secret).env("SEAL_KEY", SEAL_KEY).start(&config)
+        )
+    }
+
+    fn start(&self, secret: &str) -> Cupbearer {
+        Cupbearer::builder().env("SECRET", secret).env("SEAL_KEY", SEAL_KEY).start(&self.config())
     }
 
     fn token_requests(&self) -> usize {
@@ -68,4 +73,101 @@ fn a_store_full_of_rubbish_is_survived() {
     }
     assert_eq!(setup.start("not-a-secret").get("/api").status, 200);
     assert_eq!(setup.token_requests(), 2);
+}
+
+fn said(proxy: &Cupbearer, text: &str) -> usize {
+    proxy.process().output().lines().filter(|line| line.contains(text)).count()
+}
+
+#[test]
+fn a_store_that_is_killed_again_and_again_while_it_writes_is_never_broken() {
+    let setup = Setup { tokens: Upstream::tokens(1), ..Setup::new() };
+    for round in 0..8 {
+        let proxy = setup.start("not-a-secret");
+        // Tokens of one second are stored all the time; the end comes at some moment.
+        let before = setup.token_requests();
+        while setup.token_requests() < before + 1 + round % 3 {
+            assert_eq!(proxy.get("/api").status, 200);
+        }
+        assert_eq!(said(&proxy, "damaged"), 0, "round {round}");
+        proxy.process().signal("KILL");
+    }
+    let left = std::fs::read_dir(setup.store.path().join("tokens")).expect("the store").count();
+    assert!(left <= 9, "{left} files: a killed write leaves one of its own at most");
+}
+
+#[test]
+fn what_is_cut_short_sealed_with_another_key_or_somebody_elses_costs_a_warning_and_a_request() {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    let setup = Setup::new();
+    assert_eq!(setup.start("not-a-secret").get("/api").status, 200);
+    let directory = setup.store.path().join("tokens");
+    let file = std::fs::read_dir(&directory).expect("the store").next().expect("a token").expect("readable").path();
+    let mode = |path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!((mode(&directory), mode(&file)), (0o700, 0o600));
+    let whole = std::fs::read(&file).expect("readable");
+    let mut requests = 1;
+    let mut expect = |said_once: &str| {
+        let proxy = setup.start("not-a-secret");
+        assert_eq!(proxy.get("/api").status, 200);
+        requests += 1;
+        assert_eq!((setup.token_requests(), said(&proxy, said_once)), (requests, 1), "{said_once}");
+        proxy.stop();
+    };
+    std::fs::write(&file, &whole[..whole.len() / 2]).expect("cut");
+    expect("a stored token is damaged or was sealed with another key");
+    if chown(&file, Some(65534), Some(65534)).is_ok() {
+        expect("it belongs to another user (uid 65534)"); // only root can make this happen
+    }
+    std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o755)).expect("ours");
+    std::fs::remove_file(&file).expect("ours");
+    expect("others may look into the token store");
+    std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o777)).expect("ours");
+    let config = setup.config();
+    let (status, output) =
+        Cupbearer::builder().env("SECRET", "not-a-secret").env("SEAL_KEY", SEAL_KEY).start_badly(&config);
+    assert!(!status.success() && output.contains("others may write to it (mode 777); chmod 700 it"), "{output}");
+}
+
+#[test]
+fn a_budget_of_50_in_12_hours_holds_is_visible_and_survives_kill_9() {
+    let setup = Setup::new();
+    let mut config = setup.config().replace("[[routes]]", "budget = \"50/12h\"\n[[routes]]");
+    for number in 0..51 {
+        write!(
+            config,
+            "[[routes]]\nprefix = \"/{number}\"\nupstream = \"{}\"\ncredential = \"c\"\nscopes = [\"s{number}\"]\n",
+            setup.api.url()
+        )
+        .expect("a String takes all");
+    }
+    let start = || Cupbearer::builder().env("SECRET", "not-a-secret").env("SEAL_KEY", SEAL_KEY).start(&config);
+    let proxy = start();
+    for number in 0..50 {
+        assert_eq!(proxy.get(&format!("/{number}")).status, 200, "request {number}");
+    }
+    assert_eq!(said(&proxy, "four fifths of the budget of token requests are used"), 1);
+    assert_eq!(said(&proxy, "the budget of token requests is used up"), 1);
+    let refused = |proxy: &Cupbearer| {
+        let response = proxy.get("/50");
+        let body: serde_json::Value = serde_json::from_str(&response.text()).expect("JSON");
+        assert_eq!(
+            (response.status, &body["code"], &body["blame"]),
+            (503, &"budget_exhausted".into(), &"config".into())
+        );
+        let detail = body["detail"].as_str().expect("a text");
+        assert!(detail.contains("has spent its budget of 50 token requests in 12h"), "{detail}");
+        let wait: u64 = response.header("retry-after").and_then(|value| value.parse().ok()).expect("seconds");
+        assert!((43_000..=43_201).contains(&wait), "{wait}");
+    };
+    for _ in 0..20 {
+        refused(&proxy);
+    }
+    assert_eq!(proxy.get("/7").status, 200, "a valid token stays in use");
+    proxy.process().signal("KILL");
+    let again = start();
+    refused(&again);
+    assert_eq!(again.get("/7").status, 200, "from the store");
+    assert_eq!(setup.token_requests(), 50);
+    again.expect_never_printed(&["not-a-secret", "not-a-token", SEAL_KEY]);
 }

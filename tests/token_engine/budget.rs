@@ -61,7 +61,7 @@ async fn a_budget_holds_over_all_keys_of_a_credential_and_is_visible() {
     let stopped = status.iter().find(|s| s.scopes == ["c"]).unwrap();
     assert_eq!((stopped.succeeded, stopped.failed, stopped.failing), (0, 0, true));
     let error = stopped.last_error.as_ref().unwrap();
-    assert!(error.message.contains("has spent its budget of 2 token requests in 43200s"), "{}", error.message);
+    assert!(error.message.contains("has spent its budget of 2 token requests in 12h"), "{}", error.message);
     assert!(error.retry_at.unwrap() > std::time::SystemTime::now() + 11 * HOUR);
 }
 

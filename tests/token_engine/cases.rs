@@ -248,6 +248,8 @@ impl World {
             skew: None,
             refresh: None,
             identity: None,
+            token_type: None,
+            proof: None,
         })
     }
 

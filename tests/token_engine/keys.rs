@@ -110,6 +110,7 @@ const CHANGES: &[Change] = &[
     ("key_id", |s| credential_of(s).key_id = Some("a".to_owned())),
     ("alg", |s| credential_of(s).alg = Some(Alg::Es256)),
     ("ready assertion", |s| credential_of(s).assertion.ready = Some(SecretSource::Env("a".to_owned()))),
+    ("dpop", |s| credential_of(s).dpop = true),
     ("claims", |s| credential_of(s).assertion.claims = vec![("a".to_owned(), "b".to_owned())]),
     ("refresh_url", |s| credential_of(s).refresh_target = Some(other())),
     ("id_param", |s| credential_of(s).id_param = other()),

@@ -236,6 +236,8 @@ fn minted(issued: Now, life: Duration) -> Minted {
         skew: None,
         refresh: None,
         identity: None,
+        token_type: None,
+        proof: None,
     }
 }
 

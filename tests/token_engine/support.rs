@@ -80,6 +80,7 @@ pub(crate) fn credential(port: u16) -> CredentialSpec {
         key_id: None,
         alg: None,
         assertion: Assertion::default(),
+        dpop: false,
     }
 }
 

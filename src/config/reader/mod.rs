@@ -1,14 +1,23 @@
 //! Reads a parsed TOML tree by asking for keys. Whatever is wrong becomes a note and reading goes on, so
 //! that all problems of a file come out at once. Keys that nobody asked for are unknown.
 //!
-//! `table` walks the tree, `value` turns its leaves into typed values; here stands what both share.
+//! `table` walks the tree, `value` turns its leaves into typed values, `kind` remembers what each key takes; here stands
+//! what they share.
 
+mod kind;
 mod table;
 mod value;
 
-use std::{cell::RefCell, collections::HashSet, path::PathBuf};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+};
 
-pub(super) use self::table::{Entry, Table};
+pub(super) use self::{
+    kind::Kind,
+    table::{Entry, Table},
+};
 use super::{
     diagnostic::{Note, Span},
     expand::{ExpandError, expand},
@@ -43,25 +52,15 @@ pub(super) struct Context<'e> {
     hidden: RefCell<Vec<Span>>,
     /// Where values hold expanded variables, which messages must not quote.
     expanded: RefCell<HashSet<usize>>,
-    /// Every key that was asked for, with its section: what the documentation has to name.
-    #[cfg(test)]
-    pub(super) asked: RefCell<std::collections::BTreeSet<(&'static str, &'static str)>>,
+    /// Every key that was asked for, by section, and what it takes: for the schema, and what the documentation has
+    /// to name.
+    pub(super) learned: RefCell<BTreeMap<(&'static str, &'static str), Kind>>,
 }
 
 impl<'e> Context<'e> {
     pub(super) fn new(env: &'e dyn Fn(&str) -> Option<String>, dir: PathBuf, capture: bool) -> Self {
         let (notes, hidden, expanded) = <_>::default();
-        Self {
-            env,
-            dir,
-            capture,
-            uses_vault: RefCell::default(),
-            notes,
-            hidden,
-            expanded,
-            #[cfg(test)]
-            asked: RefCell::default(),
-        }
+        Self { env, dir, capture, uses_vault: RefCell::default(), notes, hidden, expanded, learned: RefCell::default() }
     }
 
     /// Nobody may see what stands here.

@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::BTreeSet};
 
 use toml::de::{DeTable, DeValue};
 
-use super::{At, Context, article};
+use super::{At, Context, Kind, article};
 use crate::config::{
     diagnostic::{Note, Span},
     nearest::did_you_mean,
@@ -56,6 +56,7 @@ impl<'t> Table<'t> {
     /// The entry of a key, which is known from now on.
     pub(in crate::config) fn entry(&self, key: &'static str) -> Option<&Entry<'t>> {
         self.asked.borrow_mut().insert(key);
+        self.learn(key, || Kind::Any);
         self.entries.iter().find(|e| e.key == key)
     }
 
@@ -132,6 +133,7 @@ impl<'t> Table<'t> {
 
     /// The entries of `key = { NAME = … }`, in file order.
     pub(in crate::config) fn map(&self, key: &'static str) -> Option<Table<'t>> {
+        self.learn(key, || Kind::Map);
         let entry = self.entry(key)?;
         let DeValue::Table(table) = entry.value else {
             self.wrong_type(key, "a table", entry);
@@ -172,8 +174,6 @@ impl<'t> Table<'t> {
     /// Reports every key that was not asked for.
     pub(in crate::config) fn finish(&self) {
         let asked = self.asked.borrow();
-        #[cfg(test)]
-        self.context.asked.borrow_mut().extend(asked.iter().map(|key| (self.section, *key)));
         for entry in self.entries.iter().filter(|e| !asked.contains(e.key)) {
             self.context.hide(&entry.span);
             if not_built::key(self.section, entry.key) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::{At, Entry, Limit, Table, article};
+use super::{At, Entry, Kind, Limit, Table, article};
 use crate::config::{diagnostic::Note, model::Budget, nearest::nearest, not_built, units};
 
 impl Table<'_> {
@@ -16,6 +16,7 @@ impl Table<'_> {
     }
 
     pub(in crate::config) fn string(&self, key: &'static str) -> Option<At<String>> {
+        self.learn(key, || Kind::Text);
         let entry = self.entry(key)?;
         let DeValue::String(text) = entry.value else {
             self.wrong_type(key, "a string", entry);
@@ -40,6 +41,7 @@ impl Table<'_> {
 
     /// A list of strings, none of them empty.
     pub(in crate::config) fn strings(&self, key: &'static str) -> Option<At<Vec<At<String>>>> {
+        self.learn(key, || Kind::Texts);
         let entry = self.entry(key)?;
         let DeValue::Array(items) = entry.value else {
             self.wrong_type(key, "a list of strings", entry);
@@ -66,6 +68,7 @@ impl Table<'_> {
 
     /// `true` or `false`, also as the value of a variable.
     pub(in crate::config) fn boolean(&self, key: &'static str) -> Option<At<bool>> {
+        self.learn(key, || Kind::Flag);
         let entry = self.entry(key)?;
         let value = match entry.value {
             DeValue::Boolean(value) => Some(*value),
@@ -80,6 +83,7 @@ impl Table<'_> {
 
     /// A whole number within bounds, also as the value of a variable.
     pub(in crate::config) fn integer(&self, key: &'static str, min: u64, max: u64) -> Option<At<u64>> {
+        self.learn(key, || Kind::Number(min, max));
         let entry = self.entry(key)?;
         let value = match entry.value {
             DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix()).ok().map(|i| u64::try_from(i).ok()),
@@ -102,6 +106,7 @@ impl Table<'_> {
 
     /// A list of whole numbers within bounds.
     pub(in crate::config) fn integers(&self, key: &'static str, min: u16, max: u16) -> Option<Vec<u16>> {
+        self.learn(key, || Kind::Numbers(min, max));
         let entry = self.entry(key)?;
         let DeValue::Array(items) = entry.value else {
             self.wrong_type(key, "a list of whole numbers", entry);
@@ -123,6 +128,7 @@ impl Table<'_> {
 
     /// A duration within bounds.
     pub(in crate::config) fn duration(&self, key: &'static str, min: Duration, max: Duration) -> Option<Duration> {
+        self.learn(key, || Kind::Duration);
         let entry = self.entry(key)?;
         let hint = "a number with its unit: \"500ms\", \"10s\", \"5m\", \"1h30m\"";
         let DeValue::String(raw) = entry.value else {
@@ -149,6 +155,7 @@ impl Table<'_> {
 
     /// A number of token requests in a time of at most a year.
     pub(in crate::config) fn budget(&self, key: &'static str) -> Option<Budget> {
+        self.learn(key, || Kind::Budget);
         let text = self.string(key)?;
         let year = Duration::from_secs(366 * 86_400);
         let budget = units::rate(&text.value).filter(|(limit, window)| *limit <= 1_000_000 && *window <= year);
@@ -161,6 +168,7 @@ impl Table<'_> {
 
     /// A size in bytes within bounds, or `"none"`.
     pub(in crate::config) fn size(&self, key: &'static str, min: u64, max: u64) -> Option<Limit> {
+        self.learn(key, || Kind::Size);
         let entry = self.entry(key)?;
         let size = match entry.value {
             DeValue::Integer(i) => u64::from_str_radix(i.as_str(), i.radix()).ok(),
@@ -190,6 +198,7 @@ impl Table<'_> {
 
     /// One of a few words.
     pub(in crate::config) fn choice<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
+        self.learn(key, || Kind::Choice(choices.iter().map(|(word, _)| (*word).to_owned()).collect()));
         let text = self.string(key)?;
         if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text.value) {
             return Some(*value);

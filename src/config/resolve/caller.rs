@@ -9,7 +9,7 @@ use super::{Note, Table, check_name, refused, rules};
 use crate::config::{
     model::{CallerIdentity, CallerSpec},
     raw::RawCaller,
-    reader::At,
+    reader::{At, Kind},
     source, url,
 };
 
@@ -80,6 +80,7 @@ fn identity(name: &At<String>, t: &Table<'_>, cidr: Option<At<Vec<At<String>>>>)
 
 /// The key's SHA-256: from a source, which is read now, or as `{ sha256 = "hex" }`.
 fn api_key(t: &Table<'_>) -> Option<[u8; 32]> {
+    t.learn("api_key", || Kind::ApiKey);
     let entry = t.entry("api_key")?;
     if let DeValue::Table(table) = entry.value
         && table.contains_key("sha256")

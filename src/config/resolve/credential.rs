@@ -14,7 +14,7 @@ use crate::config::{
     },
     nearest::did_you_mean,
     profile::{self, Profile},
-    raw::{GrantName, RawCredential, RawParam, RawParams},
+    raw::{GrantName, RawCredential, RawParam},
     reader::At,
     url,
 };
@@ -143,7 +143,7 @@ impl Builder<'_, '_> {
         let refresh_target = token_url.as_ref().and_then(|url| grant::refresh_target(self.t, &raw, url));
         let mut net = self.net(&raw);
         net.client_cert = identity::client_cert(self.t, &raw, client_auth, token_url.as_ref().map(|(url, _)| url));
-        let header_names = self.header_names(client_auth, raw.headers.as_ref());
+        let header_names = self.header_names(client_auth, &raw);
         self.check_params(&raw);
         let token_field = self.pointer("token_field", raw.token_field, "/access_token");
         let expires_field = self.pointer("expires_field", raw.expires_field, "/expires_in");
@@ -195,6 +195,7 @@ impl Builder<'_, '_> {
             key_id: raw.key_id.map(|at| at.value),
             alg: raw.alg,
             assertion: raw.assertion.unwrap_or_default(),
+            dpop: raw.dpop.unwrap_or(false),
         })
     }
 
@@ -321,16 +322,17 @@ impl Builder<'_, '_> {
     }
 
     /// Legal, lower-case, and none that the token request sets by itself.
-    fn header_names(&self, client_auth: ClientAuth, headers: Option<&RawParams>) -> Vec<String> {
+    fn header_names(&self, client_auth: ClientAuth, raw: &RawCredential) -> Vec<String> {
         let context = self.t.context;
         let mut names = Vec::new();
-        for (at, value) in headers.into_iter().flatten() {
+        for (at, value) in raw.headers.iter().flatten() {
             let name = header::name(&at.value).unwrap_or_else(|reason| {
                 refused(context, at, &format!("header `{}`", at.value), reason);
                 at.value.to_ascii_lowercase()
             });
             let basic = matches!(client_auth, ClientAuth::Basic | ClientAuth::BasicRaw);
-            if name == "content-type" || (basic && name == "authorization") {
+            let proves = raw.dpop == Some(true);
+            if name == "content-type" || (basic && name == "authorization") || (proves && name == "dpop") {
                 context.error(&at.span, format!("header `{name}` is set by the token request itself"));
             }
             if names.contains(&name) {

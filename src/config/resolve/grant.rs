@@ -7,7 +7,9 @@ use crate::config::{
     header::Holds,
     model::{Alg, ClientAuth, Grant, StoreSpec, Tokens, Upstream},
     raw::{GrantName, RawCredential},
-    secret::SecretSource,
+    reader::At,
+    secret::{SecretSource, Shape},
+    signing_key::{KeyError, SigningKey},
     url,
 };
 
@@ -31,7 +33,7 @@ pub(super) fn grant(t: &Table<'_>, kind: GrantName, raw: &RawCredential) -> Opti
         let note = Note::error(&t.key_place(key), format!("`{key}` in {} is of no use to its grant", t.name));
         t.context.report(note.hint(format!("it belongs to grant = \"{name}\"")));
     }
-    let source = |at: &Option<crate::config::reader::At<SecretSource>>, key: &str| {
+    let source = |at: &Option<At<SecretSource>>, key: &str| {
         let found = at.as_ref().map(|at| at.value.clone());
         found.or_else(|| {
             missing(t, key, &format!("{key} = {{ env = \"NAME\" }}, {{ file = \"…\" }} or {{ command = [\"…\"] }}"))
@@ -88,7 +90,7 @@ pub(super) fn default_ttl(grant: &Grant) -> Duration {
     }
 }
 
-/// Whoever signs needs a key, and a key needs somebody who signs with it.
+/// Whoever signs needs a key, and a key needs somebody who signs with it. `DPoP` can make its own.
 pub(super) fn check_key(t: &Table<'_>, kind: GrantName, client_auth: ClientAuth, raw: &RawCredential) {
     let is_ready = raw.assertion.as_ref().is_some_and(|a| a.ready.is_some());
     if is_ready && kind == GrantName::SelfSigned {
@@ -99,22 +101,48 @@ pub(super) fn check_key(t: &Table<'_>, kind: GrantName, client_auth: ClientAuth,
     let by_client = client_auth == ClientAuth::PrivateKeyJwt || raw.has_template(Holds::Assertion);
     let by_grant = matches!(kind, GrantName::JwtBearer | GrantName::SelfSigned);
     let (signs, uses) = (by_client || by_grant, by_client || by_grant || client_auth == ClientAuth::ClientSecretJwt);
+    let binds = raw.dpop == Some(true);
     let has_key = raw.key.is_some() || t.has("key");
     if signs && !has_key && !(is_ready && by_client != by_grant) {
         let hint = "key = { file = \"key.pem\" }, or a ready one: assertion = { file = \"…\" }";
         let _: Option<()> = missing(t, "key", hint);
     }
-    for key in ["key", "key_id", "alg", "assertion"].into_iter().filter(|key| !uses && t.has(key)) {
-        let note = Note::error(&t.key_place(key), format!("`{key}` in {} is of no use: nothing is signed", t.name));
-        t.context.report(
-            note.hint("it belongs to \"private_key_jwt\", \"client_secret_jwt\", \"jwt_bearer\" and \"self_signed\""),
-        );
+    if binds && kind == GrantName::Static && !has_key {
+        let hint = "the key that the token is bound to: key = { file = \"key.pem\" }";
+        let _: Option<()> = missing(t, "key", hint);
     }
-    let symmetric = raw.alg.is_some_and(|alg| matches!(alg, Alg::Hs256 | Alg::Hs384 | Alg::Hs512));
-    if raw.alg.is_some() && uses && symmetric != (client_auth == ClientAuth::ClientSecretJwt) {
+    let idle = |key: &&str| t.has(key) && !(uses || binds && matches!(*key, "key" | "alg"));
+    for key in ["key", "key_id", "alg", "assertion"].into_iter().filter(idle) {
+        let note = Note::error(&t.key_place(key), format!("`{key}` in {} is of no use: nothing is signed", t.name));
+        let whose = if matches!(key, "key" | "alg") { ", and to dpop = true" } else { "" };
+        let hint = "it belongs to \"private_key_jwt\", \"client_secret_jwt\", \"jwt_bearer\" and \"self_signed\"";
+        let hint = format!("{hint}{whose}");
+        t.context.report(note.hint(hint));
+    }
+    let symmetric = raw.alg.is_some_and(Alg::is_symmetric);
+    if raw.alg.is_some() && (uses || binds) && symmetric != (client_auth == ClientAuth::ClientSecretJwt) {
         let note = Note::error(&t.key_place("alg"), "this `alg` does not go with what signs here");
         t.context.report(note.hint("HS256, HS384 and HS512 sign with the client secret, all others with a key"));
     }
+    if let Some(key) = &raw.key {
+        check_usable(t, key, raw.alg.filter(|alg| !alg.is_symmetric()));
+    }
+}
+
+/// A key that cannot sign shows before the first request; what a command prints is not looked at.
+fn check_usable(t: &Table<'_>, key: &At<SecretSource>, alg: Option<Alg>) {
+    let (SecretSource::Env(_) | SecretSource::File(_) | SecretSource::Given { .. }) = key.value else { return };
+    let Ok(text) = key.value.read_shaped_blocking(Shape::Text) else { return }; // that was told already
+    let Err(error) = SigningKey::of_text(&text, alg) else { return };
+    let blames_alg = matches!(error, KeyError::Algorithm(_)) && t.has("alg");
+    let place = if blames_alg { t.key_place("alg") } else { key.span.clone() };
+    let note = Note::error(&place, format!("`key` in {} cannot sign: {error}", t.name));
+    let usual = "RSA signs by RS256 or PS256, P-256 by ES256, P-384 by ES384, Ed25519 by EdDSA";
+    t.context.report(note.hint(if blames_alg {
+        usual
+    } else {
+        "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 makes one"
+    }));
 }
 
 /// `refresh_url`: a URL at the host of `token_url`, or `./PATH` beside it.
@@ -144,6 +172,7 @@ pub(super) fn refresh_target(t: &Table<'_>, raw: &RawCredential, token: &(Upstre
 /// A rotated refresh token that only memory holds is lost at the next restart, and the first one is used up by then.
 pub(super) fn warn_of_forgetful_store(context: &Context<'_>, tokens: &Tokens, credentials: &[Resolved]) {
     if tokens.store != StoreSpec::Memory {
+        warn_of_fleeting_key(context, credentials);
         return;
     }
     for credential in credentials {
@@ -154,5 +183,17 @@ pub(super) fn warn_of_forgetful_store(context: &Context<'_>, tokens: &Tokens, cr
         };
         let note = Note::warning(&credential.name.span, what);
         context.report(note.hint("[tokens] store = { file = \"…\" } keeps it"));
+    }
+}
+
+/// A store is of no use to tokens that are bound to a key which does not outlive the process.
+fn warn_of_fleeting_key(context: &Context<'_>, credentials: &[Resolved]) {
+    let fleeting = |r: &&Resolved| r.spec.as_ref().is_some_and(|s| s.is_bound_to_this_process());
+    for credential in credentials.iter().filter(fleeting) {
+        let note = Note::warning(
+            &credential.name.span,
+            "its tokens are bound to a key that ends with this process, so they are not stored",
+        );
+        context.report(note.hint("key = { file = \"key.pem\" } beside dpop = true is the same key after a restart"));
     }
 }

@@ -20,6 +20,10 @@ use crate::config::{
 
 /// What `inject` is where it is not given.
 const BEARER: &str = "Authorization: Bearer {token}";
+/// The same for a token that is bound to a key (RFC 9449 section 7.1).
+const DPOP: &str = "Authorization: DPoP {token}";
+/// The header of the proof, which goes beside the token.
+const PROOF: &str = "dpop";
 
 /// A route, with what later checks need even where it is wrong.
 pub(super) struct Resolved {
@@ -82,10 +86,12 @@ impl Resolver<'_> {
         let deny = rules(context, "deny", raw.deny.clone());
         let (callers, anyone) = self.callers(raw.callers.as_ref());
         let client_id = credential.and_then(|c| c.spec.as_ref()).map_or("", |s| s.client_id.as_str());
+        let is_bound = credential.and_then(|c| c.spec.as_ref()).is_some_and(|s| s.dpop);
         let defaults = credential.and_then(|c| c.profile.as_ref()).map(|profile| &profile.route);
-        let inject = self.inject(raw.inject.as_ref().or_else(|| defaults?.inject.as_ref()), client_id);
+        let inject = raw.inject.as_ref().or_else(|| defaults?.inject.as_ref());
+        let inject = self.inject(inject, client_id, is_bound);
         let set_headers = with_defaults(&raw.set_headers, defaults, inject.as_ref());
-        let set_headers = self.set_headers(&set_headers, client_id, inject.as_ref());
+        let set_headers = self.set_headers(&set_headers, client_id, inject.as_ref(), is_bound);
         let remove_headers = self.remove_headers(raw.remove_headers.as_ref());
         let spec = || {
             let spec = credential?.spec.as_ref()?;
@@ -221,9 +227,19 @@ impl Resolver<'_> {
         (RouteCallers::Named(list.value.iter().map(|at| at.value.clone()).collect()), None)
     }
 
-    fn inject(&self, at: Option<&At<String>>, client_id: &str) -> Option<Inject> {
-        let Some(at) = at else { return header::inject(BEARER, client_id).ok() };
+    fn inject(&self, at: Option<&At<String>>, client_id: &str, is_bound: bool) -> Option<Inject> {
+        let usual = if is_bound { DPOP } else { BEARER };
+        let Some(at) = at else { return header::inject(usual, client_id).ok() };
         match header::inject(&at.value, client_id) {
+            Ok(inject) if is_bound => {
+                if inject.name == PROOF {
+                    self.context.error(&at.span, "header `dpop` carries the proof of dpop = true, not the token");
+                } else if inject.name == "authorization" && inject.prefix.trim().eq_ignore_ascii_case("bearer") {
+                    let note = Note::warning(&at.span, "a token of dpop = true is mostly refused as a bearer token");
+                    self.context.report(note.hint("leave `inject` out: it is \"Authorization: DPoP {token}\" then"));
+                }
+                Some(inject)
+            }
             Ok(inject) => Some(inject),
             Err(reason) => {
                 refused(self.context, at, "`inject`", reason);
@@ -237,6 +253,7 @@ impl Resolver<'_> {
         list: &[(At<String>, At<String>)],
         client_id: &str,
         inject: Option<&Inject>,
+        is_bound: bool,
     ) -> Vec<(String, String)> {
         let mut out: Vec<(String, String)> = Vec::new();
         for (at, text) in list {
@@ -247,7 +264,9 @@ impl Resolver<'_> {
                     continue;
                 }
             };
-            if inject.is_some_and(|i| i.name == name) || out.iter().any(|(n, _)| *n == name) {
+            if is_bound && name == PROOF {
+                self.context.error(&at.span, "header `dpop` carries the proof of dpop = true");
+            } else if inject.is_some_and(|i| i.name == name) || out.iter().any(|(n, _)| *n == name) {
                 self.context.error(&at.span, format!("header `{name}` is set twice: by `inject` or another line"));
             }
             let filled = header::fill(&text.value, client_id, &[]);

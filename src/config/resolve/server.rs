@@ -1,15 +1,15 @@
 //! `[server]`, `[admin]`, `[tokens]`, `[log]`, `[telemetry]`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use toml::de::DeValue;
 
 use super::{Note, Table, not_built, refused};
 use crate::config::{
     diagnostic::Span,
-    model::{AccessLog, Log, RedisSpec, Server, StoreSpec, Tokens},
+    model::{AccessLog, Log, NetSpec, RedisSpec, Scheme, Server, StoreSpec, Tokens},
     raw::{self, RawServer},
-    reader::{At, Limit},
+    reader::{At, Kind, Limit},
     secret::SecretSource,
     source, url,
 };
@@ -66,6 +66,7 @@ fn default_listen() -> Vec<At<SocketAddr>> {
 
 /// `listen`: a string, or a list of them.
 fn listen(t: &Table<'_>) -> Vec<At<SocketAddr>> {
+    t.learn("listen", || Kind::TextOrTexts);
     let Some(entry) = t.entry("listen") else { return default_listen() };
     let written: Vec<At<String>> = match entry.value {
         DeValue::Array(items) => {
@@ -160,6 +161,7 @@ fn origins(t: &Table<'_>, list: Option<&At<Vec<At<String>>>>) -> Vec<String> {
 /// `[admin]`: `listen = false`, or an address.
 pub(super) fn admin(root: &Table<'_>) -> Option<SocketAddr> {
     let t = root.table("admin", "admin")?;
+    t.learn("listen", || Kind::TextOrFalse);
     let entry_is_false = t.entry("listen").is_some_and(|e| e.value.as_bool() == Some(false));
     let written = if entry_is_false { None } else { t.string("listen") };
     let address = written.and_then(|at| {
@@ -205,6 +207,7 @@ fn seal_key(t: &Table<'_>, at: At<SecretSource>) -> Option<SecretSource> {
 }
 
 fn store(t: &Table<'_>) -> Option<StoreSpec> {
+    t.learn("store", || Kind::Store);
     let Some(entry) = t.entry("store") else { return Some(StoreSpec::default()) };
     let Some(table) = entry.value.as_table() else {
         return t.choice("store", &[("memory", ())]).map(|()| StoreSpec::Memory);
@@ -212,13 +215,14 @@ fn store(t: &Table<'_>) -> Option<StoreSpec> {
     let inner = t.below(table, "`store`".to_owned(), "store", entry.key_span.clone());
     let (directory, redis) = (inner.word("file"), inner.word("redis"));
     let (username, password) = (inner.word("username"), source::read_here(&inner, "password").map(|at| at.value));
+    let ca_file = inner.word("ca_file").map(|at| super::credential::ca_file(t.context, &at));
     let one = inner.has("file") != inner.has("redis");
     if !one {
         let hint = "\"memory\", { file = \"DIRECTORY\" } or { redis = \"redis://HOST:6379/0\" }";
         t.context.report(Note::error(&entry.span, "`store` in [tokens] must name one place").hint(hint));
     }
     if !inner.has("redis") {
-        for key in ["username", "password"].into_iter().filter(|key| inner.has(key)) {
+        for key in ["username", "password", "ca_file"].into_iter().filter(|key| inner.has(key)) {
             t.context.error(&inner.key_place(key), format!("`{key}` in `store` goes with `redis`"));
         }
     }
@@ -229,27 +233,34 @@ fn store(t: &Table<'_>) -> Option<StoreSpec> {
     match (directory, redis) {
         (Some(at), _) => Some(StoreSpec::File(t.context.dir.join(at.value))),
         (None, Some(at)) => {
-            let (host, port, database) = redis_url(t, &at)?;
-            Some(StoreSpec::Redis(RedisSpec { host, port, database, username: username.map(|at| at.value), password }))
+            let (scheme, host, port, database) = redis_url(t, &at)?;
+            if scheme == Scheme::Http && password.is_some() && !url::is_loopback(&host) {
+                let note = Note::warning(&at.span, "the password of Redis travels in plain text");
+                t.context.report(note.hint("rediss://… speaks TLS"));
+            }
+            if scheme == Scheme::Http && ca_file.is_some() {
+                t.context.error(&inner.key_place("ca_file"), "`ca_file` in `store` goes with rediss://");
+            }
+            let (net, username) = (Arc::new(NetSpec { ca_file, ..NetSpec::default() }), username.map(|at| at.value));
+            Some(StoreSpec::Redis(RedisSpec { scheme, net, host, port, database, username, password }))
         }
         (None, None) => None,
     }
 }
 
-/// `redis://HOST[:PORT][/DATABASE]`
-fn redis_url(t: &Table<'_>, at: &At<String>) -> Option<(String, u16, u32)> {
+/// `redis://HOST[:PORT][/DATABASE]`, or `rediss://` for TLS.
+fn redis_url(t: &Table<'_>, at: &At<String>) -> Option<(Scheme, String, u16, u32)> {
     let refuse = |why: &str, hint: &str| {
         t.context.hide(&at.span);
         t.context.report(Note::error(&at.span, format!("`redis` in `store` {why}")).hint(hint));
     };
-    let Some(rest) = at.value.strip_prefix("redis://") else {
-        if at.value.starts_with("rediss://") {
-            t.context.hide(&at.span);
-            t.not_built(&at.span, "`redis` over TLS (rediss://)");
-        } else {
-            refuse("must be a URL", "redis = \"redis://HOST:6379/0\"");
+    let (scheme, rest) = match at.value.split_once("://") {
+        Some(("redis", rest)) => (Scheme::Http, rest),
+        Some(("rediss", rest)) => (Scheme::Https, rest),
+        _ => {
+            refuse("must be a URL", "redis = \"redis://HOST:6379/0\", or rediss:// for TLS");
+            return None;
         }
-        return None;
     };
     if rest.contains('@') {
         refuse("holds a user or password", "username = \"…\" and password = { env = \"NAME\" } stand beside it");
@@ -262,7 +273,7 @@ fn redis_url(t: &Table<'_>, at: &At<String>) -> Option<(String, u16, u32)> {
         return None;
     };
     match url::host_and_port(authority) {
-        Ok((host, port)) => Some((host, port.unwrap_or(6379), database)),
+        Ok((host, port)) => Some((scheme, host, port.unwrap_or(6379), database)),
         Err(reason) => {
             t.context.hide(&at.span);
             refused(t.context, at, "`redis` in `store`", reason);

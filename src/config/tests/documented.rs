@@ -1,34 +1,13 @@
 //! `docs/configuration.md` against the reader: every key of every section, and no other.
 
-use std::{collections::BTreeSet, path::PathBuf};
-
-use toml::de::DeTable;
+use std::collections::BTreeSet;
 
 use crate::config::{
     not_built,
-    reader::{Context, Table},
-    resolve,
+    schema::{SECTIONS, learned},
 };
 
 const PAGE: &str = include_str!("../../../docs/configuration.md");
-
-/// Headings of the page, and what the reader calls the section.
-const SECTIONS: [(&str, &str); 10] = [
-    ("## [server]", "server"),
-    ("## [admin]", "admin"),
-    ("## [tokens]", "tokens"),
-    ("## [credentials.NAME]", "credentials"),
-    ("## A secret", "secret"),
-    ("## [vault]", "vault"),
-    ("## [callers.NAME]", "callers"),
-    ("## [[routes]]", "routes"),
-    ("## [log]", "log"),
-    ("## [telemetry]", "telemetry"),
-];
-
-/// Something of every section, so that all of them are read.
-const FILE: &str = "[server]\n[admin]\n[tokens]\n[vault]\n[credentials.a]\nclient_secret = { env = 'A' }\n[callers.a]\n\
-    [[routes]]\n[log]\n[telemetry]\n";
 
 /// The keys that the page names in a section: those that work, and those that are not built.
 fn documented(heading: &str) -> (BTreeSet<&'static str>, BTreeSet<&'static str>) {
@@ -42,13 +21,9 @@ fn documented(heading: &str) -> (BTreeSet<&'static str>, BTreeSet<&'static str>)
 
 #[test]
 fn every_key_stands_on_its_page_and_no_other() {
-    let env = |_: &str| Some("not-a-secret".to_owned());
-    let context = Context::new(&env, PathBuf::new(), true);
-    let (tree, _) = DeTable::parse_recoverable(FILE);
-    resolve::resolve(&context, &Table::new(&context, ("the file".to_owned(), ""), tree.get_ref(), 0..0, None));
-    let asked = context.asked.borrow();
+    let asked = learned();
     for (heading, section) in SECTIONS {
-        let read: BTreeSet<&str> = asked.iter().filter(|(s, _)| *s == section).map(|(_, key)| *key).collect();
+        let read: BTreeSet<&str> = asked.keys().filter(|(s, _)| *s == section).map(|(_, key)| *key).collect();
         let (working, planned) = documented(heading);
         assert_eq!(working, read, "{heading}: left is the page, right is the reader");
         let refused: BTreeSet<&str> = not_built::keys(section).collect();

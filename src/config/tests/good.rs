@@ -322,6 +322,7 @@ fn a_redis_store_has_its_password_beside_its_address() {
     let StoreSpec::Redis(redis) = &config.tokens.store else { panic!("{:?}", config.tokens.store) };
     assert_eq!((redis.host.as_str(), redis.port, redis.database), ("::1", 6380, 3));
     assert!(redis.username.as_deref() == Some("cup") && redis.password.is_some());
+    assert_eq!(redis.scheme, Scheme::Http);
 }
 
 #[test]
@@ -351,9 +352,9 @@ fn each_grant_takes_what_belongs_to_it() {
     let lost = "1:14 a rotated refresh token of this credential is lost at restart ([tokens] store = { file = \"…\" } keeps it)";
     assert_eq!(warnings, [lost]);
     let jwt =
-        "client_id = \"i\"\nclient_auth = \"private_key_jwt\"\nkey.env = \"PEM\"\nkey_id = \"k\"\nalg = \"PS256\"";
+        "client_id = \"i\"\nclient_auth = \"private_key_jwt\"\nkey.env = \"PEM\"\nkey_id = \"k\"\nalg = \"ES256\"";
     let (c, warnings) = file(&format!("{url}\n{jwt}\nassertion = {{ aud = \"https://a.example\" }}"));
-    assert_eq!((c.client_auth, c.alg, warnings.len()), (ClientAuth::PrivateKeyJwt, Some(Alg::Ps256), 0));
+    assert_eq!((c.client_auth, c.alg, warnings.len()), (ClientAuth::PrivateKeyJwt, Some(Alg::Es256), 0));
     assert_eq!(c.assertion.claims, [("aud".to_owned(), "https://a.example".to_owned())]);
     let exchange = "grant = \"token_exchange\"\nclient_auth = \"none\"\nsubject_token.env = \"SECRET\"\nsubject_token_type = \"jwt\"";
     let (c, _) = file(&format!("{url}\n{exchange}"));
@@ -402,4 +403,35 @@ fn variables_of_a_profile_are_filled_in_and_its_routes_get_what_its_apis_want() 
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     assert_eq!(own.set_headers, [pair("client-id", "mine"), pair("a", "b")]);
     assert_eq!(route("inject = \"Client-Id: {token}\"").set_headers, []);
+}
+
+#[test]
+fn a_bound_token_goes_with_its_own_scheme_and_a_key_of_the_file_or_of_the_process() {
+    let file = |store: &str, credential: &str, route: &str| {
+        good(&format!(
+            "{store}[credentials.c]\nclient_id = \"i\"\nclient_secret.env = \"SECRET\"\ntoken_url = \"https://a.example/t\"\n\
+             {credential}\n[[routes]]\nprefix = \"/a\"\nupstream = \"https://a.example\"\ncredential = \"c\"\n{route}\n"
+        ))
+    };
+    let scheme = |config: &Config| config.routes[0].inject.prefix.clone();
+    let (config, warnings) = file("", "dpop = false", "");
+    assert_eq!((config.credentials[0].dpop, scheme(&config).as_str(), warnings.len()), (false, "Bearer ", 0));
+    let (config, warnings) = file("", "dpop = true", "");
+    assert_eq!((scheme(&config).as_str(), warnings.len()), ("DPoP ", 0));
+    assert!(config.credentials[0].is_bound_to_this_process());
+    let (config, warnings) =
+        file("", "dpop = true\nkey.env = \"PEM\"\nalg = \"ES256\"", "inject = \"X-Token: {token}\"");
+    assert_eq!((config.routes[0].inject.name.as_str(), warnings.len()), ("x-token", 0));
+    assert!(!config.credentials[0].is_bound_to_this_process());
+
+    let store = "[tokens]\nstore = { file = \"/tmp/x\" }\nseal_key.env = \"SEAL_KEY\"\n";
+    let (_, warnings) = file(store, "dpop = true", "");
+    let fleeting = "4:14 its tokens are bound to a key that ends with this process, so they are not stored \
+        (key = { file = \"key.pem\" } beside dpop = true is the same key after a restart)";
+    assert_eq!(warnings, [fleeting]);
+    assert!(file(store, "dpop = true\nkey.env = \"PEM\"", "").1.is_empty());
+    let (_, warnings) = file("", "dpop = true", "inject = \"Authorization: Bearer {token}\"");
+    let bearer = "10:10 a token of dpop = true is mostly refused as a bearer token \
+        (leave `inject` out: it is \"Authorization: DPoP {token}\" then)";
+    assert_eq!(warnings, [bearer]);
 }

@@ -20,10 +20,17 @@ fn env(name: &str) -> Option<String> {
         "SHORT" => Some("not-secret".to_owned()),
         "EMPTY" => Some(String::new()),
         "SEAL_KEY" => Some("c3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3M=".to_owned()),
-        "PEM" => Some("-----BEGIN\nnot-a-key\nEND-----\n".to_owned()),
+        "PEM" => Some(p256_key().to_owned()),
+        "BAD_PEM" => Some("-----BEGIN\nnot-a-key\nEND-----\n".to_owned()),
         "PORT" => Some("9000".to_owned()),
         _ => None,
     }
+}
+
+/// Made anew in each run: no key material stands in the repository.
+fn p256_key() -> &'static str {
+    static KEY: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    KEY.get_or_init(|| rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem())
 }
 
 /// A credential and a route that are right, for files that are wrong elsewhere.

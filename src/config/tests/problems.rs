@@ -138,8 +138,6 @@ fn what_is_still_to_come_is_refused_by_name() {
     let found = bad_with(
         r#"[admin]
 listen = "127.0.0.1:8081"
-[tokens]
-store = { redis = "rediss://127.0.0.1" }
 [log]
 format = "xml"
 access = "stdout"
@@ -150,11 +148,10 @@ otlp = "http://127.0.0.1:4317"
     );
     let expected = [
         "2:10 an admin address in [admin] is not built yet in this version",
-        "4:19 `redis` over TLS (rediss://) in [tokens] is not built yet in this version",
-        r#"6:10 `format` in [log] can't be `xml` (use one of "text", "json")"#,
-        r#"7:10 `access` (other than "off") in [log] is not built yet in this version"#,
-        r#"8:9 `audit` (other than "off") in [log] is not built yet in this version"#,
-        "10:1 `otlp` in [telemetry] is not built yet in this version",
+        r#"4:10 `format` in [log] can't be `xml` (use one of "text", "json")"#,
+        r#"5:10 `access` (other than "off") in [log] is not built yet in this version"#,
+        r#"6:9 `audit` (other than "off") in [log] is not built yet in this version"#,
+        "8:1 `otlp` in [telemetry] is not built yet in this version",
     ];
     assert_eq!(found, expected);
 }
@@ -724,7 +721,10 @@ fn a_systemd_credential_is_a_name_within_the_services_own_directory() {
 fn a_redis_store_is_a_place_without_secrets_in_it() {
     let store = |text: &str| bad_with(&format!("[tokens]\nseal_key = {{ env = \"SEAL_KEY\" }}\nstore = {text}\n"));
     for (text, expected) in [
-        ("{ redis = \"127.0.0.1:6379\" }", "3:19 `redis` in `store` must be a URL (redis = \"redis://HOST:6379/0\")"),
+        (
+            "{ redis = \"127.0.0.1:6379\" }",
+            "3:19 `redis` in `store` must be a URL (redis = \"redis://HOST:6379/0\", or rediss:// for TLS)",
+        ),
         (
             "{ redis = \"redis://:hunter2@127.0.0.1\" }",
             "3:19 `redis` in `store` holds a user or password (username = \"…\" and password = { env = \"NAME\" } stand \
@@ -1002,5 +1002,60 @@ fn who_signs_tokens_needs_a_key_and_no_secret() {
         [
             "1:14 [credentials.a] has no `key` (key = { file = \"key.pem\" }, or a ready one: assertion = { file = \"…\" })"
         ]
+    );
+}
+
+#[test]
+fn a_key_that_cannot_sign_and_a_proof_that_has_no_room_are_told_in_the_file() {
+    let file = |credential: &str, route: &str| {
+        bad(&format!(
+            "[credentials.c]\nclient_id = \"i\"\ntoken_url = \"https://a.example/t\"\n{credential}\n\
+             [[routes]]\nprefix = \"/a\"\nupstream = \"https://a.example\"\ncredential = \"c\"\n{route}\n"
+        ))
+    };
+    let secret = "client_secret.env = \"SECRET\"\ndpop = true";
+    assert_eq!(
+        file(&format!("{secret}\nkey.env = \"BAD_PEM\""), ""),
+        [
+            "6:1 `key` in [credentials.c] cannot sign: key is neither a private key in PEM form (PKCS#8, PKCS#1 or SEC1, not \
+          encrypted) nor a private JWK (openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 makes one)"
+        ]
+    );
+    assert_eq!(
+        file(&format!("{secret}\nkey.env = \"PEM\"\nalg = \"EdDSA\""), ""),
+        [
+            "7:1 `key` in [credentials.c] cannot sign: alg = \"EdDSA\" does not go with this kind of key (RSA signs by RS256 or \
+          PS256, P-256 by ES256, P-384 by ES384, Ed25519 by EdDSA)"
+        ]
+    );
+    assert_eq!(
+        file(&format!("{secret}\nalg = \"HS256\""), ""),
+        [
+            "6:1 this `alg` does not go with what signs here (HS256, HS384 and HS512 sign with the client secret, all others \
+          with a key)"
+        ]
+    );
+    assert_eq!(
+        file(&format!("{secret}\nkey_id = \"k\"\nheaders = {{ DPoP = \"x\" }}"), ""),
+        [
+            "6:1 `key_id` in [credentials.c] is of no use: nothing is signed (it belongs to \"private_key_jwt\", \
+             \"client_secret_jwt\", \"jwt_bearer\" and \"self_signed\")",
+            "7:13 header `dpop` is set by the token request itself",
+        ]
+    );
+    assert_eq!(
+        file("grant = \"static\"\ntoken.env = \"SECRET\"\ndpop = true", ""),
+        ["1:14 [credentials.c] has no `key` (the key that the token is bound to: key = { file = \"key.pem\" })"]
+    );
+    assert_eq!(
+        file(secret, "set_headers = { DPoP = \"x\" }\ninject = \"DPoP: {token}\""),
+        [
+            "10:17 header `dpop` carries the proof of dpop = true",
+            "11:10 header `dpop` carries the proof of dpop = true, not the token",
+        ]
+    );
+    assert_eq!(
+        file("client_secret.env = \"SECRET\"\ndpop = \"yes\"", ""),
+        ["5:8 `dpop` in [credentials.c] must be `true` or `false`, not a string"]
     );
 }

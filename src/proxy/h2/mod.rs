@@ -11,6 +11,7 @@
 mod incoming;
 mod outgoing;
 mod shared;
+mod watched;
 
 pub(super) mod server;
 

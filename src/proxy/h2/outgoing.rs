@@ -125,8 +125,9 @@ impl Outgoing {
         if unprocessed || error.is_io() || error.is_go_away() {
             self.lane.close();
         }
-        // An alert of TLS shows only in the error of the connection itself.
-        if error.is_io() {
+        if let Some(alert) = self.lane.alert() {
+            alert
+        } else if error.is_io() {
             error.into_io().unwrap_or_else(|| io::ErrorKind::Other.into())
         } else {
             io::Error::other(error)

@@ -11,8 +11,14 @@ use std::{
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
 
-use super::{CONNECTION_WINDOW, Outgoing, SEND_BUFFER, STREAM_WINDOW, STREAMS};
-use crate::{config::model::Scheme, net::Stream};
+use super::{
+    CONNECTION_WINDOW, Outgoing, SEND_BUFFER, STREAM_WINDOW, STREAMS,
+    watched::{Alert, Watched},
+};
+use crate::{
+    config::model::Scheme,
+    net::{Stream, alerted},
+};
 
 /// After so long a connection gets no new requests: a name may lead elsewhere by now.
 const MAX_AGE: Duration = Duration::from_secs(300);
@@ -25,6 +31,7 @@ pub(super) struct Lane {
     running: Cell<usize>,
     closed: Cell<bool>,
     used: Cell<Option<Instant>>,
+    alert: Alert,
 }
 
 impl Lane {
@@ -35,6 +42,11 @@ impl Lane {
     pub(super) fn leave(&self) {
         self.running.set(self.running.get() - 1);
         self.used.set(Some(Instant::now()));
+    }
+
+    /// The TLS alert that its connection ended with, as an error.
+    pub(super) fn alert(&self) -> Option<io::Error> {
+        self.alert.get().map(alerted)
     }
 
     /// Nobody enters any more.
@@ -86,6 +98,9 @@ impl Shared {
 
     /// Takes a new connection, whose work is done by a task of its own, and opens a stream on it.
     pub(in crate::proxy) async fn open(&self, stream: Stream, scheme: Scheme) -> io::Result<Outgoing> {
+        let lane = Rc::new(Lane::default());
+        let stream = Watched { stream, alert: Rc::clone(&lane.alert) };
+        let failed = |e| lane.alert().unwrap_or_else(|| io::Error::other::<h2::Error>(e));
         let (mut sender, connection) = Builder::new()
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
@@ -94,8 +109,7 @@ impl Shared {
             .max_header_list_size(MAX_HEAD)
             .handshake(stream)
             .await
-            .map_err(io::Error::other)?;
-        let lane = Rc::new(Lane::default());
+            .map_err(failed)?;
         let closing = Rc::clone(&lane);
         tokio::task::spawn_local(async move {
             if let Err(error) = connection.await {
@@ -103,7 +117,7 @@ impl Shared {
             }
             closing.close();
         });
-        poll_fn(|cx| sender.poll_ready(cx)).await.map_err(io::Error::other)?;
+        poll_fn(|cx| sender.poll_ready(cx)).await.map_err(failed)?;
         let connection = Connection { sender: sender.clone(), lane: Rc::clone(&lane), born: Instant::now() };
         self.connections.borrow_mut().push(connection);
         Ok(Outgoing::new(sender, scheme.as_str(), lane))

@@ -3,6 +3,7 @@
 mod api;
 mod client;
 mod control;
+mod described;
 mod faults;
 mod idp;
 mod streams;

@@ -226,6 +226,10 @@ fn check(config: &Config, credential: &CredentialSpec) -> Result<(), LoginError>
         let hint = "a login is for grant = \"authorization_code\" or \"device_code\"";
         return Err(LoginError::Settings(format!("{text}\nhint: {hint}")));
     }
+    if credential.dpop {
+        let text = format!("a login that is bound to a key (dpop = true of {name:?}) is not built yet");
+        return Err(LoginError::Settings(text));
+    }
     let hint = "[tokens] store = { file = \"/var/lib/cupbearer/tokens\" } and seal_key, the same as for `serve`";
     let refused = |why: &str| Err(LoginError::Settings(format!("{why}\nhint: {hint}")));
     match config.tokens.store {

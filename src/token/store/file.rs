@@ -5,6 +5,7 @@ use std::{
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::{
@@ -14,6 +15,9 @@ use rustix::{
 
 /// No record comes near; a larger file is somebody else's.
 const MOST: u64 = 256 * 1024;
+
+/// Nobody is still writing a file that is this old.
+const ABANDONED: Duration = Duration::from_secs(60);
 
 /// The directory of `tokens.store = { file = … }`.
 #[derive(Debug)]
@@ -33,11 +37,30 @@ impl Files {
             let text = format!("others may write to it (mode {:o}); chmod 700 it", metadata.mode() & 0o7777);
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
+        if metadata.permissions().mode() & 0o055 != 0 {
+            let (directory, mode) = (directory.display(), format!("{:o}", metadata.mode() & 0o7777));
+            tracing::warn!(%directory, mode, "others may look into the token store; what is in it is sealed, but chmod 700 it");
+        }
         let files = Self { directory: directory.to_owned() };
+        files.sweep();
         // Found out now, not when the first token is there to be stored.
         files.write("probe", b"")?;
         files.remove("probe");
         Ok(files)
+    }
+
+    /// Removes what writers left behind that were killed in the middle.
+    fn sweep(&self) {
+        let is_left = |entry: &fs::DirEntry| {
+            let name = entry.file_name();
+            let is_ours =
+                name.to_str().is_some_and(|name| name.starts_with('.') && name.strip_suffix(".new").is_some());
+            let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
+            is_ours && age.is_some_and(|age| age > ABANDONED)
+        };
+        for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten().filter(is_left) {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 
     /// Where `name` is, for messages.
@@ -54,10 +77,16 @@ impl Files {
         self.place(name).exists()
     }
 
-    /// The whole file.
+    /// The whole file, if it is ours.
     pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        File::open(self.place(name))?.take(MOST).read_to_end(&mut bytes)?;
+        let file = File::open(self.place(name))?;
+        let owner = file.metadata()?.uid();
+        if owner != rustix::process::geteuid().as_raw() {
+            let text = format!("it belongs to another user (uid {owner})");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        file.take(MOST).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 

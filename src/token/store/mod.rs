@@ -12,6 +12,7 @@ mod seal;
 
 use std::{
     io,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -42,7 +43,7 @@ pub enum Store {
         seal: Seal,
     },
     /// Shared with other replicas; read and written by [`super::share`].
-    Redis(Box<Redis>),
+    Redis(Arc<Redis>),
 }
 
 impl Store {
@@ -54,7 +55,7 @@ impl Store {
                 let files = Files::open(path).map_err(|e| format!("tokens.store: {}: {e}", path.display()))?;
                 Ok(Self::File { files, seal })
             }
-            (StoreSpec::Redis(spec), Some(seal)) => Redis::open(spec, seal).map(|redis| Self::Redis(Box::new(redis))),
+            (StoreSpec::Redis(spec), Some(seal)) => Redis::open(spec, seal).map(|redis| Self::Redis(Arc::new(redis))),
             (StoreSpec::File(_) | StoreSpec::Redis(_), None) => {
                 Err("this tokens.store needs tokens.seal_key".to_owned())
             }

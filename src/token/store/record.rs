@@ -90,6 +90,8 @@ impl Record {
             skew: None,
             refresh: None,
             identity: None,
+            token_type: None,
+            proof: None,
         })
     }
 }

@@ -6,21 +6,27 @@
 //! that is said once, and whoever needs a token fetches for itself.
 
 use std::{
-    fmt,
-    sync::{Mutex, PoisonError},
+    fmt, io,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo as _, RedisConnectionInfo,
-    aio::MultiplexedConnection, cmd,
+    AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, RedisConnectionInfo, aio::MultiplexedConnection, cmd,
 };
 
 use super::{record::Record, seal::Seal};
 use crate::{
-    config::model::RedisSpec,
-    token::{Key, credential::Version, reply::Minted},
+    config::model::{Budget, RedisSpec},
+    net::{Connector, Target},
+    token::{
+        Key,
+        budget::Account,
+        credential::Version,
+        reply::Minted,
+        share::{Claim, Common},
+    },
 };
 
 /// A command that takes longer counts as no answer.
@@ -42,8 +48,29 @@ const SAVE: &str = "local old = tonumber(redis.call('HGET', KEYS[1], 'issued') o
 const FORGET: &str =
     "if redis.call('HGET', KEYS[1], 'fingerprint') == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 
+/// Takes a lease, or names who has it. KEYS: lease. ARGV: owner, length (ms), whom it may be taken from.
+const LEASE: &str = "local holder = redis.call('GET', KEYS[1]) \
+    if holder and holder ~= ARGV[3] then return holder end \
+    redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return false";
+
 /// Gives a lease back, if it is still ours. KEYS: lease. ARGV: owner.
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
+
+/// Counts a token request if that leaves no more than the limit within the window; by Redis' own clock, so that
+/// replicas' need not agree. Gives how many there are, and in how many ms one is free (-1 = it was counted).
+/// KEYS: budget. ARGV: limit, window (ms), id.
+const TAKE: &str = "local time = redis.call('TIME') \
+    local now = time[1] * 1000 + math.floor(time[2] / 1000) \
+    local limit, window = tonumber(ARGV[1]), tonumber(ARGV[2]) \
+    redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - window) \
+    local used = redis.call('ZCARD', KEYS[1]) \
+    if used < limit then \
+        redis.call('ZADD', KEYS[1], now, ARGV[3]) \
+        redis.call('PEXPIRE', KEYS[1], window) \
+        return {used + 1, -1} \
+    end \
+    local next = redis.call('ZRANGE', KEYS[1], used - limit, used - limit, 'WITHSCORES') \
+    return {used, math.max(0, next[2] + window - now)}";
 
 /// No answer; it has been said already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +78,9 @@ pub struct Away;
 
 /// The shared store.
 pub struct Redis {
-    client: Client,
+    spec: RedisSpec,
+    connector: Connector,
+    login: RedisConnectionInfo,
     seal: Seal,
     /// For messages: host and port.
     place: String,
@@ -75,18 +104,16 @@ impl Redis {
     /// Reads the password; connects at the first use.
     pub fn open(spec: &RedisSpec, seal: Seal) -> Result<Self, String> {
         let place = format!("{}:{}", spec.host, spec.port);
-        let mut settings = RedisConnectionInfo::default().set_db(spec.database.into());
+        let mut login = RedisConnectionInfo::default().set_db(spec.database.into());
         if let Some(username) = &spec.username {
-            settings = settings.set_username(username);
+            login = login.set_username(username);
         }
         if let Some(source) = &spec.password {
             let password = source.read_blocking().map_err(|e| format!("tokens.store: password: {e}"))?;
-            settings = settings.set_password(password.expose());
+            login = login.set_password(password.expose());
         }
-        let info = ConnectionAddr::Tcp(spec.host.clone(), spec.port).into_connection_info();
-        let client = info.and_then(|info| Client::open(info.set_redis_settings(settings)));
-        let client = client.map_err(|e| format!("tokens.store: redis at {place}: {}", e.category()))?;
-        Ok(Self { client, seal, place, link: Mutex::default() })
+        let connector = Connector::new(Arc::clone(&spec.net)).map_err(|e| format!("tokens.store: {e}"))?;
+        Ok(Self { spec: spec.clone(), connector, login, seal, place, link: Mutex::default() })
     }
 
     /// The token of `key`, if there is one that was got with this version of the secrets and has not expired.
@@ -118,21 +145,19 @@ impl Redis {
         self.run::<i64>(script(FORGET, &token_name(key)).arg(fingerprint)).await.map(drop)
     }
 
-    /// Takes the lease of `key` for `length`; `None` while another replica has it.
-    pub async fn lease(&self, key: Key, length: Duration) -> Result<Option<Lease>, Away> {
-        let mut owner = [0; 16];
-        aws_lc_rs::rand::fill(&mut owner).map_err(|_| Away)?;
-        let lease = Lease { name: lease_name(key), owner: URL_SAFE_NO_PAD.encode(owner) };
-        let length = u64::try_from(length.as_millis()).unwrap_or(u64::MAX >> 1);
-        let mut command = cmd("SET");
-        command.arg(&lease.name).arg(&lease.owner).arg("NX").arg("PX").arg(length);
-        let taken: Option<String> = self.run(&command).await?;
-        Ok(taken.map(|_| lease))
+    /// Counts one more token request of `account`, under `id`, or says how long it takes until one is free; and how many
+    /// there are within the window.
+    pub async fn take(&self, account: Account, budget: Budget, id: &str) -> Result<(u32, Option<Duration>), Away> {
+        let window = u64::try_from(budget.window.as_millis()).unwrap_or(u64::MAX >> 12);
+        let mut command = script(TAKE, &budget_name(account));
+        command.arg(budget.limit).arg(window).arg(id);
+        let (used, free_in) = self.run::<(u32, i64)>(&command).await?;
+        Ok((used, u64::try_from(free_in).ok().map(Duration::from_millis)))
     }
 
-    /// Gives a lease back, if it has not passed to another replica meanwhile.
-    pub async fn release(&self, lease: &Lease) {
-        let _ = self.run::<i64>(script(RELEASE, &lease.name).arg(&lease.owner)).await;
+    /// Takes back what was counted under `id`.
+    pub async fn give_back(&self, account: Account, id: &str) {
+        let _ = self.run::<i64>(cmd("ZREM").arg(budget_name(account)).arg(id)).await;
     }
 
     /// What is kept under a name, sealed.
@@ -181,7 +206,7 @@ impl Redis {
                 self.answered(connection);
                 return Ok(answer);
             }
-            Ok(Err(error)) => error.category().to_owned(),
+            Ok(Err(error)) => told(&error),
             Err(_) => "no answer in time".to_owned(),
         };
         self.failed(&why);
@@ -189,9 +214,14 @@ impl Redis {
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, redis::RedisError> {
-        let limits =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
-        self.client.get_multiplexed_async_connection_with_config(&limits).await
+        let RedisSpec { scheme, host, port, .. } = &self.spec;
+        // What is stored is sealed; whether the password may travel in plain text is the network's question.
+        let target = Target { scheme: *scheme, host, port: *port, insecure: true };
+        let stream = self.connector.connect(target, PATIENCE).await.map_err(io::Error::other)?;
+        let limits = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        let (connection, driver) = MultiplexedConnection::new_with_config(&self.login, stream, limits).await?;
+        tokio::spawn(driver); // ends with the last handle to the connection
+        Ok(connection)
     }
 
     fn answered(&self, connection: MultiplexedConnection) {
@@ -217,17 +247,105 @@ impl Redis {
 }
 
 /// The right to fetch a key's token; ends by itself.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Lease {
     name: String,
     /// Random: nobody else gives back what is ours.
     owner: String,
+    until: Instant,
+}
+
+/// What went wrong, in words that hold neither password nor token: our own of a connection that was not made, else the
+/// kind of error.
+fn told(error: &redis::RedisError) -> String {
+    match error.kind() {
+        ErrorKind::Io => error.to_string(),
+        _ => error.category().to_owned(),
+    }
 }
 
 fn script(text: &str, key: &str) -> Cmd {
     let mut command = cmd("EVAL");
     command.arg(text).arg(1).arg(key);
     command
+}
+
+impl Redis {
+    /// Takes the lease of `key` for `length`, also from the holder called `from`. What was taken although no answer came
+    /// is given back later.
+    pub async fn lease(self: &Arc<Self>, key: Key, length: Duration, from: Option<&str>) -> Result<Claim<Lease>, Away> {
+        let mut owner = [0; 16];
+        aws_lc_rs::rand::fill(&mut owner).map_err(|_| Away)?;
+        let lease =
+            Lease { name: lease_name(key), owner: URL_SAFE_NO_PAD.encode(owner), until: Instant::now() + length };
+        let length = u64::try_from(length.as_millis()).unwrap_or(u64::MAX >> 1);
+        let mut command = script(LEASE, &lease.name);
+        command.arg(&lease.owner).arg(length).arg(from.unwrap_or_default());
+        match self.run::<Option<String>>(&command).await {
+            Ok(None) => Ok(Claim::Ours(lease)),
+            Ok(Some(holder)) => Ok(Claim::Theirs(holder)),
+            Err(Away) => {
+                self.release_later(lease);
+                Err(Away)
+            }
+        }
+    }
+
+    /// Gives a lease back, if it has not passed to another replica meanwhile.
+    pub async fn release(self: &Arc<Self>, lease: &Lease) {
+        if self.try_release(lease).await.is_err() {
+            self.release_later(lease.clone());
+        }
+    }
+
+    async fn try_release(&self, lease: &Lease) -> Result<(), Away> {
+        self.run::<i64>(script(RELEASE, &lease.name).arg(&lease.owner)).await.map(drop)
+    }
+
+    /// Nobody shall wait for a lease that nobody uses, once Redis is back.
+    fn release_later(self: &Arc<Self>, lease: Lease) {
+        let redis = Arc::clone(self);
+        tokio::spawn(async move {
+            while Instant::now() < lease.until {
+                tokio::time::sleep(PAUSE).await;
+                if redis.try_release(&lease).await.is_ok() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+impl Common for Arc<Redis> {
+    type Lease = Lease;
+
+    async fn load(&self, key: Key, version: Version) -> Result<Option<Minted>, Away> {
+        Redis::load(self, key, version, SystemTime::now()).await
+    }
+
+    async fn forget(&self, key: Key, fingerprint: &str) -> Result<(), Away> {
+        Redis::forget(self, key, fingerprint).await
+    }
+
+    async fn lease(&self, key: Key, length: Duration, from: Option<&str>) -> Result<Claim<Lease>, Away> {
+        Redis::lease(self, key, length, from).await
+    }
+
+    async fn release(&self, lease: &Lease) {
+        Redis::release(self, lease).await;
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    async fn sleep(&self, length: Duration) {
+        tokio::time::sleep(length).await;
+    }
+}
+
+fn budget_name(account: Account) -> String {
+    format!("cupbearer:budget:{}", account.to_hex())
 }
 
 fn token_name(key: Key) -> String {

@@ -13,7 +13,10 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::{Away, Key, Lease, Seal, Store};
 use crate::{
     config::secret::Secret,
-    token::rotation::{Kept, Root},
+    token::{
+        rotation::{Kept, Root},
+        share,
+    },
 };
 
 /// How often somebody who waits for the right to use a refresh token looks again: at first, and at most.
@@ -79,7 +82,10 @@ impl Store {
             let claim = match self {
                 Self::Memory => Some(Claim::Alone),
                 Self::File { files, .. } => files.lock(&format!("{}.lock", name(key)))?.map(Claim::File),
-                Self::Redis(redis) => redis.lease(key, length).await?.map(Claim::Lease),
+                Self::Redis(redis) => match redis.lease(key, length, None).await? {
+                    share::Claim::Ours(lease) => Some(Claim::Lease(lease)),
+                    share::Claim::Theirs(_) => None,
+                },
             };
             match claim {
                 Some(claim) => return Ok(claim),

@@ -62,6 +62,8 @@ fn minted() -> Minted {
         skew: None,
         refresh: None,
         identity: None,
+        token_type: None,
+        proof: None,
     }
 }
 

@@ -70,11 +70,13 @@ pub(crate) struct Manner {
     pub(crate) keeps_alive: bool,
     /// Only TLS 1.2.
     pub(crate) old_tls: bool,
+    /// Says that it speaks HTTP/2, which it does not: for clients that don't get that far.
+    pub(crate) offers_h2: bool,
 }
 
 impl Default for Manner {
     fn default() -> Self {
-        Self { lifetime: 3600, keeps_alive: true, old_tls: false }
+        Self { lifetime: 3600, keeps_alive: true, old_tls: false, offers_h2: false }
     }
 }
 
@@ -94,6 +96,10 @@ impl BoundServer {
             .with_client_cert_verifier(verifier.build().expect("a verifier"))
             .with_single_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM"))
             .expect("a matching key");
+        let mut config = config;
+        if manner.offers_h2 {
+            config.alpn_protocols = vec![b"h2".to_vec()];
+        }
         let config = Arc::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
         let address = listener.local_addr().expect("bound");

@@ -6,23 +6,33 @@
 // `READY {"port":…,"issuer":"https://localhost:…","keys":{ALG: PEM or JWK}}`. Ends when its standard input closes, so that it
 // never outlives the test that started it.
 //
-//   /token          the provider's token endpoint (client_credentials, RFC 8707 resources)
+//   /token          the provider's token endpoint (client_credentials, refresh_token, RFC 7523, RFC 8693, RFC 8707 resources)
 //   /auth, /device  logins, for which any name and password will do
-//   /api/…          the protected resource: verifies the token and, where it is bound to one, the client's certificate;
-//                   echoes what it received
-//   GET /stats      how many token requests were granted and refused, and why
+//   /api/…          the protected resource: verifies the token and what it is bound to, the client's certificate or the proof of
+//                   a key; echoes what it received
+//   GET /stats      how many token requests were granted and refused, and why; likewise of proofs at the resource
 //   POST /revoke    every token accepted so far is void from now on
+//   POST /rotate    provider and resource take other nonces in proofs from now on
+//   GET /refresh-token?client=ID&jkt=…   a refresh token, as a login gives it
+//   GET /subject-token   an access token that can be exchanged
 
-import { X509Certificate, createHash, generateKeyPairSync } from 'node:crypto';
+import { X509Certificate, createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
 import { createLocalJWKSet, jwtVerify } from 'jose';
 import Provider, { errors } from 'oidc-provider'; // 8.x: the last that runs on Node 18 and 20 (Debian 12 and 13)
+import DPoPNonces from './node_modules/oidc-provider/lib/helpers/dpop_nonces.js';
+import inside from './node_modules/oidc-provider/lib/helpers/weak_cache.js';
+import { ProofJudge } from './dpop.mjs';
+import { addGrants, grantTypes, refreshToken } from './grants.mjs';
 
 // The keys of clients that sign, made anew; the READY line tells the private ones to the test.
+const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 });
 const clientKeys = {
   ES256: generateKeyPairSync('ec', { namedCurve: 'P-256' }),
-  PS256: generateKeyPairSync('rsa', { modulusLength: 2048 }),
+  ES384: generateKeyPairSync('ec', { namedCurve: 'P-384' }),
+  RS256: rsa,
+  PS256: rsa,
   EdDSA: generateKeyPairSync('ed25519'),
 };
 
@@ -34,6 +44,7 @@ const x5tS256 = (certificate) => createHash('sha256').update(certificate.raw).di
 const bound = { tls_client_certificate_bound_access_tokens: true };
 
 // The clients. tests/it/oidc.rs knows them too.
+const publicJwk = (alg) => ({ ...clientKeys[alg].publicKey.export({ format: 'jwk' }), alg, use: 'sig', kid: alg });
 const clients = [
   { client_id: 'poster', client_secret: 'not-a-secret', token_endpoint_auth_method: 'client_secret_post' },
   {
@@ -42,17 +53,22 @@ const clients = [
     client_secret: 'not a secret: 100%+/?&=~%3A"\\',
     token_endpoint_auth_method: 'client_secret_basic',
   },
-  ...['ES256', 'PS256', 'EdDSA'].map((alg) => ({
+  ...Object.keys(clientKeys).map((alg) => ({
     client_id: `signer-${alg}`,
     token_endpoint_auth_method: 'private_key_jwt',
     token_endpoint_auth_signing_alg: alg,
-    jwks: { keys: [{ ...clientKeys[alg].publicKey.export({ format: 'jwk' }), alg, use: 'sig', kid: alg }] },
+    jwks: { keys: [publicJwk(alg)] },
   })),
-  {
-    client_id: 'macer',
-    client_secret: 'not-a-secret-but-long-enough-for-it',
+  ...['HS256', 'HS384', 'HS512'].map((alg) => ({
+    client_id: `macer-${alg}`,
+    client_secret: 'not-a-secret-but-long-enough-for-it, for sixty-four bytes of it',
     token_endpoint_auth_method: 'client_secret_jwt',
-    token_endpoint_auth_signing_alg: 'HS256',
+    token_endpoint_auth_signing_alg: alg,
+  })),
+  { client_id: 'public', token_endpoint_auth_method: 'none' },
+  {
+    client_id: 'binder', client_secret: 'not-a-secret', token_endpoint_auth_method: 'client_secret_post',
+    dpop_bound_access_tokens: true,
   },
   // By certificate: this very one, whoever has this name from the CA, and one beside a secret.
   {
@@ -63,7 +79,17 @@ const clients = [
   },
   { client_id: 'named', token_endpoint_auth_method: 'tls_client_auth', tls_client_auth_san_dns: 'client.example.test', ...bound },
   { client_id: 'poster-bound', client_secret: 'not-a-secret', token_endpoint_auth_method: 'client_secret_post', ...bound },
-].map((client) => ({ ...client, grant_types: ['client_credentials'], response_types: [], redirect_uris: [] }));
+  {
+    client_id: 'public-binder', token_endpoint_auth_method: 'none', dpop_bound_access_tokens: true,
+    grant_types: ['refresh_token', 'authorization_code'],
+  },
+  {
+    client_id: 'rotator', client_secret: 'not-a-secret', token_endpoint_auth_method: 'client_secret_basic',
+    grant_types: ['refresh_token', 'authorization_code'],
+  },
+].map((client) => ({ grant_types: ['client_credentials', ...grantTypes], response_types: [], redirect_uris: [], ...client }))
+  .map((client) => (client.grant_types.includes('authorization_code')
+    ? { ...client, response_types: ['code'], redirect_uris: ['https://app.example.test/'] } : client));
 
 // Where users log in: a native application without a secret (RFC 8252). Its refresh tokens rotate.
 clients.push({
@@ -85,21 +111,30 @@ const signing = generateKeyPairSync('rsa', { modulusLength: 2048 });
 const jwk = { kid: 'peer', alg: 'RS256', use: 'sig' };
 const publicKeys = createLocalJWKSet({ keys: [{ ...signing.publicKey.export({ format: 'jwk' }), ...jwk }] });
 
-const stats = { granted: 0, refused: 0, errors: [], methods: [] };
+const judge = new ProofJudge();
+const stats = { granted: 0, refused: 0, errors: [], methods: [], proofs: judge };
 const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex');
 
 function makeProvider(issuer) {
   const provider = new Provider(issuer, {
     clients,
     clientAuthMethods: [
-      'client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt',
-      'self_signed_tls_client_auth', 'tls_client_auth', 'none',
+      'none', 'client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt',
+      'self_signed_tls_client_auth', 'tls_client_auth',
     ],
     jwks: { keys: [{ ...signing.privateKey.export({ format: 'jwk' }), ...jwk }] },
     scopes: ['openid', 'offline_access', 'read', 'write'],
     cookies: { keys: ['not-a-secret'] },
-    ttl: { ClientCredentials: 600 },
+    // Access tokens of users live for three seconds, so that a test sees several rotations.
+    ttl: { ClientCredentials: 600, AccessToken: 3, RefreshToken: 600, Grant: 600 },
+    rotateRefreshToken: true,
+    findAccount: (_ctx, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
+    enabledJWA: {
+      clientAuthSigningAlgValues: ['HS256', 'HS384', 'HS512', 'RS256', 'PS256', 'ES256', 'ES384', 'EdDSA'],
+      dPoPSigningAlgValues: ['RS256', 'PS256', 'ES256', 'ES384', 'EdDSA'],
+    },
     features: {
+      dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => true },
       devInteractions: { enabled: true },
       deviceFlow: { enabled: true },
       clientCredentials: { enabled: true },
@@ -123,6 +158,7 @@ function makeProvider(issuer) {
       },
     },
   });
+  addGrants(provider, Object.keys(clientKeys).map(publicJwk), issuer);
   provider.on('grant.success', (ctx) => {
     stats.granted += 1;
     stats.methods.push(ctx.oidc.client.clientAuthMethod);
@@ -147,12 +183,12 @@ async function verify(provider, token, certificate) {
   if (token.split('.').length === 3) {
     const { payload } = await jwtVerify(token, publicKeys, { issuer: provider.issuer, typ: 'at+jwt' });
     const { client_id, aud: audience, scope, cnf } = payload;
-    return { format: 'jwt', client_id, audience, scope, ...bound(cnf?.['x5t#S256']) };
+    return { format: 'jwt', client_id, audience, scope, jkt: cnf?.jkt, ...bound(cnf?.['x5t#S256']) };
   }
-  const found = await provider.ClientCredentials.find(token);
+  const found = (await provider.ClientCredentials.find(token)) ?? (await provider.AccessToken.find(token));
   if (!found) throw new Error('unknown or expired');
   const { clientId: client_id, aud: audience, scope } = found;
-  return { format: 'opaque', client_id, audience, scope, ...bound(found['x5t#S256']) };
+  return { format: 'opaque', client_id, audience, scope, jkt: found.jkt, ...bound(found['x5t#S256']) };
 }
 
 const json = (response, status, value, headers = {}) => {
@@ -177,14 +213,23 @@ async function resource(provider, request, response) {
   const challenge = (why) =>
     json(response, 401, { error: why }, { 'www-authenticate': `Bearer error="invalid_token", error_description="${why}"` });
   if (credentials.length !== 1) return challenge(`${credentials.length} authorization headers`);
-  const token = /^Bearer ([\x21-\x7e]+)$/.exec(credentials[0])?.[1];
-  if (!token) return challenge('not a bearer token');
+  const [, scheme, token] = /^(Bearer|DPoP) ([\x21-\x7e]+)$/.exec(credentials[0]) ?? [];
+  if (!token) return challenge('neither a bearer nor a bound token');
 
   let facts;
   try {
     facts = await verify(provider, token, request.socket.getPeerX509Certificate());
+    if ((scheme === 'DPoP') !== (facts.jkt !== undefined)) throw new Error(`not to be sent as ${scheme}`);
   } catch (error) {
     return challenge(error.message);
+  }
+  if (facts.jkt) {
+    response.setHeader('dpop-nonce', judge.nonce);
+    try {
+      await judge.verify(request, `${provider.issuer}${request.url}`, token, facts.jkt);
+    } catch ({ code, message }) {
+      return json(response, 401, { error: message }, { 'www-authenticate': `DPoP error="${code}", algs="ES256 EdDSA"` });
+    }
   }
   seen.add(sha256(token));
   return json(response, 200, {
@@ -210,6 +255,20 @@ server.listen(0, '127.0.0.1', () => {
       seen.forEach((hash) => revoked.add(hash));
       return json(response, 200, { revoked: revoked.size });
     }
+    if (path === '/rotate' && request.method === 'POST') {
+      judge.rotate();
+      inside(provider).DPoPNonces = new DPoPNonces(randomBytes(32));
+      return json(response, 200, {});
+    }
+    if (path === '/subject-token') {
+      const made = provider.Client.find('poster').then((client) => new provider.ClientCredentials({ client }).save());
+      return made.then((token) => json(response, 200, { token })).catch((error) => response.destroy(error));
+    }
+    if (path === '/refresh-token') {
+      const query = new URL(request.url, issuer).searchParams;
+      const made = refreshToken(provider, query.get('client'), query.get('jkt') ?? undefined);
+      return made.then((token) => json(response, 200, { token })).catch((error) => response.destroy(error));
+    }
     if (path === '/api' || path.startsWith('/api/')) {
       return resource(provider, request, response).catch((error) => response.destroy(error));
     }
@@ -217,6 +276,8 @@ server.listen(0, '127.0.0.1', () => {
   });
   const keys = {
     ES256: clientKeys.ES256.privateKey.export({ type: 'sec1', format: 'pem' }),
+    ES384: clientKeys.ES384.privateKey.export({ type: 'pkcs8', format: 'pem' }),
+    RS256: clientKeys.RS256.privateKey.export({ type: 'pkcs1', format: 'pem' }),
     PS256: JSON.stringify(clientKeys.PS256.privateKey.export({ format: 'jwk' })),
     EdDSA: clientKeys.EdDSA.privateKey.export({ type: 'pkcs8', format: 'pem' }),
   };
