@@ -13,7 +13,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use crate::{
-    config::model::{CallerIdentity, Config, CredentialSpec, NetSpec, RouteSpec, Server, TokenSpec, Upstream},
+    config::model::{CallerIdentity, Config, CredentialSpec, NetSpec, RouteSpec, Scheme, Server, TokenSpec, Upstream},
     net::Connector,
     rules::{
         headers::RequestRules,
@@ -156,8 +156,8 @@ impl Snapshot {
     }
 
     /// The `Host` names that pass on one listener.
-    pub fn hosts(&self, listen: SocketAddr) -> Hosts {
-        Hosts::new(listen, &self.config.server.allowed_hosts)
+    pub fn hosts(&self, listen: SocketAddr, scheme: Scheme) -> Hosts {
+        Hosts::new(listen, scheme, &self.config.server.allowed_hosts)
     }
 }
 

@@ -124,7 +124,8 @@ fn counts(config: &Config, warnings: usize) -> String {
 }
 
 fn summary(config: &Config) -> String {
-    let listen: Vec<Vec<String>> = config.server.listen.iter().map(|a| vec![format!("http://{a}")]).collect();
+    let listen: Vec<Vec<String>> =
+        config.server.listen.iter().map(|l| vec![format!("{}://{}", l.scheme().as_str(), l.address)]).collect();
     let routes: Vec<Vec<String>> = config.routes.iter().map(route_row).collect();
     let credentials: Vec<Vec<String>> = config.credentials.iter().map(|c| credential_row(c)).collect();
     let callers: Vec<Vec<String>> = config
@@ -275,7 +276,7 @@ fn as_json(config: &Config) -> Value {
         })
     };
     json!({
-        "listen": config.server.listen,
+        "listen": config.server.listen.iter().map(|l| l.address.to_string()).collect::<Vec<_>>(),
         "routes": config.routes.iter().map(route).collect::<Vec<_>>(),
         "credentials": config.credentials.iter().map(|c| credential(c)).collect::<Vec<_>>(),
         "callers": config.callers.iter().map(|c| json!({ "name": c.name, "identity": identity(&c.identity) })).collect::<Vec<_>>(),

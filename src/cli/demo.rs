@@ -47,7 +47,7 @@ async fn demo(port: u16) -> Result<(), StartError> {
 }
 
 fn introduction(sandbox: &Sandbox, proxy: &Proxy) -> String {
-    let base = proxy.addresses().first().map_or_else(String::new, |address| format!("http://{address}"));
+    let base = proxy.addresses().first().cloned().unwrap_or_default();
     let mut text = format!(
         "\ncupbearer at {base} in front of its sandbox at {}: no account, nothing leaves this machine.\n\
          The requests carry no token; cupbearer gets one and adds it. Try, in another terminal:\n",

@@ -70,17 +70,17 @@ fn explain(args: &ExplainArgs, mut config: Config) -> Result<(String, ExitCode),
     }
     if let Some(listen) = config.server.listen.first_mut() {
         // Port 0 and a wildcard are no names that a request could use; localhost on some port is.
-        if listen.port() == 0 {
-            listen.set_port(8080);
+        if listen.address.port() == 0 {
+            listen.address.set_port(8080);
         }
-        if listen.ip().is_unspecified() {
-            listen.set_ip(Ipv4Addr::LOCALHOST.into());
+        if listen.address.ip().is_unspecified() {
+            listen.address.set_ip(Ipv4Addr::LOCALHOST.into());
         }
     }
     // The cells stay empty: nobody looks into them before a request is sent.
     let snapshot = Snapshot::compile(config, 1, |_| Ok(bearer::cell().1))?;
     let caller = args.caller.as_deref().map(|name| find_caller(&snapshot.config.callers, name)).transpose()?;
-    let listen = snapshot.server().listen.first().map_or_else(|| "localhost".to_owned(), ToString::to_string);
+    let listen = snapshot.server().listen.first().map_or_else(|| "localhost".to_owned(), |l| l.address.to_string());
     let (host, target) = split_url(&args.path).unwrap_or((&listen, &args.path));
     let question = Question { method: &args.method, target, host, caller, request_id: "<request id>" };
     let rehearsal = rehearse(&snapshot, &question);

@@ -155,7 +155,9 @@ mod tests {
         }
         let env = |name: &str| known.iter().find(|(k, _)| k == name).map(|(_, value)| value.clone());
         let (config, warnings) = config::parse(&starter(&all), &env).unwrap_or_else(|p| panic!("{p}"));
-        assert_eq!(warnings, []);
+        // No variable here holds a real key.
+        let others: Vec<_> = warnings.iter().filter(|config::Warning(w)| !w.message.contains("cannot sign")).collect();
+        assert!(others.is_empty(), "{others:?}");
         assert_eq!(config.credentials.len(), all.len());
         assert_eq!(config.routes.len(), all.iter().map(|p| p.apis.len()).sum::<usize>());
     }

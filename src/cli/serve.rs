@@ -49,7 +49,7 @@ pub(super) async fn serve(config: Config, started: impl FnOnce(&Proxy)) -> Resul
     let stop = stop_signal()?;
     let proxy = Proxy::start(config)?;
     for address in proxy.addresses() {
-        say(format!("listening on http://{address}"));
+        say(format!("listening on {address}"));
     }
     started(&proxy);
     let signal = stop.await;

@@ -58,6 +58,11 @@ impl IdentityError {
         *self == Self::NoKey
     }
 
+    /// The same of a pair that the file calls otherwise.
+    pub fn told_of(&self, cert: &str, key: &str) -> String {
+        self.to_string().replace("client_cert", cert).replace("client_key", key)
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {

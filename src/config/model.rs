@@ -37,8 +37,8 @@ pub struct Config {
 /// `[server]`: where callers connect and what is refused before anything else.
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// TCP addresses to listen on.
-    pub listen: Vec<SocketAddr>,
+    /// Where callers connect.
+    pub listen: Vec<Listen>,
     /// Worker threads; never 0 here (the file's 0 became the number of cores).
     pub workers: usize,
     /// Further `Host` values that pass: lower case, `name` (any port) or `name:port`.
@@ -55,6 +55,31 @@ pub struct Server {
     pub max_connections: usize,
     /// Size of a request head: request line and fields.
     pub max_header_bytes: usize,
+}
+
+/// One entry of `listen`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// TCP address.
+    pub address: SocketAddr,
+    /// `None` = plain HTTP.
+    pub tls: Option<ListenTls>,
+}
+
+impl Listen {
+    /// What callers write before its address.
+    pub fn scheme(&self) -> Scheme {
+        if self.tls.is_some() { Scheme::Https } else { Scheme::Http }
+    }
+}
+
+/// `tls` of a listener: files that are read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenTls {
+    /// `cert`: the chain, in PEM form, its own certificate first.
+    pub cert: PathBuf,
+    /// `key`: the private key, in PEM form.
+    pub key: PathBuf,
 }
 
 /// `[tokens]`: where tokens outlive the process.

@@ -6,7 +6,7 @@
 const NOT_BUILT: &[&str] = &[
     "server.listen=unix:*",
     "server.listen=systemd",
-    "server.listen={}",
+    "tls.client_ca",
     "admin.listen=*",
     "callers.uid",
     "callers.gid",

@@ -29,7 +29,7 @@ pub(super) const SECTIONS: [(&str, &str); 10] = [
 ];
 
 /// Something of every section, so that all of them are read.
-const FILE: &str = "[server]\n[admin]\n[tokens]\nstore = { file = 'a' }\n[vault]\n[credentials.a]\nclient_secret = { env = 'A' }\n\
+const FILE: &str = "[server]\nlisten = { address = '127.0.0.1:1', tls = { cert = 'a', key = 'b' } }\n[admin]\n[tokens]\nstore = { file = 'a' }\n[vault]\n[credentials.a]\nclient_secret = { env = 'A' }\n\
     [callers.a]\n[[routes]]\n[log]\n[telemetry]\n";
 
 /// What the reader asked for while it read [`FILE`].
@@ -123,6 +123,11 @@ fn value(learned: &Learned, section: &str, key: &str, kind: &Kind) -> Value {
         Kind::TextOrTexts => any(&[text(), texts()]),
         Kind::TextOrFalse if not_built::value(&format!("{section}.{key}"), "127.0.0.1:1") => json!({ "enum": [false] }),
         Kind::TextOrFalse => any(&[json!({ "enum": [false] }), text()]),
+        Kind::Listen => {
+            let one = || any(&[text(), table(learned, "", "listen")]);
+            any(&[one(), json!({ "type": "array", "items": one() })])
+        }
+        Kind::Tls => table(learned, "", "tls"),
         Kind::Store => any(&[json!({ "enum": ["memory"] }), table(learned, "", "store"), variable()]),
     }
 }

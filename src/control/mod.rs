@@ -2,6 +2,7 @@
 //!
 //! One thread of ordinary async Rust. It owns the [`Publisher`]; the cores only read.
 
+mod certificates;
 mod limits;
 mod shutdown;
 
@@ -10,9 +11,9 @@ use std::{collections::HashSet, io, net::SocketAddr, sync::Arc, thread};
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
-    config::model::{Config, TokenSpec, Upstream},
+    config::model::{Config, Scheme, TokenSpec, Upstream},
     proxy::{
-        listener::Listener,
+        listener::{Door, Listener},
         worker::{self, Order, Plan},
     },
     snapshot::{self, Publisher, Snapshot},
@@ -51,7 +52,7 @@ fn hint(error: &io::Error) -> &'static str {
 
 /// A running proxy.
 pub struct Proxy {
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<String>,
     workers: Vec<thread::JoinHandle<()>>,
     orders: watch::Sender<Order>,
     engine: Engine,
@@ -67,8 +68,11 @@ impl Proxy {
         let listeners = server
             .listen
             .iter()
-            .map(|&address| {
-                Listener::bind(address, server.workers).map_err(|source| StartError::Listen { address, source })
+            .map(|listen| {
+                let address = listen.address;
+                let tls = listen.tls.as_ref().map(certificates::server_config).transpose();
+                let tls = tls.map_err(StartError::Config)?;
+                Listener::bind(address, tls, server.workers).map_err(|source| StartError::Listen { address, source })
             })
             .collect::<Result<Vec<_>, _>>()?;
         let engine = engine(&config, true)?;
@@ -76,11 +80,11 @@ impl Proxy {
         let (publisher, reader) = snapshot::seam(first);
         let guard = tokio::spawn(forbid_found_endpoints(engine.found_endpoints(), publisher, reader.clone()));
         let (orders, _) = watch::channel(Order::Run);
-        let addresses = listeners.iter().map(|l| l.address).collect();
+        let addresses = listeners.iter().map(url).collect();
         let mut sockets: Vec<Vec<_>> = (0..server.workers).map(|_| Vec::new()).collect();
         for listener in listeners {
             for (of_worker, socket) in sockets.iter_mut().zip(listener.sockets) {
-                of_worker.push((listener.address, socket));
+                of_worker.push((Door { address: listener.address, tls: listener.tls.clone() }, socket));
             }
         }
         let mut workers = Vec::with_capacity(server.workers);
@@ -93,8 +97,8 @@ impl Proxy {
         Ok(Self { addresses, workers, orders, engine, guard })
     }
 
-    /// Where it listens, port 0 replaced by the port that was given.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    /// Where it listens, as URLs; port 0 replaced by the port that was given.
+    pub fn addresses(&self) -> &[String] {
         &self.addresses
     }
 
@@ -130,6 +134,11 @@ async fn forbid_found_endpoints(
             Err(why) => tracing::error!("a discovered token endpoint cannot be put out of reach: {why}"),
         }
     }
+}
+
+fn url(listener: &Listener) -> String {
+    let scheme = if listener.tls.is_some() { Scheme::Https } else { Scheme::Http };
+    format!("{}://{}", scheme.as_str(), listener.address)
 }
 
 /// What keeps this configuration's tokens; without `store` in this process alone.

@@ -2,6 +2,9 @@
 
 use std::{net::SocketAddr, rc::Rc, time::Instant};
 
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
 use super::{
     admission::{self, NoHead},
     body::Side,
@@ -31,6 +34,21 @@ pub(super) fn spawn(worker: &Rc<Worker>, stream: Socket, peer: SocketAddr, hosts
     tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, hosts, seat));
 }
 
+/// The same behind a TLS handshake, which has as long as a head.
+pub(super) fn spawn_tls(worker: &Rc<Worker>, tcp: TcpStream, tls: TlsAcceptor, peer: SocketAddr, hosts: Rc<Hosts>) {
+    // Over `max_connections` there is no time for a handshake, hence none for an answer.
+    let Some(seat) = worker.seat() else { return };
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        let patience = worker.core().snapshot.server().header_timeout;
+        match tokio::time::timeout(patience, tls.accept(tcp)).await {
+            Ok(Ok(stream)) => serve(worker, Socket::Tls(Box::new(stream)), peer, hosts, seat).await,
+            Ok(Err(error)) => tracing::debug!(%peer, "no TLS handshake with a caller: {error}"),
+            Err(_) => tracing::debug!(%peer, "no TLS handshake with a caller within header_timeout"),
+        }
+    });
+}
+
 /// Over `max_connections`: a quick answer instead of silence.
 async fn turn_away(worker: Rc<Worker>, stream: Socket, _seat: Seat) {
     let timer = Timer::new(Instant::now() + admission::AFTER_REFUSAL);
@@ -53,6 +71,9 @@ async fn serve(worker: Rc<Worker>, stream: Socket, address: SocketAddr, hosts: R
     let timer = Timer::new(Instant::now() + core.snapshot.server().idle_timeout);
     let mut caller = Caller { side: Side { io: stream, buf: Buffer::default() }, timer, body_begun: false };
     let peer = Peer { address, text: address.ip().to_canonical().to_string(), hosts };
+    if caller.side.io.chose_h2() {
+        return h2::server::serve(worker, caller.side.io, Buffer::default(), peer, seat).await;
+    }
     let (mut fields, mut first) = (Vec::new(), true);
     loop {
         let core = worker.core();
@@ -195,8 +216,9 @@ async fn judge_and_forward(
     let at = |broken| (broken, Some(approved.route));
     let _permit = core.permit(approved.route).map_err(|e| at(e.into()))?;
     let rest = &head.target(bytes)[approved.rest];
+    let scheme = peer.hosts.scheme().as_str();
     let websocket = head.asks_for_websocket(bytes);
-    let request = Request { head, bytes, rest, route: approved.route, id, peer: &peer.text, websocket };
+    let request = Request { head, bytes, rest, route: approved.route, id, peer: &peer.text, scheme, websocket };
     forward::forward(worker, core, &request, caller).await.map_err(|broken| (broken, Some(approved.route)))
 }
 

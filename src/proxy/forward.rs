@@ -36,6 +36,8 @@ pub(super) struct Request<'a> {
     pub(super) route: usize,
     pub(super) id: &'a str,
     pub(super) peer: &'a str,
+    /// What the caller speaks: `http` or `https`.
+    pub(super) scheme: &'a str,
     /// It asks for a WebSocket.
     pub(super) websocket: bool,
 }
@@ -255,7 +257,7 @@ fn request_head(
             rest: request.rest,
             peer: request.peer.as_bytes(),
             websocket: request.websocket,
-            scheme: b"http",
+            scheme: request.scheme.as_bytes(),
             request_id: request.id.as_bytes(),
             token: bearer.token.expose(),
             proof: &text,

@@ -7,7 +7,7 @@ use aws_lc_rs::digest;
 
 use super::error::{Code, ProxyError};
 use crate::{
-    config::model::CallerSpec,
+    config::model::{CallerSpec, Scheme},
     rules::{
         caller::{self, Identified},
         glob::Loose,
@@ -82,7 +82,7 @@ pub(super) fn judge_marked<'s>(
     if matches!(method, "CONNECT" | "TRACE") {
         return Err(ProxyError::new(Code::MethodRefused, format!("{method} is never forwarded")).into());
     }
-    let target = origin_form(head.target(bytes), head.host(bytes))?;
+    let target = origin_form(head.target(bytes), head.host(bytes), hosts.scheme())?;
     let path = CanonicalPath::parse(target).map_err(|e| ProxyError::new(Code::BadPath, e.to_string()))?;
     let Some(found) = snapshot.table.lookup(&path) else {
         return Err(no_route(snapshot).into());
@@ -137,12 +137,12 @@ fn check_browser(snapshot: &Snapshot, method: &str, head: &RequestHead, bytes: &
 
 /// Takes the absolute form (RFC 9112 section 3.2.2) only where it says the same as `Host`: anything else
 /// is meant for another server, or for a forward proxy, which this is not.
-fn origin_form<'a>(target: &'a [u8], host: &[u8]) -> Result<&'a [u8], ProxyError> {
+fn origin_form<'a>(target: &'a [u8], host: &[u8], scheme: Scheme) -> Result<&'a [u8], ProxyError> {
     if target.starts_with(b"/") {
         return Ok(target);
     }
     let scheme_ends = target.windows(3).position(|w| w == b"://");
-    let Some(at) = scheme_ends.filter(|&at| target[..at].eq_ignore_ascii_case(b"http")) else {
+    let Some(at) = scheme_ends.filter(|&at| target[..at].eq_ignore_ascii_case(scheme.as_str().as_bytes())) else {
         let text = "the request target must be a path; this is a reverse proxy, not a forward proxy";
         return Err(ProxyError::new(Code::BadRequest, text));
     };

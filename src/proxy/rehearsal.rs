@@ -9,7 +9,7 @@ use super::{
     guard::{self, Approved, Marks, Refused},
 };
 use crate::{
-    config::model::{CallerIdentity, CallerSpec},
+    config::model::{CallerIdentity, CallerSpec, Scheme},
     rules::{
         headers::RequestFacts,
         policy::{Denial, Verdict},
@@ -89,12 +89,14 @@ pub fn rehearse<'s>(snapshot: &'s Snapshot, question: &Question<'_>) -> Rehearsa
             return Rehearsal { route: None, caller: None, outcome };
         }
     };
-    let listen = snapshot.server().listen.first().copied().unwrap_or_else(|| ([127, 0, 0, 1], 80).into());
+    let listen = snapshot.server().listen.first();
+    let listen = listen.map_or((([127, 0, 0, 1], 80).into(), Scheme::Http), |l| (l.address, l.scheme()));
+    let hosts = snapshot.hosts(listen.0, listen.1);
     let marks = marks(question.caller);
     let peer = marks.peer;
-    match guard::judge_marked(snapshot, &snapshot.hosts(listen), || marks, &head, bytes) {
+    match guard::judge_marked(snapshot, &hosts, || marks, &head, bytes) {
         Ok(approved) => {
-            let forwarded = forwarded(snapshot, &approved, question, &head, bytes, peer);
+            let forwarded = forwarded(snapshot, &approved, question, &head, bytes, (peer, listen.1));
             Rehearsal { route: Some(approved.route), caller: approved.caller, outcome: Ok(forwarded) }
         }
         Err(Refused { error, route, caller, denial }) => {
@@ -121,7 +123,7 @@ fn forwarded<'s>(
     question: &Question<'_>,
     head: &RequestHead,
     bytes: &[u8],
-    peer: IpAddr,
+    (peer, scheme): (IpAddr, Scheme),
 ) -> Forwarded<'s> {
     let route = &snapshot.routes[approved.route];
     let (peer, credential) = (peer.to_canonical().to_string(), &route.spec.token.credential);
@@ -130,7 +132,7 @@ fn forwarded<'s>(
         rest: &head.target(bytes)[approved.rest.clone()],
         peer: peer.as_bytes(),
         websocket: false,
-        scheme: b"http",
+        scheme: scheme.as_str().as_bytes(),
         request_id: question.request_id.as_bytes(),
         token: &format!("<token of {}>", credential.name),
         proof: if credential.dpop { "<proof, signed anew for each request>" } else { "" },

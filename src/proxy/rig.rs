@@ -14,7 +14,7 @@ use super::{
     socket::{Link, Socket},
     worker::{Order, Plan, Worker},
 };
-use crate::{net::Stream, snapshot::Reader};
+use crate::{config::model::Scheme, net::Stream, snapshot::Reader};
 
 /// Larger than any request or response that is measured, so that a pipe never waits.
 const PIPE: usize = 64 * 1024;
@@ -36,7 +36,7 @@ impl Rig {
         let (caller, accepted) = duplex(PIPE);
         let (upstream, origin) = duplex(PIPE);
         let (_, orders) = watch::channel(Order::Run);
-        let listen = snapshots.snapshot().server().listen.first().copied();
+        let listen = snapshots.snapshot().server().listen.first().map(|l| l.address);
         let listen = listen.unwrap_or_else(|| ([127, 0, 0, 1], 80).into());
         local.block_on(&runtime, async {
             let worker = Rc::new(Worker::new(&Plan {
@@ -49,7 +49,7 @@ impl Rig {
             }));
             let core = worker.core();
             core.pool(&core.snapshot.routes[0]).give(Link::H1(Stream::Memory(upstream)), None);
-            let hosts = Rc::new(core.snapshot.hosts(listen));
+            let hosts = Rc::new(core.snapshot.hosts(listen, Scheme::Http));
             connection::spawn(&worker, Socket::Memory(accepted), ([127, 0, 0, 1], 9).into(), hosts);
         });
         Ok(Self { runtime, local, caller, upstream: origin, buffer: vec![0; PIPE] })

@@ -14,6 +14,8 @@ use tokio::{
     net::TcpStream,
 };
 
+use tokio_rustls::server::TlsStream;
+
 use super::{
     body::{Inlet, Outlet},
     h2::{Incoming, Outgoing},
@@ -25,6 +27,8 @@ use crate::{net::Stream, wire::Framing};
 pub(super) enum Socket {
     /// TCP.
     Tcp(TcpStream),
+    /// TLS over TCP.
+    Tls(Box<TlsStream<TcpStream>>),
     /// One stream of an HTTP/2 connection.
     H2(Box<Incoming>),
     /// A pipe in memory: the data plane without sockets, for measuring ([`super::rig`]).
@@ -32,34 +36,48 @@ pub(super) enum Socket {
 }
 
 impl Socket {
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(tcp) => Some(tcp),
+            Self::Tls(tls) => Some(tls.get_ref().0),
+            Self::H2(_) | Self::Memory(_) => None,
+        }
+    }
+
+    /// Whether the handshake chose HTTP/2 (ALPN).
+    pub(super) fn chose_h2(&self) -> bool {
+        matches!(self, Self::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2"))
+    }
+
     /// Ready once a read may give something. Costs no system call while nothing has arrived.
     pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(tcp) => tcp.poll_read_ready(cx),
+            // What is decrypted already shows on no socket; a read that finds nothing is cheap.
+            Self::Tls(_) | Self::Memory(_) => Poll::Ready(Ok(())),
             // Its body waits behind the window; only its reset is news.
             Self::H2(stream) => stream.poll_reset(cx).map(|()| Err(io::ErrorKind::ConnectionReset.into())),
-            Self::Memory(_) => Poll::Ready(Ok(())),
         }
     }
 
     /// Whether bytes or an end have arrived, as the kernel has it: one system call.
     pub(super) fn has_arrived(&self) -> bool {
-        match self {
-            Self::Tcp(tcp) => socket2::SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|n| n > 0),
-            Self::H2(_) | Self::Memory(_) => false,
+        match self.tcp() {
+            Some(tcp) => socket2::SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|n| n > 0),
+            None => false,
         }
     }
 
     /// Whether the other side is known to have ended its sending, even where what it sent before is still
     /// unread. Costs no system call.
     pub(super) fn has_ended(&self) -> bool {
-        match self {
-            Self::Tcp(tcp) => {
+        match self.tcp() {
+            Some(tcp) => {
                 let ready = pin!(tcp.ready(Interest::READABLE));
                 let known = ready.poll(&mut Context::from_waker(Waker::noop()));
                 matches!(known, Poll::Ready(Ok(ready)) if ready.is_read_closed())
             }
-            Self::H2(_) | Self::Memory(_) => false,
+            None => false,
         }
     }
 
@@ -67,7 +85,7 @@ impl Socket {
     /// unfinished answer cannot be taken for a whole one then. A body that ends with the connection
     /// (HTTP/1.0) has no other mark of its end.
     pub(super) fn reset_on_close(&self, reset: bool) {
-        if let Self::Tcp(tcp) = self {
+        if let Some(tcp) = self.tcp() {
             // Fails only where the connection is gone already.
             let _ = socket2::SockRef::from(tcp).set_linger(reset.then_some(Duration::ZERO));
         }
@@ -213,5 +231,5 @@ macro_rules! pass_on {
     };
 }
 
-pass_on!(Socket: Tcp, H2, Memory);
+pass_on!(Socket: Tcp, Tls, H2, Memory);
 pass_on!(Link: H1, H2);

@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    net::{SocketAddr, TcpListener},
+    net::TcpListener,
     rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
     thread,
@@ -20,7 +20,7 @@ use super::{
     buffer::Buffers,
     error::ProxyError,
     limit::Permit,
-    listener,
+    listener::{self, Door},
     seats::{Seat, Seats},
     upstream::{Pool, Pools},
 };
@@ -54,7 +54,7 @@ pub struct Plan {
     /// How many workers there are.
     pub workers: usize,
     /// Its sockets.
-    pub sockets: Vec<(SocketAddr, TcpListener)>,
+    pub sockets: Vec<(Door, TcpListener)>,
     /// The seam.
     pub snapshots: Reader,
     /// Connections of all cores together, for `max_connections`.
@@ -78,9 +78,9 @@ async fn run(plan: Plan) {
     let accepting: Vec<_> = plan
         .sockets
         .into_iter()
-        .map(|(address, socket)| {
+        .map(|(door, socket)| {
             let (worker, orders) = (Rc::clone(&worker), plan.orders.clone());
-            tokio::task::spawn_local(listener::accept(worker, socket, address, orders))
+            tokio::task::spawn_local(listener::accept(worker, socket, door, orders))
         })
         .collect();
     let sweeping = tokio::task::spawn_local(sweep(Rc::clone(&worker)));

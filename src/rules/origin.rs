@@ -9,10 +9,13 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use crate::config::model::Scheme;
+
 /// The `Host` values that pass on one TCP listener. Made once; a check compares a few bytes.
 #[derive(Debug, Clone)]
 pub struct Hosts {
     allowed: Vec<AllowedHost>,
+    scheme: Scheme,
 }
 
 #[derive(Debug, Clone)]
@@ -38,11 +41,11 @@ impl fmt::Display for Misdirected {
 impl std::error::Error for Misdirected {}
 
 impl Hosts {
-    /// `listen` is the bound address (its port the real one, not 0); `allowed` is `server.allowed_hosts`.
+    /// `listen` is the bound address (its port the real one, not 0), `scheme` what is spoken there; `allowed` is `server.allowed_hosts`.
     ///
     /// Loopback names and the listen address pass with the listener's port. A wildcard address is no name:
     /// `0.0.0.0` reaches loopback in browsers, so letting it pass would let pages in.
-    pub fn new(listen: SocketAddr, allowed: &[String]) -> Self {
+    pub fn new(listen: SocketAddr, scheme: Scheme, allowed: &[String]) -> Self {
         let local = |name: &str| AllowedHost { name: name.as_bytes().into(), port: Some(listen.port()) };
         let mut hosts = vec![local("127.0.0.1"), local("localhost"), local("[::1]")];
         let address = listen.ip().to_canonical();
@@ -50,13 +53,18 @@ impl Hosts {
             hosts.push(local(&bracketed(address)));
         }
         hosts.extend(allowed.iter().map(|entry| AllowedHost::parse(entry)));
-        Self { allowed: hosts }
+        Self { allowed: hosts, scheme }
     }
 
-    /// Checks a `Host` value. A missing port is 80, as the listener speaks plain HTTP.
+    /// What the listener speaks.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// Checks a `Host` value. A missing port is that of the listener's scheme.
     pub fn check(&self, host: &[u8]) -> Result<(), Misdirected> {
         let passes = split_port(host).is_some_and(|(name, port)| {
-            let port = port.unwrap_or(80);
+            let port = port.unwrap_or(self.scheme.default_port());
             self.allowed
                 .iter()
                 .any(|known| known.port.is_none_or(|wanted| wanted == port) && known.name.eq_ignore_ascii_case(name))

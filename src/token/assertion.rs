@@ -21,6 +21,9 @@ pub(super) const CLIENT_ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-ass
 /// Seconds that an assertion may be used for. One request needs less; a clock that runs behind needs some.
 const LIFE: u64 = 60;
 
+/// A clock that is off by more seconds than this may be why one is refused.
+pub(super) const LEEWAY: u64 = 30;
+
 /// Seconds by which its beginning is dated back, for a provider whose clock runs behind ours.
 const BACKDATED: u64 = 5;
 
@@ -69,6 +72,12 @@ pub(super) fn of_self(spec: &TokenSpec, material: &Material) -> Result<Secret, K
 pub(super) fn holds_scopes(spec: &TokenSpec) -> bool {
     let credential = &*spec.credential;
     matches!(credential.grant, Grant::JwtBearer) && credential.assertion.claims.iter().any(|(_, v)| v == SCOPES)
+}
+
+/// Whether assertions that are signed here vouch for the client or the grant.
+pub(super) fn vouches(credential: &CredentialSpec) -> bool {
+    let by_client = matches!(credential.client_auth, ClientAuth::PrivateKeyJwt | ClientAuth::ClientSecretJwt);
+    (by_client || credential.grant == Grant::JwtBearer) && credential.assertion.ready.is_none()
 }
 
 /// In a claim: the scopes that the route needs.

@@ -11,6 +11,7 @@ use http::{HeaderMap, header};
 use serde_json::{Map, Value};
 
 use super::{
+    assertion,
     bearer::Now,
     clock::{ahead, http_date},
     credential::{Material, quotes},
@@ -197,7 +198,18 @@ impl Reading<'_> {
             return self.transient(body, code);
         }
         let code = code.filter(|code| !self.is_indiscreet(code));
-        let refused = Refusal::refused(self.credential, code, self.answer.status, self.known());
+        let mut refused = Refusal::refused(self.credential, code, self.answer.status, self.known());
+        if let Some(skew) = skew(self.answer).filter(|skew| skew.unsigned_abs() > assertion::LEEWAY)
+            && assertion::vouches(self.credential)
+        {
+            let where_to = if skew > 0 { "ahead of" } else { "behind" };
+            let seconds = skew.unsigned_abs();
+            // Writing to a String cannot fail.
+            let _ = write!(
+                refused.message,
+                " Its clock is {seconds} s {where_to} ours, and signed assertions live for a minute: is a clock wrong?"
+            );
+        }
         Refusal { detail: self.detail(body), ..refused }
     }
 

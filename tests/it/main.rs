@@ -36,6 +36,7 @@ mod routing;
 mod store;
 mod support;
 mod support_itself;
+mod tls_listener;
 mod token_life;
 mod trailers;
 mod upstream_faults;

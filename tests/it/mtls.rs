@@ -375,3 +375,27 @@ fn a_stored_token_is_used_with_its_certificate_and_with_no_other() {
     assert_eq!((once(), server.issued()), (new, 2));
     assert!(server.seen().iter().all(|seen| seen.status == 200));
 }
+
+#[test]
+fn check_online_asks_with_the_certificate_and_prints_a_curl_that_does_too() {
+    let ca = Ca::new();
+    let (server, client) = (BoundServer::start(&ca, &ca, Manner::default()), Client::of(&ca));
+    let root = ca_file(client.dir.path(), &ca);
+    let text = config("c", &server.url(), &server.url(), &root, &(MTLS.to_owned() + &client.lines()));
+    let file = client.dir.write("proxy.toml", "[admin]\nlisten = false\n".to_owned() + &text);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_cupbearer"));
+    let command = command.args(["check", "--online", "--format", "json", "-c"]).arg(file).env_clear();
+    let output = command.output().expect("the binary runs");
+    let printed = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{printed}");
+    for line in client.key_lines() {
+        assert!(!printed.contains(&line), "{printed}");
+    }
+    let answer: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    let curl = answer["online"][0]["requests"][0]["curl"].as_str().unwrap_or_else(|| panic!("{printed}"));
+    let output = std::process::Command::new("sh").args(["-c", curl]).output().expect("a shell");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("not-a-token-2"), "{curl}\n{output:?}");
+    let seen = server.seen();
+    assert_eq!(seen.len(), 2);
+    assert!(seen.iter().all(|seen| seen.line == "POST /token" && seen.thumbprint == client.thumbprint), "{seen:?}");
+}

@@ -8,7 +8,7 @@ use cupbearer::sandbox::{
 };
 use serde_json::Value;
 
-use crate::support::{Ca, Cupbearer, Ending, Playground, TestDir, TlsUpstream, Upstream};
+use crate::support::{Ca, Cupbearer, Ending, OidcProvider, Playground, TestDir, TlsUpstream, Upstream};
 
 /// 32 bytes of `s`, in base64.
 const SEAL_KEY: &str = "c3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3M=";
@@ -546,4 +546,43 @@ fn a_budget_is_counted_together_with_the_cupbearer_that_runs_beside() {
     crate::support::eventually("its token has ended and the budget too", || proxy.get("/api/x").status == 503);
     proxy.get("/api/x").expect_problem(503, "budget_exhausted");
     assert_eq!(tokens.requests().len(), 3);
+}
+
+#[test]
+#[ignore = "needs npm oidc-provider: run tests/run"]
+fn a_real_provider_is_asked_and_what_it_grants_and_refuses_is_told() {
+    let provider = OidcProvider::start();
+    let credential = |name: &str, secret: &str, more: &str| {
+        format!(
+            "[credentials.{name}]\nclient_id = \"poster\"\nclient_secret = {{ env = \"{secret}\" }}\nclient_auth = \"post\"\n\
+             token_url = \"{}/token\"\nca_file = \"{}\"\n{more}\n",
+            provider.url(),
+            provider.ca_file().display()
+        )
+    };
+    let jwt = "scopes = [\"read\", \"write\"]\nresource = [\"https://api.example.test/jwt\"]";
+    let nowhere = "resource = [\"https://api.example.test/nowhere\"]";
+    let desk = Desk::new(
+        &[
+            credential("jwt", "SECRET", jwt),
+            credential("opaque", "SECRET", "scopes = [\"read\"]"),
+            credential("wrong", "WRONG_SECRET", ""),
+            credential("nowhere", "SECRET", nowhere),
+            credential("distrusted", "SECRET", "").replace("ca_file", "# ca_file"),
+        ]
+        .concat(),
+    );
+    let json = desk.run(&["check", "--online", "--format", "json"]).expect(3).json();
+    let told = json["online"].as_array().expect("a list");
+    let token = &told[0]["token"];
+    assert_eq!((&token["kind"], &token["scopes"]["missing"]), (&"jwt".into(), &serde_json::json!([])), "{}", told[0]);
+    assert_eq!(
+        (&token["claims"]["client_id"], &token["claims"]["aud"]),
+        (&"poster".into(), &"https://api.example.test/jwt".into())
+    );
+    assert_eq!((&told[1]["ok"], &told[2]["error"]["code"]), (&true.into(), &"invalid_client".into()), "{}", told[1]);
+    assert_eq!(told[3]["error"]["code"], "invalid_target");
+    assert!(told[4]["error"]["message"].as_str().unwrap().contains("ca_file"), "{}", told[4]);
+    let again: Value = serde_json::from_str(&desk.sh(told[0]["requests"][0]["curl"].as_str().unwrap())).expect("JSON");
+    assert_eq!(again["scope"], "read write");
 }

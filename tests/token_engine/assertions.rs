@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use aws_lc_rs::{
@@ -22,8 +22,14 @@ use cupbearer::{
         model::{Alg, Assertion, ClientAuth, CredentialSpec, Grant, Issuer, Param},
         secret::SecretSource,
     },
-    token::{Engine, grant},
+    token::{
+        Engine,
+        bearer::Now,
+        grant,
+        reply::{self, Answer},
+    },
 };
+use http::{HeaderMap, header};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde_json::{Value, json};
 
@@ -248,4 +254,24 @@ async fn a_claim_may_hold_the_fingerprint_of_an_rsa_key_and_of_no_other() {
     let wanted = STANDARD.encode(digest(&SHA256, spki.as_ref()));
     let token = self_signed(secret_file(&pem), &[("iss", "a.{key_fingerprint}")]).await.unwrap();
     assert_eq!(claims(&token)["iss"], format!("a.SHA256:{wanted}"));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_wrong_is_named_where_an_assertion_is_refused() {
+    let mut spec = credential(1);
+    (spec.client_auth, spec.key) = (ClientAuth::PrivateKeyJwt, Some(SecretSource::File(key().0)));
+    spec.client_secret = None;
+    let sent = Now { mono: Instant::now(), wall: UNIX_EPOCH + Duration::from_secs(1_734_627_600) };
+    let refused = async |spec: &CredentialSpec, date: &str| {
+        let headers = HeaderMap::from_iter([(header::DATE, date.parse().unwrap())]);
+        let body = r#"{"error":"invalid_client"}"#.into();
+        let answer = Answer { status: 401, headers, body, sent };
+        reply::read(spec, &read(spec).await.unwrap(), &answer).unwrap_err().message
+    };
+    let message = refused(&spec, "Thu, 19 Dec 2024 17:10:00 GMT").await;
+    assert!(message.contains("Its clock is 600 s ahead of ours"), "{message}");
+    let message = refused(&spec, "Thu, 19 Dec 2024 16:50:00 GMT").await;
+    assert!(message.contains("Its clock is 600 s behind ours"), "{message}");
+    assert!(!refused(&spec, "Thu, 19 Dec 2024 17:00:10 GMT").await.contains("clock"));
+    assert!(!refused(&credential(1), "Thu, 19 Dec 2024 17:10:00 GMT").await.contains("clock"), "it signs nothing");
 }

@@ -178,8 +178,8 @@ fn minted(number: u64, issued: u64) -> Minted {
         skew: None,
         refresh: None,
         identity: None,
-        proof: None,
         token_type: None,
+        proof: None,
     }
 }
 

@@ -31,6 +31,10 @@ pub(in crate::config) enum Kind {
     TextOrFalse,
     /// `"memory"`, or a table.
     Store,
+    /// An address, a table with one, or several.
+    Listen,
+    /// A table of a listener's files.
+    Tls,
 }
 
 impl Table<'_> {

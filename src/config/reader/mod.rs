@@ -106,7 +106,7 @@ impl<'e> Context<'e> {
     }
 
     /// Expands `${…}`; a variable that is not set is a problem.
-    fn text(&self, raw: &str, span: &Span) -> Option<At<String>> {
+    pub(in crate::config) fn text(&self, raw: &str, span: &Span) -> Option<At<String>> {
         let at = |value: String| Some(At { value, span: span.clone() });
         if !raw.contains("${") {
             return at(raw.to_owned());
@@ -128,7 +128,7 @@ impl<'e> Context<'e> {
 }
 
 /// `a string`, `an array`.
-fn article(type_name: &str) -> String {
+pub(in crate::config) fn article(type_name: &str) -> String {
     let vowel = type_name.starts_with(['a', 'e', 'i', 'o', 'u']);
     format!("{} {type_name}", if vowel { "an" } else { "a" })
 }

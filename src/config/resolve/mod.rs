@@ -14,6 +14,7 @@ mod credential;
 mod grant;
 mod identity;
 mod issuer;
+mod listen;
 mod login;
 mod route;
 mod server;

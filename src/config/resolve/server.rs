@@ -2,9 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use toml::de::DeValue;
-
-use super::{Note, Table, not_built, refused};
+use super::{Note, Table, listen, not_built, refused};
 use crate::config::{
     diagnostic::Span,
     model::{AccessLog, Log, NetSpec, RedisSpec, Scheme, Server, StoreSpec, Tokens},
@@ -13,8 +11,6 @@ use crate::config::{
     secret::SecretSource,
     source, url,
 };
-
-const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 
 /// `[server]`, with what later checks need.
 pub(super) struct Resolved {
@@ -26,7 +22,7 @@ pub(super) struct Resolved {
 pub(super) fn server(root: &Table<'_>) -> Resolved {
     let (listen, raw) = match root.table("server", "server") {
         Some(t) => {
-            let read = (listen(&t), RawServer::read(&t));
+            let read = (listen::listen(&t), RawServer::read(&t));
             let hosts = hosts(&t, read.1.allowed_hosts.as_ref());
             let origins = origins(&t, read.1.allowed_origins.as_ref());
             if read.1.max_header_bytes == Some(Limit::None) {
@@ -35,10 +31,10 @@ pub(super) fn server(root: &Table<'_>) -> Resolved {
             t.finish();
             (read.0, (read.1, hosts, origins))
         }
-        None => (default_listen(), <_>::default()),
+        None => (listen::default(), <_>::default()),
     };
     let (raw, allowed_hosts, allowed_origins) = raw;
-    let open = listen.iter().find(|at| !at.value.ip().is_loopback()).map(|at| at.span.clone());
+    let open = listen.iter().find(|at| !at.value.address.ip().is_loopback()).map(|at| at.span.clone());
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let workers = raw.workers.filter(|n| *n > 0).map_or_else(cores, |n| n as usize);
     let max_header_bytes = match raw.max_header_bytes {
@@ -57,68 +53,6 @@ pub(super) fn server(root: &Table<'_>) -> Resolved {
         max_header_bytes,
     });
     Resolved { spec, open }
-}
-
-fn default_listen() -> Vec<At<SocketAddr>> {
-    let address = DEFAULT_LISTEN.parse().ok();
-    address.into_iter().map(|value| At { value, span: 0..0 }).collect()
-}
-
-/// `listen`: a string, or a list of them.
-fn listen(t: &Table<'_>) -> Vec<At<SocketAddr>> {
-    t.learn("listen", || Kind::TextOrTexts);
-    let Some(entry) = t.entry("listen") else { return default_listen() };
-    let written: Vec<At<String>> = match entry.value {
-        DeValue::Array(items) => {
-            let tables = items.iter().filter(|i| i.get_ref().is_table());
-            let tables: Vec<Span> = tables.map(toml::Spanned::span).collect();
-            if !tables.is_empty() && not_built::value("server.listen", "{}") {
-                for span in &tables {
-                    t.not_built(span, "a table in `listen` (TLS)");
-                }
-                return Vec::new();
-            }
-            t.strings("listen").map(|at| at.value).unwrap_or_default()
-        }
-        DeValue::Table(_) if not_built::value("server.listen", "{}") => {
-            t.not_built(&entry.span, "a table in `listen` (TLS)");
-            return Vec::new();
-        }
-        _ => t.string("listen").into_iter().collect(),
-    };
-    if written.is_empty() && entry.value.as_array().is_some_and(|a| a.iter().next().is_none()) {
-        t.context.error(&entry.span, "`listen` in [server] is empty: there must be an address to listen on");
-    }
-    let mut out: Vec<At<SocketAddr>> = Vec::new();
-    for at in written {
-        let Some(value) = address(t, &at) else { continue };
-        match out.iter().find(|other| other.value == value && value.port() != 0) {
-            Some(first) => {
-                let note = Note::error(&at.span, format!("`listen` names {value} twice"));
-                t.context.report(note.also(&first.span, "the first"));
-            }
-            None => out.push(At { value, span: at.span }),
-        }
-    }
-    out
-}
-
-fn address(t: &Table<'_>, at: &At<String>) -> Option<SocketAddr> {
-    if not_built::value("server.listen", &at.value) {
-        t.not_built(&at.span, &format!("`listen = \"{}\"`", at.value));
-        return None;
-    }
-    if let Ok(address) = at.value.parse() {
-        return Some(address);
-    }
-    let note = Note::error(&at.span, format!("`listen`: {} is not an address and port", t.context.quote(at)));
-    let (host, port) = at.value.rsplit_once(':').unwrap_or((&at.value, "8080"));
-    let port = if port.parse::<u16>().is_ok() { port } else { "8080" };
-    t.context.report(note.hint(match host {
-        "" | "*" => format!("for this machine only write \"127.0.0.1:{port}\", for all hosts \"0.0.0.0:{port}\""),
-        _ => format!("an IP address and a port: \"127.0.0.1:{port}\" or \"[::1]:{port}\""),
-    }));
-    None
 }
 
 /// `Host` values: `name` or `name:port`, in lower case.
@@ -169,7 +103,7 @@ pub(super) fn admin(root: &Table<'_>) -> Option<SocketAddr> {
             t.not_built(&at.span, "an admin address");
             return None;
         }
-        address(&t, &at)
+        listen::address(&t, &at)
     });
     t.finish();
     address

@@ -1,10 +1,11 @@
 use std::net::SocketAddr;
 
 use super::{Hosts, OriginRefused, Origins, is_preflight};
+use crate::config::model::Scheme;
 
 fn hosts(listen: &str, allowed: &[&str]) -> Hosts {
     let listen: SocketAddr = listen.parse().expect("an address");
-    Hosts::new(listen, &allowed.iter().map(|&host| host.to_owned()).collect::<Vec<_>>())
+    Hosts::new(listen, Scheme::Http, &allowed.iter().map(|&host| host.to_owned()).collect::<Vec<_>>())
 }
 
 #[track_caller]

@@ -13,6 +13,7 @@ pub(crate) struct Builder {
     dir: TestDir,
     env: Vec<(String, String)>,
     server: String,
+    /// As written in the file.
     listen: String,
     descriptors: Option<usize>,
 }
@@ -44,7 +45,13 @@ impl Builder {
 
     /// Listens here instead of on a free loopback port.
     pub(crate) fn listen(self, address: &str) -> Self {
-        Self { listen: address.to_owned(), ..self }
+        Self { listen: format!("\"{address}\""), ..self }
+    }
+
+    /// Listens with TLS, with the files `tls.crt` and `tls.key`.
+    pub(crate) fn listen_tls(self) -> Self {
+        let tls = "{ cert = \"tls.crt\", key = \"tls.key\" }";
+        Self { listen: format!("{{ address = \"127.0.0.1:0\", tls = {tls} }}"), ..self }
     }
 
     /// Limits its file descriptors.
@@ -58,9 +65,9 @@ impl Builder {
         let mut command = self.command(config);
         let Self { dir, .. } = self;
         let process = Process::spawn("cupbearer", command.arg("serve").arg("-c").arg(dir.path().join("proxy.toml")));
-        let url = process.wait_for_line("listening on http://").unwrap_or_else(|e| panic!("{e}"));
-        let address = url.split_whitespace().next().and_then(|a| a.trim_end_matches('/').parse().ok());
-        let address = address.unwrap_or_else(|| panic!("`listening on http://{url}` has no address"));
+        let url = process.wait_for_line("listening on http").unwrap_or_else(|e| panic!("{e}"));
+        let address = url.split_once("://").and_then(|(_, address)| address.trim_end().parse().ok());
+        let address = address.unwrap_or_else(|| panic!("`listening on http{url}` has no address"));
         Cupbearer { process, address, dir }
     }
 
@@ -78,7 +85,7 @@ impl Builder {
     }
 
     fn command(&self, config: &str) -> Command {
-        let text = format!("[server]\nlisten = \"{}\"\n{}[admin]\nlisten = false\n{config}", self.listen, self.server);
+        let text = format!("[server]\nlisten = {}\n{}[admin]\nlisten = false\n{config}", self.listen, self.server);
         self.dir.write("proxy.toml", text);
         let binary = env!("CARGO_BIN_EXE_cupbearer");
         let mut command = match self.descriptors {
@@ -100,7 +107,7 @@ impl Builder {
 impl Cupbearer {
     /// A new one, to be described.
     pub(crate) fn builder() -> Builder {
-        let listen = "127.0.0.1:0".to_owned();
+        let listen = "\"127.0.0.1:0\"".to_owned();
         Builder { dir: TestDir::new(), env: Vec::new(), server: String::new(), listen, descriptors: None }
     }
 

@@ -74,12 +74,17 @@ impl H2Client {
     /// Connects; the connection is driven by a task of the same test.
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let tcp = TcpStream::connect(address).await.expect("the proxy accepts");
+        Self::over(tcp, &address.to_string()).await
+    }
+
+    /// Over a connection that is there already.
+    pub(crate) async fn over(io: impl AsyncRead + AsyncWrite + Unpin + 'static, authority: &str) -> Self {
         let (sender, connection) =
-            client::Builder::new().enable_push(false).handshake(tcp).await.expect("the proxy speaks HTTP/2");
+            client::Builder::new().enable_push(false).handshake(io).await.expect("the proxy speaks HTTP/2");
         tokio::task::spawn_local(async move {
             let _ = connection.await;
         });
-        Self { sender, authority: address.to_string() }
+        Self { sender, authority: authority.to_owned() }
     }
 
     /// A request of this client, to be filled in.
