@@ -13,7 +13,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use crate::{
-    config::model::{CallerIdentity, Config, NetSpec, RouteSpec, Scheme, Server, TokenSpec, Upstream},
+    config::model::{CallerIdentity, Config, CredentialSpec, NetSpec, RouteSpec, Scheme, Server, TokenSpec, Upstream},
     net::Connector,
     rules::{
         headers::RequestRules,
@@ -116,6 +116,38 @@ impl Snapshot {
             origins,
             config,
         })
+    }
+
+    /// The same with these token endpoints (by issuer) out of reach; `None` where no route leads to one of them, or all are out of
+    /// reach already. The cells of the bearers stay.
+    pub fn forbidding(&self, endpoints: &[(String, Upstream)]) -> Result<Option<Self>, String> {
+        let mut config = self.config.clone();
+        let mut changed = false;
+        for route in &mut config.routes {
+            for path in endpoints.iter().filter_map(|(_, endpoint)| route.upstream.path_below(endpoint)) {
+                if !route.forbidden_paths.contains(&path) {
+                    route.forbidden_paths.push(path);
+                    changed = true;
+                }
+            }
+            let unknown = |c: &Arc<CredentialSpec>| {
+                let here =
+                    c.issuer.as_ref().filter(|i| i.tells_token_url && i.may_have_endpoints_at(&route.upstream.host));
+                here.is_some_and(|issuer| !endpoints.iter().any(|(known, _)| *known == issuer.identifier))
+            };
+            if route.unknown_endpoint && !config.credentials.iter().any(unknown) {
+                route.unknown_endpoint = false;
+                changed = true;
+            }
+        }
+        if !changed {
+            return Ok(None);
+        }
+        let cell = |spec: &Arc<TokenSpec>| {
+            let route = self.routes.iter().find(|route| Arc::ptr_eq(&route.spec.token, spec));
+            route.map(|route| route.bearer.clone()).ok_or_else(|| "a route without a token".to_owned())
+        };
+        Self::compile(config, self.generation, cell).map(Some)
     }
 
     /// `[server]`

@@ -188,7 +188,7 @@ fn credential_row(credential: &CredentialSpec) -> Vec<String> {
         match credential.grant {
             Grant::Static { .. } => "static token, no token request".to_owned(),
             Grant::SelfSigned => "token signed here, no token request".to_owned(),
-            _ => format!("{} → {}", how(credential), credential.token_url),
+            _ => format!("{} → {}", how(credential), origin(credential)),
         },
         secret(credential).map_or("no secret".to_owned(), |s| format!("secret: {s}")),
     ]
@@ -199,8 +199,16 @@ pub(super) fn origin(credential: &CredentialSpec) -> String {
     match &credential.grant {
         Grant::Static { token } => token.to_string(),
         Grant::SelfSigned => "nobody: it is signed here".to_owned(),
-        _ => credential.token_url.to_string(),
+        _ => match credential.issuer.as_ref().filter(|issuer| issuer.tells_token_url) {
+            Some(issuer) => format!("the token endpoint of {}", issuer.identifier),
+            None => credential.token_url.to_string(),
+        },
     }
+}
+
+/// Where its tokens come from, for programs; `None` where that is yet to be discovered.
+pub(super) fn token_url(credential: &CredentialSpec) -> Option<String> {
+    (!credential.is_discovered()).then(|| origin(credential))
 }
 
 /// The one that matters most.
@@ -258,7 +266,8 @@ fn as_json(config: &Config) -> Value {
         json!({
             "name": c.name,
             "provider": c.provider,
-            "token_url": origin(c),
+            "token_url": token_url(c),
+            "issuer": c.issuer.as_ref().map(|issuer| &issuer.identifier),
             "client_auth": auth(c.client_auth),
             "body": body(c.body),
             "grant": c.grant.as_str(),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     BAD_CONFIG, DENIED, Format, Global,
-    check::{how, identity, origin, shown_prefix, wants},
+    check::{how, identity, origin, shown_prefix, token_url, wants},
     output::{columns, say, tell},
 };
 use crate::{
@@ -255,7 +255,8 @@ impl Telling<'_> {
         answer["token"] = json!({
             "credential": credential.name,
             "provider": credential.provider,
-            "token_url": origin(credential),
+            "token_url": token_url(credential),
+            "issuer": credential.issuer.as_ref().map(|issuer| &issuer.identifier),
             "scopes": route.token.scopes,
             "audience": route.token.audience,
             "resource": route.token.resource,

@@ -1,7 +1,7 @@
 //! The commands: one file each, no logic of their own.
 //!
 //! Exit codes: 0 done, 1 failed while running, 2 bad usage or bad configuration, 3 a provider gave no token (`check
-//! --online`, `token`), 4 denied or no route (`explain`). What a program may read goes to standard output, everything else to standard error.
+//! --online`, `token`, `login`), 4 denied or no route (`explain`). What a program may read goes to standard output, everything else to standard error.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // printing is what this floor is for
 
 mod check;
@@ -9,6 +9,7 @@ mod completions;
 mod demo;
 mod explain;
 mod init;
+mod login;
 mod online;
 mod output;
 mod providers;
@@ -29,7 +30,7 @@ use crate::config::model::LogFormat;
 
 /// Bad usage or bad configuration.
 const BAD_CONFIG: u8 = 2;
-/// `check --online`, `token`: a provider refused, or could not be reached.
+/// `check --online`, `token`, `login`: a provider refused, or could not be reached.
 const REFUSED: u8 = 3;
 /// `explain`: denied, or no route.
 const DENIED: u8 = 4;
@@ -38,7 +39,7 @@ const DENIED: u8 = 4;
 const DEFAULT_FILE: &str = "proxy.toml";
 
 /// Commands that are planned: refused by name, not as if nobody had heard of them.
-const NOT_BUILT: &[&str] = &["login", "status", "reload"];
+const NOT_BUILT: &[&str] = &["status", "reload"];
 
 #[allow(clippy::doc_markdown)] // this comment is the help text
 /// An authenticating reverse proxy: plain requests in, OAuth2 bearer tokens injected.
@@ -114,6 +115,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Writes a starter configuration for one or more providers.
     Init(init::InitArgs),
+    /// Logs a user in, once, for a credential that needs that; the refresh token goes into the store.
+    Login(login::LoginArgs),
     /// Lists the built-in providers, or describes one.
     Providers(providers::ProvidersArgs),
     /// Asks for a token now and describes it; shows the token itself only with --reveal.
@@ -131,6 +134,7 @@ impl Command {
             Self::Serve(args) => Some(&args.file),
             Self::Check(args) => Some(&args.file),
             Self::Explain(args) => Some(&args.file),
+            Self::Login(args) => Some(&args.file),
             Self::Token(args) => Some(&args.file),
             Self::Demo(_)
             | Self::Sandbox(_)
@@ -159,6 +163,7 @@ pub fn run() -> ExitCode {
         Some(Command::Check(args)) => check::run(&args, global),
         Some(Command::Explain(args)) => explain::run(&args, global),
         Some(Command::Init(args)) => init::run(&args),
+        Some(Command::Login(args)) => login::run(&args, global),
         Some(Command::Providers(args)) => providers::run(&args),
         Some(Command::Token(args)) => token::run(&args, global),
         Some(Command::Schema) => schema::run(),

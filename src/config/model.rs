@@ -168,10 +168,15 @@ pub struct CredentialSpec {
     pub grant: Grant,
     /// The `grant_type` parameter as sent; `None` = not sent (some providers want none).
     pub grant_type: Option<String>,
-    /// The token endpoint; [`Upstream::nowhere`] where the grant asks nobody.
+    /// The token endpoint; [`Upstream::nowhere`] where the grant asks nobody, and the issuer itself as long as the
+    /// endpoint has to be discovered ([`Self::is_discovered`]).
     pub token_url: Upstream,
     /// Path and query of the token endpoint as sent in the request line (origin-form).
     pub token_target: String,
+    /// What `cupbearer login` needs; of use to its grants only.
+    pub login: LoginSpec,
+    /// `issuer`, and so perhaps where the endpoints come from.
+    pub issuer: Option<Arc<Issuer>>,
     /// `refresh_url`: path and query, at the host of `token_url`, where the refresh token of a login is turned into
     /// the next token; what is refused there is followed by a new login.
     pub refresh_target: Option<String>,
@@ -245,10 +250,53 @@ impl Budget {
     }
 }
 
+/// Where and how a user logs in; what is `None` is discovered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoginSpec {
+    /// `authorize_url`: where the browser goes, and the target there, perhaps with a query.
+    pub authorize_url: Option<(Upstream, String)>,
+    /// `device_url`: the device authorization endpoint (RFC 8628 section 3.1), and its target.
+    pub device_url: Option<(Upstream, String)>,
+    /// `redirect_port`: where the browser comes back to on this machine; 0 = any free port.
+    pub redirect_port: u16,
+    /// `authorize_params`: further parameters of the authorization request.
+    pub authorize_params: Vec<(String, String)>,
+}
+
+/// `issuer`: who the provider says it is (RFC 8414 section 2).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Issuer {
+    /// As written; the provider's own document must say the very same.
+    pub identifier: String,
+    /// The same as a place; where its documents are found.
+    pub url: Upstream,
+    /// `endpoint_hosts`: where its endpoints may be, beside the issuer's own host. Lower case.
+    pub hosts: Vec<String>,
+    /// Nobody wrote down a `token_url`: it has to be discovered.
+    pub tells_token_url: bool,
+}
+
+impl Issuer {
+    /// The endpoints of a provider get the client's secret: they stand on its own host, or on one that is listed.
+    pub fn may_have_endpoints_at(&self, host: &str) -> bool {
+        self.url.host == host || self.hosts.iter().any(|listed| listed == host)
+    }
+}
+
 impl CredentialSpec {
+    /// Whether the token endpoint is yet to be discovered.
+    pub fn is_discovered(&self) -> bool {
+        self.issuer.as_ref().is_some_and(|issuer| issuer.tells_token_url)
+    }
+
+    /// Whether it needs no refresh token, because its own secrets log in at any time (IX-API).
+    pub fn logs_itself_in(&self) -> bool {
+        !matches!(self.grant, Grant::RefreshToken { .. }) && !self.grant.is_login()
+    }
+
     /// Whether refresh tokens that come with an answer are kept and used.
     pub fn keeps_refresh_token(&self) -> bool {
-        matches!(self.grant, Grant::RefreshToken { .. }) || self.refresh_target.is_some()
+        matches!(self.grant, Grant::RefreshToken { .. }) || self.grant.is_login() || self.refresh_target.is_some()
     }
 
     /// Whether a TLS client certificate is presented, to the provider and to upstreams.
@@ -308,6 +356,10 @@ pub enum Grant {
         /// `refresh_token`: the first one; the rotated ones live in the store.
         first: Option<SecretSource>,
     },
+    /// RFC 6749 section 4.1, by `cupbearer login`; from then on as [`Grant::RefreshToken`].
+    AuthorizationCode,
+    /// RFC 8628, likewise.
+    DeviceCode,
     /// RFC 7523 section 2.1: with the credential's assertion.
     JwtBearer,
     /// No token request: the token is a JWT of our own, signed with `key`, for providers that take it as a bearer.
@@ -331,16 +383,24 @@ impl Grant {
             Self::Static { .. } => "static",
             Self::Password { .. } => "password",
             Self::RefreshToken { .. } => "refresh_token",
+            Self::AuthorizationCode => "authorization_code",
+            Self::DeviceCode => "device_code",
             Self::JwtBearer => "jwt_bearer",
             Self::SelfSigned => "self_signed",
             Self::TokenExchange { .. } => "token_exchange",
         }
     }
 
+    /// Whether a user has to log in once, by `cupbearer login`.
+    pub fn is_login(&self) -> bool {
+        matches!(self, Self::AuthorizationCode | Self::DeviceCode)
+    }
+
     /// Its `grant_type` where nothing else is configured.
     pub fn grant_type(&self) -> &'static str {
         match self {
             Self::JwtBearer => "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            Self::DeviceCode => "urn:ietf:params:oauth:grant-type:device_code",
             Self::TokenExchange { .. } => "urn:ietf:params:oauth:grant-type:token-exchange",
             other => other.as_str(),
         }
@@ -354,7 +414,11 @@ impl Grant {
     /// The secret that the grant itself brings.
     pub fn source(&self) -> Option<&SecretSource> {
         match self {
-            Self::ClientCredentials | Self::JwtBearer | Self::SelfSigned => None,
+            Self::ClientCredentials
+            | Self::AuthorizationCode
+            | Self::DeviceCode
+            | Self::JwtBearer
+            | Self::SelfSigned => None,
             Self::TokenExchange { subject_token, .. } => Some(subject_token),
             Self::Static { token } => Some(token),
             Self::Password { password, .. } => Some(password),
@@ -684,6 +748,9 @@ pub struct RouteSpec {
     pub token: Arc<TokenSpec>,
     /// Paths (decoded, canonical, below the upstream's base) that are never forwarded: the provider's own token endpoint.
     pub forbidden_paths: Vec<String>,
+    /// A provider whose token endpoint is yet to be discovered stands on this very host: until its path is known,
+    /// every path that looks like one is forbidden.
+    pub unknown_endpoint: bool,
     /// `allow`
     pub allow: Vec<Rule>,
     /// `deny`

@@ -31,9 +31,18 @@ pub(super) enum GrantName {
     Static,
     Password,
     RefreshToken,
+    AuthorizationCode,
+    DeviceCode,
     JwtBearer,
     SelfSigned,
     TokenExchange,
+}
+
+impl GrantName {
+    /// Whether a user has to log in once.
+    pub(super) fn is_login(self) -> bool {
+        matches!(self, Self::AuthorizationCode | Self::DeviceCode)
+    }
 }
 
 /// NAME = text or secret source.
@@ -62,6 +71,12 @@ pub(super) struct RawCredential {
     pub(super) key_id: Option<At<String>>,
     pub(super) alg: Option<Alg>,
     pub(super) assertion: Option<Assertion>,
+    pub(super) authorize_url: Option<At<String>>,
+    pub(super) device_url: Option<At<String>>,
+    pub(super) redirect_port: Option<u16>,
+    pub(super) authorize_params: Option<Vec<(At<String>, At<String>)>>,
+    pub(super) issuer: Option<At<String>>,
+    pub(super) endpoint_hosts: Option<At<Vec<At<String>>>>,
     pub(super) dpop: Option<bool>,
     pub(super) token_url: Option<At<String>>,
     /// There is a `token_url`, perhaps a wrong one.
@@ -110,6 +125,8 @@ impl RawCredential {
                     ("static", GrantName::Static),
                     ("password", GrantName::Password),
                     ("refresh_token", GrantName::RefreshToken),
+                    ("authorization_code", GrantName::AuthorizationCode),
+                    ("device_code", GrantName::DeviceCode),
                     ("jwt_bearer", GrantName::JwtBearer),
                     ("self_signed", GrantName::SelfSigned),
                     ("token_exchange", GrantName::TokenExchange),
@@ -129,6 +146,12 @@ impl RawCredential {
             assertion: assertion(t),
             dpop: t.boolean("dpop").map(|at| at.value),
             grant_type: t.string("grant_type"),
+            authorize_url: t.word("authorize_url"),
+            device_url: t.word("device_url"),
+            redirect_port: t.integer("redirect_port", 0, 65_535).and_then(|at| u16::try_from(at.value).ok()),
+            authorize_params: texts(t, "authorize_params"),
+            issuer: t.word("issuer"),
+            endpoint_hosts: t.strings("endpoint_hosts"),
             token_url: t.word("token_url"),
             has_token_url: t.has("token_url"),
             client_auth: t.choice(
@@ -175,7 +198,8 @@ impl RawCredential {
     /// Whether there has to be a `client_id`. An empty `id_param` says that the provider knows none.
     pub(super) fn needs_id(&self, client_auth: ClientAuth) -> bool {
         let knows_none = self.id_param.as_ref().is_some_and(|at| at.value.is_empty());
-        let asks_for_itself = matches!(self.grant, None | Some(GrantName::ClientCredentials | GrantName::RefreshToken));
+        let own = |grant| matches!(grant, GrantName::ClientCredentials | GrantName::RefreshToken);
+        let asks_for_itself = self.grant.is_none_or(|grant| own(grant) || grant.is_login());
         !knows_none && (client_auth != ClientAuth::None || asks_for_itself)
     }
 
@@ -201,7 +225,7 @@ impl RawCredential {
             };
         }
         first!(client_id client_secret more_secrets grant grant_type token username password refresh_token refresh_url
-            subject_token subject_token_type requested_token_type key key_id alg assertion dpop token_url client_auth method body scopes scope_separator audience
+            authorize_url device_url redirect_port authorize_params issuer endpoint_hosts subject_token subject_token_type requested_token_type key key_id alg assertion dpop token_url client_auth method body scopes scope_separator audience
             resource id_param secret_param token_field expires_field expires_unit default_ttl expiry warm share
             local_address ip_family ca_file client_cert client_key egress_proxy timeout budget)
     }
@@ -338,9 +362,14 @@ impl<'t> RawRoute<'t> {
 
 /// `set_headers`, of a route or of a profile's `[route]`.
 pub(super) fn set_headers(t: &Table<'_>) -> Vec<(At<String>, At<String>)> {
-    let Some(map) = t.map("set_headers") else { return Vec::new() };
+    texts(t, "set_headers").unwrap_or_default()
+}
+
+/// NAME = text.
+fn texts(t: &Table<'_>, key: &'static str) -> Option<Vec<(At<String>, At<String>)>> {
+    let map = t.map(key)?;
     let name = |e: &Entry<'_>| At { value: e.key.to_owned(), span: e.key_span.clone() };
-    map.entries().iter().filter_map(|e| Some((name(e), map.entry_text(e)?))).collect()
+    Some(map.entries().iter().filter_map(|e| Some((name(e), map.entry_text(e)?))).collect())
 }
 
 /// `[server]`

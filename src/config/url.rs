@@ -31,6 +31,26 @@ pub(super) fn upstream(text: &str) -> Result<Upstream, Refused> {
     assemble(scheme, authority, canonical_path(rest)?)
 }
 
+impl Upstream {
+    /// An endpoint that a provider names: as strict as what the file names, and `http://` only to this machine. The
+    /// error completes "its `token_endpoint` …".
+    pub fn endpoint(text: &str) -> Result<(Self, String), String> {
+        let found = endpoint(text).map_err(|reason| reason.why)?;
+        if found.0.scheme == Scheme::Http && !is_loopback(&found.0.host) {
+            return Err("is plain http to another host".to_owned());
+        }
+        Ok(found)
+    }
+
+    /// The path of `endpoint` below this base, decoded; `None` where this upstream does not cover it.
+    pub fn path_below(&self, endpoint: &Self) -> Option<String> {
+        let same_origin = (self.scheme, &self.host, self.port) == (endpoint.scheme, &endpoint.host, endpoint.port);
+        let path = decoded(&endpoint.base_path);
+        let below = path.strip_prefix(&decoded(&self.base_path))?;
+        (same_origin && (below.is_empty() || below.starts_with('/'))).then(|| below.to_owned())
+    }
+}
+
 /// `scheme://host[:port]/path[?query]`: the endpoint, and its request target (origin-form).
 pub(super) fn endpoint(text: &str) -> Result<(Upstream, String), Refused> {
     let (scheme, authority, rest) = split(text)?;

@@ -6,12 +6,12 @@ mod certificates;
 mod limits;
 mod shutdown;
 
-use std::{collections::HashSet, io, net::SocketAddr, sync::Arc, thread::JoinHandle};
+use std::{collections::HashSet, io, net::SocketAddr, sync::Arc, thread};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
-    config::model::{Config, Scheme, TokenSpec},
+    config::model::{Config, Scheme, TokenSpec, Upstream},
     proxy::{
         listener::{Door, Listener},
         worker::{self, Order, Plan},
@@ -53,11 +53,10 @@ fn hint(error: &io::Error) -> &'static str {
 /// A running proxy.
 pub struct Proxy {
     addresses: Vec<String>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Vec<thread::JoinHandle<()>>,
     orders: watch::Sender<Order>,
     engine: Engine,
-    // Held for the reloads to come: while it lives, the cores' readers are fed from here.
-    _publisher: Publisher,
+    guard: JoinHandle<()>,
 }
 
 impl Proxy {
@@ -79,6 +78,7 @@ impl Proxy {
         let engine = engine(&config, true)?;
         let first = compile(config, 1, &engine)?;
         let (publisher, reader) = snapshot::seam(first);
+        let guard = tokio::spawn(forbid_found_endpoints(engine.found_endpoints(), publisher, reader.clone()));
         let (orders, _) = watch::channel(Order::Run);
         let addresses = listeners.iter().map(url).collect();
         let mut sockets: Vec<Vec<_>> = (0..server.workers).map(|_| Vec::new()).collect();
@@ -94,7 +94,7 @@ impl Proxy {
             let plan = Plan { index, workers: server.workers, sockets, snapshots, connections, orders };
             workers.push(worker::start(plan)?);
         }
-        Ok(Self { addresses, workers, orders, engine, _publisher: publisher })
+        Ok(Self { addresses, workers, orders, engine, guard })
     }
 
     /// Where it listens, as URLs; port 0 replaced by the port that was given.
@@ -114,7 +114,25 @@ impl Proxy {
             }
         });
         let _ = joined.await;
+        self.guard.abort();
         drop(self.engine);
+    }
+}
+
+/// A token endpoint that is discovered while the proxy runs is out of reach before the first token from there is
+/// used: it is published in a snapshot of its own.
+async fn forbid_found_endpoints(
+    mut found: watch::Receiver<Vec<(String, Upstream)>>,
+    publisher: Publisher,
+    snapshots: snapshot::Reader,
+) {
+    while found.changed().await.is_ok() {
+        let endpoints = found.borrow_and_update().clone();
+        match snapshots.snapshot().forbidding(&endpoints) {
+            Ok(Some(next)) => publisher.publish(next),
+            Ok(None) => {}
+            Err(why) => tracing::error!("a discovered token endpoint cannot be put out of reach: {why}"),
+        }
     }
 }
 
@@ -133,7 +151,7 @@ pub(crate) fn engine(config: &Config, store: bool) -> Result<Engine, StartError>
 }
 
 /// Opens the store; its key is read here, once, before anything listens.
-fn open_store(config: &Config) -> Result<Store, StartError> {
+pub fn open_store(config: &Config) -> Result<Store, StartError> {
     let tokens = &config.tokens;
     let seal = match &tokens.seal_key {
         None => None,

@@ -159,7 +159,7 @@ impl fmt::Display for Denial<'_> {
 /// then allow, then what the caller itself may. Allocates only for unusual paths.
 pub fn decide<'a>(route: &'a RouteSpec, asked: &Asked<'_, 'a>) -> Verdict<'a> {
     let rest = asked.path.get(asked.rest_at..).unwrap_or_default();
-    let nothing_denied = route.deny.is_empty() && route.forbidden_paths.is_empty();
+    let nothing_denied = route.deny.is_empty() && route.forbidden_paths.is_empty() && !route.unknown_endpoint;
     let loose = if nothing_denied { Loose::unneeded() } else { Loose::of(rest) };
     let who = judge_caller(route, asked);
     if let Some(reason) = who
@@ -236,10 +236,17 @@ fn first_allowing<'a>(
 /// servers route that way, and no API has a second resource that differs from its token endpoint by case.
 fn is_token_endpoint(route: &RouteSpec, rest: &[u8]) -> bool {
     let bare = |path: &[u8]| -> usize { path.len() - path.iter().rev().take_while(|&&byte| byte == b'/').count() };
-    route.forbidden_paths.iter().any(|path| {
+    let known = route.forbidden_paths.iter().any(|path| {
         let path = path.as_bytes();
         path[..bare(path)].eq_ignore_ascii_case(&rest[..bare(rest)])
-    })
+    });
+    known || (route.unknown_endpoint && looks_like_token_endpoint(&rest[..bare(rest)]))
+}
+
+/// Whether the last segment is what token endpoints are called: `token`, `token.oauth2`, `access_token`.
+fn looks_like_token_endpoint(path: &[u8]) -> bool {
+    let last = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    last.windows(5).any(|part| part.eq_ignore_ascii_case(b"token"))
 }
 
 /// Whether a decoded path lies below a prefix (which may have escapes), on a segment boundary.

@@ -8,7 +8,7 @@
 //! The story of a request:
 //! 1. `connection` lets hyper serve the socket, with a `tap` that keeps each `head` as it was written;
 //! 2. `service` refuses what a strict server refuses, finds the `provider` and the ordered `fault`;
-//! 3. `idp` gives out `tokens`, `api` takes them and answers, `control` is for tests and people;
+//! 3. `idp` gives out `tokens`, by a user's `login` too; `api` takes them and answers, `control` is for tests and people;
 //! 4. `log` counts; `demo` says how to point a cupbearer at all this.
 
 mod api;
@@ -22,6 +22,7 @@ mod fault;
 mod head;
 mod idp;
 mod log;
+mod login;
 mod options;
 mod provider;
 mod queue;

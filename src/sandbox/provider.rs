@@ -5,6 +5,8 @@ use serde::{Serialize, Serializer};
 
 use super::described::{Api, Described};
 
+use super::login;
+
 /// A provider that the sandbox plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Provider {
@@ -127,6 +129,8 @@ pub(super) enum Place<'a> {
     Refresh,
     /// An API: what it needs, and the path below the provider's segment.
     Api(Provider, Need, &'a str),
+    /// Pax8's delegated login: the rest behind `/pax8/login/`.
+    Login(&'a str),
     /// Nothing here.
     Nowhere,
 }
@@ -137,8 +141,9 @@ impl Place<'_> {
         match self {
             Self::Token(provider) => Some((provider, Side::Idp)),
             Self::Refresh => Some((Provider::IxApi, Side::Idp)),
+            Self::Login(login::TOKEN) => Some((Provider::Pax8, Side::Idp)),
             Self::Api(provider, ..) => Some((provider, Side::Api)),
-            Self::Control(_) | Self::Nowhere => None,
+            Self::Control(_) | Self::Login(_) | Self::Nowhere => None,
         }
     }
 }
@@ -169,6 +174,9 @@ pub(super) const APIS: [(&str, &str); 11] = [
 pub(super) fn place(path: &str) -> Place<'_> {
     if let Some(rest) = path.strip_prefix("/_sandbox/") {
         return Place::Control(rest);
+    }
+    if let Some(rest) = path.strip_prefix(login::BASE) {
+        return Place::Login(rest);
     }
     if path == "/ix-api/api/v2/auth/refresh" {
         return Place::Refresh;

@@ -17,6 +17,7 @@ use super::{
     fault::{FaultSpec, SpecError, Table},
     head::Head,
     log::{Book, Log},
+    login::Desk,
     options::{Client, Options},
     provider::Provider,
     queue::Queue,
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     book: Mutex<Book>,
     tokens: Mutex<Tokens>,
     faults: Mutex<Table>,
+    desk: Mutex<Desk>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -53,6 +55,10 @@ impl Shared {
 
     pub(super) fn tokens(&self) -> MutexGuard<'_, Tokens> {
         lock(&self.tokens)
+    }
+
+    pub(super) fn desk(&self) -> MutexGuard<'_, Desk> {
+        lock(&self.desk)
     }
 
     pub(super) fn faults(&self) -> MutexGuard<'_, Table> {
@@ -105,6 +111,7 @@ impl Sandbox {
             book: Mutex::default(),
             tokens: Mutex::default(),
             faults: Mutex::default(),
+            desk: Mutex::default(),
         });
         for fault in faults {
             shared.arm(fault);

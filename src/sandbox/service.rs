@@ -16,7 +16,7 @@ use super::{
     control,
     fault::{Answer, Fault, Plan, RetryAfter, Wire},
     head::Head,
-    idp,
+    idp, login,
     provider::{Place, Provider, Side, place},
     reply::{Reply, bare, drip, full, json, text, typed, with},
     server::{Call, Shared},
@@ -47,6 +47,9 @@ pub(super) async fn handle(conn: &Conn, request: Request<Incoming>, under_way: &
     let place = place(call.head.path());
     let (provider, side) = match place {
         Place::Control(path) => return control::respond(shared, &call, path, request.into_body()).await,
+        Place::Login(path) if place.target().is_none() => {
+            return login(shared, &call, path, Some(request.into_body()), &Fault::default()).await;
+        }
         Place::Nowhere => {
             let known = Provider::all().map(Provider::name).collect::<Vec<_>>().join(", /");
             return text(StatusCode::NOT_FOUND, format!("nothing is here; the sandbox has /{known} and /_sandbox\n"));
@@ -123,7 +126,19 @@ async fn ordered(shared: &Shared, call: &Call, place: Place<'_>, body: Option<In
         Place::Api(provider, need, rest) => api::respond(shared, call, (provider, need, rest), body, fault).await,
         Place::Token(provider) => token(shared, call, provider, false, body, fault).await,
         Place::Refresh => token(shared, call, Provider::IxApi, true, body, fault).await,
+        Place::Login(path) => login(shared, call, path, body, fault).await,
         Place::Control(_) | Place::Nowhere => bare(StatusCode::NOT_FOUND),
+    }
+}
+
+async fn login(shared: &Shared, call: &Call, path: &str, body: Option<Incoming>, fault: &Fault) -> Reply {
+    let bytes = match body {
+        Some(body) => small(body).await,
+        None => Some(Bytes::new()),
+    };
+    match bytes {
+        Some(bytes) => login::respond(shared, call, path, &bytes, fault),
+        None => text(StatusCode::PAYLOAD_TOO_LARGE, "a login is small\n"),
     }
 }
 

@@ -14,19 +14,20 @@ use super::{
     bearer::Now,
     budget::Ledger,
     credential::{Material, Version},
+    discovery::Discovery,
     dpop::{self, Facts, ProofKey, Prover, shifted},
     endpoint,
     grant::{self, BuildError, TokenRequest},
     peer::{News, Peer, Used, Verdict},
     refusal::{Refusal, Severity},
     reply::{self, Answer, Minted},
-    rotation::{Root, Rotation},
+    rotation::{self, Owner, Root, Rotation},
     secrets::{Choice, Secrets, Trial},
     share::{self, Last, Terms, Turn},
     store::Store,
 };
 use crate::{
-    config::model::{CredentialSpec, Grant, TokenSpec},
+    config::model::{CredentialSpec, TokenSpec},
     net::{Connector, shortage},
 };
 
@@ -44,13 +45,15 @@ pub(super) struct Fetched {
 }
 
 /// What a lease lasts beyond the token requests themselves: reading the secrets, and Redis.
-const LEASE_SLACK: Duration = Duration::from_secs(5);
+pub(super) const LEASE_SLACK: Duration = Duration::from_secs(5);
 
 /// How many calls one token request becomes at most: see [`Asking::ask`].
 const MOST_CALLS: u32 = 3;
 
 /// One token request as it went.
 pub(super) struct Sight {
+    /// What was asked for, and where.
+    pub(super) spec: Arc<TokenSpec>,
     /// What it was made of.
     pub(super) material: Material,
     /// From the first to the last byte.
@@ -75,6 +78,8 @@ pub(super) struct Asking {
     pub(super) trial: Option<Trial>,
     /// The credential's refresh token, where it has one.
     pub(super) rotation: Option<Arc<Rotation>>,
+    /// Where to ask, where that is not written down.
+    pub(super) discovery: Option<Arc<Discovery>>,
     /// Its name in the store.
     pub(super) key: Key,
     /// Where other replicas' tokens are.
@@ -104,7 +109,8 @@ impl Asking {
         }
         let secrets = 1 + u32::try_from(credential.more_secrets.len()).unwrap_or(u32::MAX);
         let calls = if credential.signs() { MOST_CALLS } else { 1 };
-        let lease = LEASE_SLACK + credential.timeout.saturating_mul(calls * (secrets + 1));
+        let discovery = if self.discovery.is_some() { 2 } else { 0 };
+        let lease = LEASE_SLACK + credential.timeout.saturating_mul(calls * (secrets + 1) + discovery);
         let terms = Terms { lease, patience: credential.timeout };
         match share::turn(redis, self.key, version, &self.last, terms).await {
             Turn::Take(minted) => {
@@ -218,48 +224,85 @@ impl Asking {
         }
     }
 
-    /// With the refresh token that is kept, if the credential keeps one; where there is none any more, with the
-    /// configured first one or by a login.
+    /// With the refresh token that is kept, if the credential keeps one, and nobody else meanwhile.
     async fn ask_in_turn(&self, material: &Material) -> Result<Minted, Refusal> {
         let Some(rotation) = &self.rotation else { return self.ask(material).await };
         let credential = &*self.spec.credential;
-        let is_login = !matches!(credential.grant, Grant::RefreshToken { .. });
-        let root: Root = if is_login { material.choice().to_bytes() } else { material.root_of_refresh() };
-        let mut owner = rotation.own().await;
+        let length = LEASE_SLACK + credential.timeout.saturating_mul(2);
+        let mut owner = match rotation.own(length).await {
+            Ok(owner) => owner,
+            // Who can log in anew needs no refresh token.
+            Err(_) if credential.logs_itself_in() => return self.ask(material).await,
+            Err(why) => return Err(Refusal::of_settings(credential, &format!("its refresh token {why}"))),
+        };
+        let result = self.ask_as_owner(&mut owner, material).await;
+        owner.release().await;
+        result
+    }
+
+    /// Where there is no refresh token any more, with the configured first one or by a login.
+    async fn ask_as_owner(&self, owner: &mut Owner<'_>, material: &Material) -> Result<Minted, Refusal> {
+        let credential = &*self.spec.credential;
+        let can_log_in = credential.logs_itself_in();
+        let root: Root = match &credential.grant {
+            grant if grant.is_login() => rotation::LOGIN,
+            _ if can_log_in => material.choice().to_bytes(),
+            _ => material.root_of_refresh(),
+        };
+        let mut why = self.unattended();
         if let Some(current) = owner.current(root) {
             match self.ask(&material.with_refresh(current)).await {
                 Ok(minted) => {
                     if let Some(next) = &minted.refresh {
-                        owner.keep(next.clone(), root);
+                        owner.keep(next.clone(), root).await;
                     }
                     return Ok(minted);
                 }
-                Err(refusal) if refusal.ends_refresh_token(is_login) => {
+                Err(refusal) if refusal.ends_refresh_token(can_log_in) => {
                     log_refusal(credential, &refusal);
-                    owner.clear();
+                    owner.clear().await;
+                    why = "the provider has ended its login (invalid_grant)";
                 }
                 Err(refusal) => return Err(refusal),
             }
         }
         let minted = match &material.of_grant {
-            _ if is_login => self.ask(material).await?,
+            _ if can_log_in => self.ask(material).await?,
             Some(first) => self.ask(&material.with_refresh(first.clone())).await?,
+            None if credential.grant.is_login() => return Err(Refusal::of_login(credential, why)),
             None => return Err(Refusal::of_settings(credential, "it has no refresh token")),
         };
         if let Some(next) = &minted.refresh {
-            owner.keep(next.clone(), root);
+            owner.keep(next.clone(), root).await;
         }
         Ok(minted)
     }
 
+    /// Why there is no login.
+    fn unattended(&self) -> &'static str {
+        if self.store.keeps_refresh_tokens() {
+            "nobody has logged in yet"
+        } else {
+            "nobody has logged in, and tokens.store = \"memory\" could not keep a login"
+        }
+    }
+
+    /// One token request, where the provider takes them.
+    async fn ask(&self, material: &Material) -> Result<Minted, Refusal> {
+        let Some(discovery) = &self.discovery else { return self.ask_at(&self.spec, material).await };
+        let found = discovery.complete(&self.spec, &self.connector).await;
+        let spec = found.map_err(|error| Refusal::of_discovery(&self.spec.credential, &error))?;
+        self.ask_at(&spec, material).await
+    }
+
     /// One token request. One more, at once, where the provider's refusal brings the nonce that it wants in proofs, or a
     /// `Date` which shows that what was signed has the wrong time: neither says anything about the client.
-    async fn ask(&self, material: &Material) -> Result<Minted, Refusal> {
-        let credential = &*self.spec.credential;
+    async fn ask_at(&self, spec: &Arc<TokenSpec>, material: &Material) -> Result<Minted, Refusal> {
+        let credential = &*spec.credential;
         let (mut nonce_tried, mut clock_tried) = (false, false);
         let mut used = self.peer.used();
         loop {
-            let (result, news) = self.call(material, &used).await;
+            let (result, news) = self.call(spec, material, &used).await;
             let blames_proof = result.as_ref().is_err_and(Refusal::blames_proof);
             let nonce = news.nonce.is_some() && blames_proof && !nonce_tried;
             let clock = news.clock && !clock_tried;
@@ -278,11 +321,11 @@ impl Asking {
     }
 
     /// One call: the only place where all the parts meet.
-    async fn call(&self, material: &Material, used: &Used) -> (Result<Minted, Refusal>, News) {
-        let credential = &*self.spec.credential;
+    async fn call(&self, spec: &Arc<TokenSpec>, material: &Material, used: &Used) -> (Result<Minted, Refusal>, News) {
+        let credential = &*spec.credential;
         let failed = |refusal| (Err(refusal), News::default());
         let material = material.dated(shifted(SystemTime::now(), used.skew));
-        let (request, key) = match self.request(&material, used) {
+        let (request, key) = match self.request(spec, &material, used) {
             Ok(built) => built,
             // Where the key is to blame, the one before may still do.
             Err(error) => {
@@ -297,6 +340,9 @@ impl Asking {
         let begun = Instant::now();
         let (result, answer, news) = match endpoint::call(&self.connector, credential, request).await {
             Ok(answer) => {
+                if matches!(answer.status, 404 | 405 | 410) {
+                    self.doubt();
+                }
                 let result = reply::read(credential, &material, &answer);
                 let verdict = match &result {
                     _ if !credential.signs() => Verdict::Neither,
@@ -310,22 +356,29 @@ impl Asking {
             Err(error) => {
                 if error.was_unsent() {
                     self.ledger.give_back(&taken).await;
+                    self.doubt();
                 }
                 (Err(error.into_refusal(credential)), None, News::default())
             }
         };
         if let Some(witness) = &self.witness {
             let refusal = result.as_ref().err().cloned();
-            let sight = Sight { material: material.clone(), took: begun.elapsed(), answer, refusal };
+            let sight =
+                Sight { spec: Arc::clone(spec), material: material.clone(), took: begun.elapsed(), answer, refusal };
             witness.lock().unwrap_or_else(PoisonError::into_inner).push(sight);
         }
         (result, news)
     }
 
     /// The request, with the proof that belongs to it and the proof's key.
-    fn request(&self, material: &Material, used: &Used) -> Result<(TokenRequest, Option<Arc<ProofKey>>), BuildError> {
-        let credential = &*self.spec.credential;
-        let mut request = grant::build(&self.spec, material)?;
+    fn request(
+        &self,
+        spec: &TokenSpec,
+        material: &Material,
+        used: &Used,
+    ) -> Result<(TokenRequest, Option<Arc<ProofKey>>), BuildError> {
+        let credential = &*spec.credential;
+        let mut request = grant::build(spec, material)?;
         let key = ProofKey::of(credential, material, self.own_key.as_ref())?;
         if let Some(key) = &key {
             let path = request.target.split('?').next().unwrap_or_default();
@@ -353,6 +406,13 @@ impl Asking {
     fn bound_to(&self, key: Option<Arc<ProofKey>>, minted: Minted) -> Minted {
         let skew = self.peer.used().skew;
         Minted { proof: key.map(|key| Prover::new(key, minted.token.expose(), skew)), ..minted }
+    }
+
+    /// Nobody answers where the provider said that its token endpoint is.
+    fn doubt(&self) {
+        if let Some(discovery) = &self.discovery {
+            discovery.doubt();
+        }
     }
 }
 

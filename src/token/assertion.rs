@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{credential::Material, jwt::Signer};
 use crate::config::{
-    model::{ClientAuth, CredentialSpec, Grant, TokenSpec},
+    model::{ClientAuth, CredentialSpec, Grant, TokenSpec, Upstream},
     secret::Secret,
     signing_key::KeyError,
 };
@@ -86,8 +86,11 @@ const SCOPES: &str = "{scopes}";
 /// Within a claim: the fingerprint of the public key.
 const FINGERPRINT: &str = "{key_fingerprint}";
 
-/// The written claims; where they say nothing, the client speaks of itself to the token endpoint. What is written as
-/// empty is left out.
+/// In a claim: the token endpoint, for a provider that does not want its issuer as the audience.
+const TOKEN_URL: &str = "{token_url}";
+
+/// The written claims; where they say nothing, the client speaks of itself to the provider, by the name of its
+/// issuer where that is known, else of the token endpoint. What is written as empty is left out.
 fn claims(
     spec: &TokenSpec,
     written: &[(String, String)],
@@ -100,24 +103,20 @@ fn claims(
         let scopes = || spec.scopes.join(&credential.scope_separator);
         let value = match value.as_str() {
             SCOPES => scopes(),
+            TOKEN_URL => endpoint(credential),
             text if text.contains(FINGERPRINT) => text.replace(FINGERPRINT, &signer.key_fingerprint()?),
             text => text.to_owned(),
         };
         claims.insert(name.clone(), value.into());
     }
     let issuer = claims.get("iss").cloned().unwrap_or_else(|| credential.client_id.clone().into());
-    let endpoint = format!(
-        "{}://{}{}",
-        credential.token_url.scheme.as_str(),
-        credential.token_url.authority,
-        credential.token_target
-    );
+    let audience = credential.issuer.as_ref().map_or_else(|| endpoint(credential), |i| i.identifier.clone());
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let from = now.saturating_sub(BACKDATED);
     let usual: [(&str, Value); 7] = [
         ("iss", issuer.clone()),
         ("sub", issuer),
-        ("aud", endpoint.into()),
+        ("aud", audience.into()),
         ("iat", from.into()),
         ("nbf", from.into()),
         ("exp", (now + life).into()),
@@ -128,6 +127,11 @@ fn claims(
     }
     claims.retain(|_, value| value != "");
     Ok(claims)
+}
+
+fn endpoint(credential: &CredentialSpec) -> String {
+    let Upstream { scheme, authority, .. } = &credential.token_url;
+    format!("{}://{authority}{}", scheme.as_str(), credential.token_target)
 }
 
 /// 128 random bits: a provider remembers it and refuses the assertion a second time.

@@ -46,6 +46,38 @@ pub enum MaterialError {
     Late,
 }
 
+/// What one request of a login asks with.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    /// The code that the browser brought (RFC 6749 section 4.1.3), and what proves that we had asked for it
+    /// (RFC 7636 section 4.5).
+    Code {
+        /// `code`
+        code: Secret,
+        /// `code_verifier`
+        verifier: Secret,
+        /// `redirect_uri`: the one that was asked with.
+        redirect_uri: String,
+    },
+    /// For a code that the user enters elsewhere (RFC 8628 section 3.1).
+    AskDevice,
+    /// Whether the user has entered it (RFC 8628 section 3.4).
+    Device {
+        /// `device_code`
+        code: Secret,
+    },
+}
+
+impl Step {
+    fn secrets(&self) -> Vec<&Secret> {
+        match self {
+            Self::Code { code, verifier, .. } => vec![code, verifier],
+            Self::AskDevice => Vec::new(),
+            Self::Device { code } => vec![code],
+        }
+    }
+}
+
 /// Everything secret that goes into one token request.
 #[derive(Debug, Clone)]
 pub struct Material {
@@ -65,6 +97,8 @@ pub struct Material {
     pub signed_at: SystemTime,
     /// The refresh token to use, which is in no version: it changes with every use.
     pub(super) refresh: Option<Secret>,
+    /// The step of a login to make, which is in no version either.
+    pub(super) step: Option<Step>,
     /// `params`, values read.
     pub params: Vec<(String, Secret)>,
     /// `headers`, values read.
@@ -143,6 +177,7 @@ impl Material {
             identity,
             signed_at,
             refresh: None,
+            step: None,
             params,
             headers,
             is_named_by_a_header: !templates.is_empty(),
@@ -244,6 +279,12 @@ impl Material {
         Self { refresh: Some(token), ..self.clone() }
     }
 
+    /// The same, to make this step of a login.
+    #[must_use]
+    pub(super) fn with_step(&self, step: Step) -> Self {
+        Self { step: Some(step), ..self.clone() }
+    }
+
     /// Whether what a token of `credential` may be bound to, certificate and key, is the same.
     pub(super) fn binds_like(&self, credential: &CredentialSpec, other: &Self) -> bool {
         self.identity == other.identity && (!credential.dpop || self.key == other.key)
@@ -300,7 +341,9 @@ impl Material {
     /// Whether `text` quotes a secret of ours, or a good part of one: then it must not be shown.
     pub fn is_quoted_in(&self, text: &str) -> bool {
         let slots = self.slots.iter().map(|slot| &slot.secret);
-        slots.chain(&self.guarded).chain(&self.refresh).any(|secret| quotes(text, secret.expose()))
+        let of_step = self.step.iter().flat_map(Step::secrets);
+        let mut all = slots.chain(&self.guarded).chain(&self.refresh).chain(of_step);
+        all.any(|secret| quotes(text, secret.expose()))
     }
 }
 
@@ -312,6 +355,8 @@ fn grant_keep(grant: &Grant) -> Keep {
         Grant::Static { .. } | Grant::TokenExchange { .. } => Keep::Nothing,
         Grant::Password { .. }
         | Grant::RefreshToken { .. }
+        | Grant::AuthorizationCode
+        | Grant::DeviceCode
         | Grant::ClientCredentials
         | Grant::JwtBearer
         | Grant::SelfSigned => Keep::Last,
@@ -320,7 +365,11 @@ fn grant_keep(grant: &Grant) -> Keep {
 
 fn grant_key(grant: &Grant) -> &'static str {
     match grant {
-        Grant::ClientCredentials | Grant::JwtBearer | Grant::SelfSigned => "grant",
+        Grant::ClientCredentials
+        | Grant::AuthorizationCode
+        | Grant::DeviceCode
+        | Grant::JwtBearer
+        | Grant::SelfSigned => "grant",
         Grant::TokenExchange { .. } => "subject_token",
         Grant::Static { .. } => "token",
         Grant::Password { .. } => "password",

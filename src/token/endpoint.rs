@@ -18,7 +18,7 @@ use super::{
     reply::{Answer, BODY_CAP},
 };
 use crate::{
-    config::model::CredentialSpec,
+    config::model::{CredentialSpec, Upstream},
     net::{ConnectError, Connector, Stream, Target, certificate_alert, certificate_refused},
 };
 
@@ -82,15 +82,25 @@ pub async fn call(
     credential: &CredentialSpec,
     request: TokenRequest,
 ) -> Result<Answer, CallError> {
+    send(connector, &credential.token_url, credential.timeout, request).await
+}
+
+/// Sends `request` to the host of `endpoint` and reads the whole answer within `timeout`.
+pub async fn send(
+    connector: &Connector,
+    endpoint: &Upstream,
+    timeout: Duration,
+    request: TokenRequest,
+) -> Result<Answer, CallError> {
     let exchange = async {
-        let target = Target::of(&credential.token_url);
+        let target = Target::of(endpoint);
         // With sessions of its own, kept for nobody: what is asked with this certificate now is asked with it in full.
         let connector = request.identity.as_ref().map_or_else(|| connector.clone(), |own| connector.presenting(own));
-        let stream = connector.connect(target, CONNECT_TIMEOUT.min(credential.timeout)).await?;
+        let stream = connector.connect(target, CONNECT_TIMEOUT.min(timeout)).await?;
         let answer = exchange(stream, request).await;
         answer.map_err(|error| of_tls(error, target, connector.presents()))
     };
-    tokio::time::timeout(credential.timeout, exchange).await.map_err(|_| CallError::Timeout(credential.timeout))?
+    tokio::time::timeout(timeout, exchange).await.map_err(|_| CallError::Timeout(timeout))?
 }
 
 /// One request on a connection of its own, and the whole answer to it.

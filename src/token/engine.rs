@@ -13,6 +13,7 @@ use super::{
     asking::Asking,
     bearer::{self, Now},
     budget::{Account, Ledger},
+    discovery::{Discovery, Found},
     dpop::ProofKey,
     inquiry,
     pace::Pace,
@@ -27,7 +28,7 @@ use super::{
 };
 use crate::{
     config::{
-        model::{Expiry, NetSpec, Scheme, TokenSpec, VaultSpec},
+        model::{Expiry, Issuer, NetSpec, Scheme, TokenSpec, Upstream, VaultSpec},
         signing_key::KeyError,
     },
     net::Connector,
@@ -59,6 +60,7 @@ pub struct Engine {
     pace: Pace,
     store: Arc<Store>,
     vault: Option<Arc<Vault>>,
+    found: Arc<Found>,
     inner: Mutex<Inner>,
 }
 
@@ -72,6 +74,8 @@ struct Inner {
     rotations: HashMap<Key, Arc<Rotation>>,
     /// By [`Key::of_secrets`]: shared by all tokens of a credential.
     secrets: HashMap<Key, Arc<Secrets>>,
+    /// By issuer and way out: shared by all credentials there.
+    discoveries: HashMap<(Arc<Issuer>, Arc<NetSpec>), Arc<Discovery>>,
     /// By scheme, host and port.
     peers: HashMap<(Scheme, String, u16), Arc<Peer>>,
     /// By name of the credential: the keys that this process made. Kept for ever: a refresh token may be bound to one.
@@ -85,6 +89,7 @@ struct Shared {
     secrets: Arc<Secrets>,
     peer: Arc<Peer>,
     own_key: Option<Arc<ProofKey>>,
+    discovery: Option<Arc<Discovery>>,
 }
 
 struct Entry {
@@ -130,7 +135,7 @@ impl Engine {
 
     /// An engine with other numbers and a store, for tests.
     pub fn with_pace_and_store(pace: Pace, store: Store) -> Self {
-        Self { pace, store: Arc::new(store), vault: None, inner: Mutex::default() }
+        Self { pace, store: Arc::new(store), vault: None, found: Arc::default(), inner: Mutex::default() }
     }
 
     /// An engine with other numbers, for tests.
@@ -152,8 +157,9 @@ impl Engine {
         let connector = inner.connector(spec)?;
         let rotation = inner.rotation(spec, &self.store);
         let secrets = inner.secrets(spec, self.vault.as_ref(), self.pace.secret_poll);
+        let discovery = inner.discovery(spec, &self.pace, &self.found);
         let (peer, own_key) = (inner.peer(spec), inner.own_key(spec)?);
-        let shared = Shared { ledger, rotation, secrets, peer, own_key };
+        let shared = Shared { ledger, rotation, secrets, peer, own_key, discovery };
         let entry = self.start(key, spec, connector, shared);
         let reader = entry.reader.clone();
         inner.tokens.insert(key, entry);
@@ -173,6 +179,7 @@ impl Engine {
             secrets: inner.secrets(spec, self.vault.as_ref(), self.pace.secret_poll),
             trial: None,
             rotation: inner.rotation(spec, &self.store),
+            discovery: inner.discovery(spec, &self.pace, &self.found),
             key: Key::of(spec),
             store: Arc::clone(&self.store),
             last: Last::default(),
@@ -205,7 +212,13 @@ impl Engine {
         inner.ledgers.values().for_each(|ledger| ledger.settle());
         inner.rotations.retain(|_, rotation| Arc::strong_count(rotation) > 1);
         inner.secrets.retain(|_, secrets| Arc::strong_count(secrets) > 1);
+        inner.discoveries.retain(|_, discovery| Arc::strong_count(discovery) > 1);
         inner.connectors.clear(); // so that the next reload reads the roots anew
+    }
+
+    /// The token endpoints that were discovered so far, by issuer, and those to come: nobody may reach one with a token.
+    pub fn found_endpoints(&self) -> watch::Receiver<Vec<(String, Upstream)>> {
+        self.found.subscribe()
     }
 
     /// Where every token stands, sorted by credential; a token with two names appears under both.
@@ -235,7 +248,7 @@ impl Engine {
         key: Key,
         spec: &Arc<TokenSpec>,
         connector: Connector,
-        Shared { ledger, rotation, secrets, peer, own_key }: Shared,
+        Shared { ledger, rotation, secrets, peer, own_key, discovery }: Shared,
     ) -> Entry {
         let (writer, reader) = bearer::cell();
         let policy = Policy {
@@ -255,6 +268,7 @@ impl Engine {
             policy: policy.clone(),
             writer,
             rotation,
+            discovery,
             peer,
             own_key,
             progress: Arc::clone(&progress),
@@ -287,9 +301,19 @@ impl Inner {
         Arc::clone(self.secrets.entry(Key::of_secrets(&spec.credential)).or_insert_with(new))
     }
 
+    fn discovery(&mut self, spec: &TokenSpec, pace: &Pace, found: &Arc<Found>) -> Option<Arc<Discovery>> {
+        let issuer = spec.credential.issuer.as_ref().filter(|issuer| issuer.tells_token_url)?;
+        let at = (Arc::clone(issuer), Arc::clone(&spec.credential.net));
+        let new = || Arc::new(Discovery::new(Arc::clone(issuer), pace.discovery, Arc::clone(found)));
+        Some(Arc::clone(self.discoveries.entry(at).or_insert_with(new)))
+    }
+
     fn rotation(&mut self, spec: &TokenSpec, store: &Arc<Store>) -> Option<Arc<Rotation>> {
         let place = Key::of_refresh(&spec.credential);
-        let new = || Arc::new(Rotation::new(place, Arc::clone(store)));
+        // What is not to be shared goes to no shared store.
+        let stays = matches!(&**store, Store::Redis(_)) && !spec.credential.share;
+        let store = || if stays { Arc::default() } else { Arc::clone(store) };
+        let new = || Arc::new(Rotation::new(place, store()));
         spec.credential.keeps_refresh_token().then(|| Arc::clone(self.rotations.entry(place).or_insert_with(new)))
     }
 

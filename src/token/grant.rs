@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::{
     assertion,
-    credential::Material,
+    credential::{Material, Step},
     params::{Params, ROOM, Text, form_encode},
 };
 use crate::{
@@ -125,10 +125,18 @@ fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Result<Params<'a>,
         params.set("refresh_token", refresh.expose().into());
         return Ok(params);
     }
-    if let Some(grant_type) = &credential.grant_type {
-        params.set("grant_type", grant_type.as_str().into());
+    let grant_type = match material.step {
+        Some(Step::Code { .. }) => Some("authorization_code"),
+        Some(Step::Device { .. }) => Some("urn:ietf:params:oauth:grant-type:device_code"),
+        Some(Step::AskDevice) => None,
+        None => credential.grant_type.as_deref(),
+    };
+    if let Some(grant_type) = grant_type {
+        params.set("grant_type", grant_type.into());
     }
-    if let Some(refresh) = &material.refresh {
+    if let Some(step) = &material.step {
+        set_step(&mut params, step);
+    } else if let Some(refresh) = &material.refresh {
         if credential.grant_type.is_some() && !matches!(credential.grant, Grant::RefreshToken { .. }) {
             params.set("grant_type", "refresh_token".into());
         }
@@ -168,19 +176,33 @@ fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Result<Params<'a>,
         }
         ClientAuth::Basic | ClientAuth::BasicRaw => {}
     }
-    if !spec.scopes.is_empty() && !assertion::holds_scopes(spec) {
+    // What was asked for when the user agreed is not asked for again.
+    let asks = !matches!(material.step, Some(Step::Code { .. } | Step::Device { .. }));
+    if asks && !spec.scopes.is_empty() && !assertion::holds_scopes(spec) {
         params.set("scope", spec.scopes.join(&credential.scope_separator).into());
     }
-    if let Some(audience) = &spec.audience {
+    if let Some(audience) = spec.audience.as_ref().filter(|_| asks) {
         params.set("audience", audience.as_str().into());
     }
-    for resource in &spec.resource {
+    for resource in spec.resource.iter().filter(|_| asks) {
         params.add("resource", resource);
     }
     for (name, value) in &material.params {
         params.set(name, value.expose().into());
     }
     Ok(params)
+}
+
+fn set_step<'a>(params: &mut Params<'a>, step: &'a Step) {
+    match step {
+        Step::Code { code, verifier, redirect_uri } => {
+            params.set("code", code.expose().into());
+            params.set("redirect_uri", redirect_uri.as_str().into());
+            params.set("code_verifier", verifier.expose().into());
+        }
+        Step::AskDevice => {}
+        Step::Device { code } => params.set("device_code", code.expose().into()),
+    }
 }
 
 /// A signed text of our own, which is good once and for a minute.

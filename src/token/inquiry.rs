@@ -114,7 +114,7 @@ pub fn needs_store(credential: &CredentialSpec) -> bool {
 
 /// Whether asking may use up the one refresh token that there is.
 pub(super) fn spends_refresh_token(credential: &CredentialSpec) -> bool {
-    matches!(credential.grant, Grant::RefreshToken { .. })
+    credential.grant.is_login() || matches!(credential.grant, Grant::RefreshToken { .. })
 }
 
 /// Asks, and tells.
@@ -125,7 +125,7 @@ pub(super) async fn inquire(mut asking: Asking) -> Inquiry {
     let Fetched { result, secret, .. } = asking.fetch_anew().await;
     let sights = std::mem::take(&mut *sights.lock().unwrap_or_else(PoisonError::into_inner));
     let result = result.map(|minted| granted(&spec, minted, sights.last()));
-    let requests = sights.iter().map(|sight| asked(&spec, sight)).collect();
+    let requests = sights.iter().map(asked).collect();
     Inquiry { requests, result, secret, budget: ledger.usage() }
 }
 
@@ -134,10 +134,10 @@ pub(super) fn refused(refusal: Refusal, budget: Option<BudgetUse>) -> Inquiry {
     Inquiry { requests: Vec::new(), result: Err(refusal), secret: None, budget }
 }
 
-fn asked(spec: &TokenSpec, sight: &Sight) -> Asked {
+fn asked(sight: &Sight) -> Asked {
     Asked {
         refreshing: sight.material.refresh.is_some(),
-        curl: curl(spec, &sight.material),
+        curl: curl(&sight.spec, &sight.material),
         took: sight.took,
         status: sight.answer.as_ref().map(|answer| answer.status),
         skew: sight.answer.as_ref().and_then(reply::skew),

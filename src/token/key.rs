@@ -195,6 +195,9 @@ impl Inputs {
         self.text(&url.authority);
         self.number(url.insecure.into());
         self.text(&credential.token_target);
+        self.optional(credential.issuer.as_ref().map(|issuer| issuer.identifier.as_str()));
+        self.set(credential.issuer.as_ref().map_or(&[], |issuer| &issuer.hosts));
+        self.number(credential.is_discovered().into());
         self.text(&credential.client_id);
         self.secret(credential.client_secret.as_ref());
         self.number(credential.more_secrets.len() as u128);
@@ -232,7 +235,7 @@ impl Inputs {
         match &credential.grant {
             Grant::Password { username, .. } => self.text(username),
             // Two names may stand for two users whose refresh tokens both live in the store.
-            Grant::RefreshToken { .. } => self.text(&credential.name),
+            Grant::RefreshToken { .. } | Grant::AuthorizationCode | Grant::DeviceCode => self.text(&credential.name),
             Grant::TokenExchange { subject_token_type, requested_token_type, .. } => {
                 self.text(subject_token_type);
                 self.optional(requested_token_type.as_deref());

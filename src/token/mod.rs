@@ -7,13 +7,15 @@
 //! 2. **how we ask, what comes back** — [`grant`] builds the request (its parameters: `params`; what vouches
 //!    for us: `assertion`, signed by [`jwt`]; that we hold the token's key: [`dpop`]); [`reply`], with [`lifetime`],
 //!    [`refusal`] and [`known`], judges the answer: a token, or a refusal, transient or permanent; [`rotation`]: the refresh token;
-//! 3. **the asking** — `asking`: one fetch, from secrets to token; [`endpoint`]: one HTTP call and its limits;
-//!    [`budget`]: whether it may be made;
+//! 3. **the asking** — `asking`: one fetch, from secrets to token; [`discovery`], by the provider's [`metadata`]:
+//!    where; [`endpoint`]: one HTTP call and its limits; [`budget`]: whether it may be made;
 //! 4. **where it stands** — [`state`]: the pure state machine; [`pace`]: its numbers;
 //! 5. **the one who does it** — [`refresh`]: one task a key, timers, single-flight; [`share`]: among replicas;
 //! 6. **the store** — [`store`]: where tokens outlive the process, sealed;
 //! 7. **the result** — [`bearer`]: all that the data plane sees; [`inquiry`]: all that `check --online` tells, with
 //!    [`claims`] and `curl`.
+//!
+//! A user who has to log in once does it by [`login`], in a process of its own; the refresh token goes into the store.
 //!
 //! [`Engine`] owns the tasks and hands out the [`Reader`]s.
 
@@ -25,6 +27,7 @@ pub mod claims;
 mod clock;
 pub mod credential;
 mod curl;
+pub mod discovery;
 pub mod dpop;
 pub mod endpoint;
 mod engine;
@@ -34,6 +37,8 @@ pub mod jwt;
 pub mod key;
 pub mod known;
 pub mod lifetime;
+pub mod login;
+pub mod metadata;
 pub mod overlap;
 pub mod pace;
 mod params;

@@ -22,6 +22,9 @@ pub struct Pace {
     pub tick: Duration,
     /// How often secret files are looked at. A change counts once it has stood for as long.
     pub secret_poll: Duration,
+    /// A discovered provider is looked at again after this long at the earliest and at the latest; in between it
+    /// decides itself (`Cache-Control: max-age`).
+    pub discovery: (Duration, Duration),
 }
 
 impl Default for Pace {
@@ -34,6 +37,7 @@ impl Default for Pace {
             brake: SECOND / 5,
             tick: 30 * SECOND,
             secret_poll: SECOND,
+            discovery: (60 * MINUTE, 24 * 60 * MINUTE),
         }
     }
 }

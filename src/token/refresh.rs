@@ -8,7 +8,7 @@ use std::{
     future::{Future, pending},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use tokio::sync::watch;
@@ -19,6 +19,7 @@ use super::{
     bearer::{FailureKind, Now, Writer},
     budget::Ledger,
     credential::Version,
+    discovery::Discovery,
     dpop::{ProofKey, Prover},
     lifetime::LifetimeSource,
     peer::Peer,
@@ -49,7 +50,7 @@ pub struct Progress {
     /// Which of several client secrets gave the last token, by position and source.
     pub secret: Option<String>,
     /// The last failure in full, kept after it has healed.
-    pub last_refusal: Option<(Refusal, std::time::SystemTime)>,
+    pub last_refusal: Option<(Refusal, SystemTime)>,
 }
 
 /// One key's task.
@@ -72,6 +73,8 @@ pub struct Task {
     pub secrets: Arc<Secrets>,
     /// The credential's refresh token, where it has one.
     pub rotation: Option<Arc<Rotation>>,
+    /// Where to ask, where that is not written down.
+    pub discovery: Option<Arc<Discovery>>,
     /// What the provider has told of itself.
     pub peer: Arc<Peer>,
     /// Of a credential that binds its tokens and has no `key`: the key of this process.
@@ -139,6 +142,7 @@ impl Task {
             secrets: Arc::clone(&self.secrets),
             trial,
             rotation: self.rotation.clone(),
+            discovery: self.discovery.clone(),
             key: self.key,
             store: Arc::clone(&self.store),
             last,
@@ -182,10 +186,8 @@ impl Task {
         let last_look = self.retired.borrow().then(|| now.mono + self.policy.pace.tick);
         run.wake = wake.into_iter().chain(last_look).min();
         let watched = if self.is_static() { run.tried.is_some() } else { self.secrets.is_settled() };
-        let polls = (state.blames_secrets() || watched)
-            && !state.is_fetching()
-            && !*self.retired.borrow()
-            && self.secrets.can_change();
+        let (blamed, idle) = (state.blames_secrets(), !state.is_fetching() && !*self.retired.borrow());
+        let polls = idle && ((blamed || watched) && self.secrets.can_change() || blamed && self.rotation.is_some());
         // Signals must not put it off.
         run.poll = polls.then(|| run.poll.unwrap_or(now.mono + self.policy.pace.secret_poll));
         if !polls {
@@ -207,13 +209,12 @@ impl Task {
                 () = until(run.wake) => return Event::Look,
                 () = until(run.poll) => {
                     run.poll = None;
-                    let secrets = Arc::clone(&self.secrets);
-                    run.look = Some(Box::pin(async move { secrets.look().await }));
+                    run.look = Some(self.look());
                 }
-                version = finished(&mut run.look) => {
+                looked = finished(&mut run.look) => {
                     run.look = None;
                     run.poll = Some(Instant::now() + self.policy.pace.secret_poll);
-                    if let Some(event) = version.and_then(|version| self.noticed(run, version)) {
+                    if let Some(event) = self.noticed(run, looked) {
                         return event;
                     }
                 }
@@ -223,13 +224,31 @@ impl Task {
         }
     }
 
-    /// What to do about what stands in the sources.
-    fn noticed(&self, run: &mut Run, version: Version) -> Option<Event> {
+    /// Looks for what may give another attempt better chances.
+    fn look(&self) -> Pin<Box<dyn Future<Output = Looked> + Send>> {
+        let (secrets, rotation) = (Arc::clone(&self.secrets), self.rotation.clone());
+        Box::pin(async move {
+            let version = if secrets.can_change() { secrets.look().await } else { None };
+            let login = match rotation {
+                Some(rotation) => rotation.has_changed().await,
+                None => false,
+            };
+            Looked { version, login }
+        })
+    }
+
+    /// What to do about what stands in the sources, and in the place of the refresh token.
+    fn noticed(&self, run: &mut Run, Looked { version, login }: Looked) -> Option<Event> {
         let (blamed, phase) = {
             let state = &self.progress.lock().unwrap_or_else(PoisonError::into_inner).state;
             (state.blames_secrets(), state.phase(self.writer.last_use(), Now::read()))
         };
         let credential = &self.spec.credential.name;
+        if blamed && login {
+            tracing::info!(credential, "another refresh token is in the store, trying again");
+            return Some(Event::SecretChanged);
+        }
+        let version = version?;
         if self.is_static() || blamed {
             return (run.tried != Some(version)).then(|| {
                 tracing::info!(credential, "its secrets have changed, trying again");
@@ -295,12 +314,20 @@ impl Task {
             Err(refusal) => {
                 // What the budget stopped was no token request.
                 progress.failed += u64::from(refusal.kind != FailureKind::Budget);
-                progress.last_refusal = Some((refusal.clone(), std::time::SystemTime::now()));
+                progress.last_refusal = Some((refusal.clone(), SystemTime::now()));
                 log_refusal(credential, refusal);
             }
         }
         Event::Fetched(Box::new(result))
     }
+}
+
+/// What stands now where secrets come from.
+struct Looked {
+    /// Of the sources, if they could be read.
+    version: Option<Version>,
+    /// The store holds another refresh token than the one that was last used.
+    login: bool,
 }
 
 /// What a running task holds between two steps.
@@ -317,7 +344,7 @@ struct Run {
     tried: Option<Version>,
     /// The next look at the secrets.
     poll: Option<Instant>,
-    look: Option<Pin<Box<dyn Future<Output = Option<Version>> + Send>>>,
+    look: Option<Pin<Box<dyn Future<Output = Looked> + Send>>>,
     /// New secrets are to be tried by the next fetch.
     trial: Option<Trial>,
     warned: bool,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{bearer::FailureKind, budget::BudgetUse, known::Known};
+use super::{bearer::FailureKind, budget::BudgetUse, discovery::DiscoveryError, known::Known};
 use crate::config::model::{ClientAuth, CredentialSpec};
 
 /// Whether asking again soon makes sense.
@@ -99,6 +99,27 @@ impl Refusal {
             quoted(credential)
         );
         Self::new(Severity::Transient, FailureKind::Shortage, message)
+    }
+
+    /// A user has to log in first.
+    pub fn of_login(credential: &CredentialSpec, why: &str) -> Self {
+        let message =
+            format!("{} cannot ask for a token: {why}. Run: cupbearer login {}", quoted(credential), credential.name);
+        Self::new(Severity::Transient, FailureKind::Secret, message)
+    }
+
+    /// The provider's endpoints could not be found out: for now, or for good where its document is no good.
+    pub fn of_discovery(credential: &CredentialSpec, failure: &DiscoveryError) -> Self {
+        let what = format!("discovery failed: {failure}");
+        match failure {
+            DiscoveryError::Late(_) => Self::timeout(credential, &what),
+            DiscoveryError::Unavailable(_) => Self::unavailable(credential, &what),
+            DiscoveryError::Unacceptable(_) => Self {
+                severity: Severity::Permanent,
+                kind: FailureKind::Refused,
+                ..Self::unavailable(credential, &what)
+            },
+        }
     }
 
     /// The provider gave a token that is bound to no key of ours, although it got a proof (RFC 9449 section 5).

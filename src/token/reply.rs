@@ -85,6 +85,11 @@ pub fn read(credential: &CredentialSpec, material: &Material, answer: &Answer) -
     }
 }
 
+/// The refusal in an answer that is no success.
+pub(super) fn refusal(credential: &CredentialSpec, material: &Material, answer: &Answer) -> Refusal {
+    Reading { credential, material, answer }.refusal()
+}
+
 /// The token of a grant that asks nobody, as if it had been minted at `issued`.
 pub fn given(
     credential: &CredentialSpec,
@@ -351,7 +356,8 @@ pub fn fingerprint(token: &str) -> String {
     })
 }
 
-fn printable(text: &str, cap: usize) -> String {
+/// What may be shown of a foreign text.
+pub(super) fn printable(text: &str, cap: usize) -> String {
     text.chars().filter(|c| matches!(c, ' '..='~')).take(cap).collect::<String>().trim().to_owned()
 }
 

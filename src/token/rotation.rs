@@ -1,19 +1,30 @@
 //! 2 … the refresh token of a credential: kept, rotated, and owned by one request at a time.
 //!
 //! A provider that rotates refresh tokens takes a second use of one as theft and ends the whole chain. So all
-//! tokens of a credential share one [`Rotation`], whoever asks holds it alone until the answer's refresh token
-//! is stored, and only then the access token beside it is used. Only `invalid_grant` forgets one.
+//! tokens of a credential share one [`Rotation`], and all processes that share a store its lock or lease: whoever
+//! asks holds it alone until the answer's refresh token is stored, and only then the access token beside it is used.
+//! Only `invalid_grant` forgets one.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+    time::Duration,
+};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::{Key, Store};
+use super::{
+    Key, Store,
+    store::{Claim, Unclaimed},
+};
 use crate::config::secret::Secret;
 
 /// What a chain of refresh tokens hangs on: the first one, or the login that gave it. A chain with another root
 /// than the configured one is not used any more.
 pub type Root = [u8; 32];
+
+/// The root of every chain that a login of a user's began: the newest login holds.
+pub const LOGIN: Root = *b"a user has logged in: cupbearer!";
 
 /// A refresh token that a provider gave us.
 #[derive(Debug, Clone)]
@@ -24,24 +35,68 @@ pub struct Kept {
     pub root: Root,
 }
 
+/// Tells one refresh token from the next.
+type Mark = Option<[u8; 32]>;
+
+fn mark(kept: Option<&Kept>) -> Mark {
+    let hash = |kept: &Kept| {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, kept.token.expose().as_bytes()).as_ref());
+        hash
+    };
+    kept.map(hash)
+}
+
 /// The place of one credential's refresh token.
 #[derive(Debug)]
 pub struct Rotation {
     key: Key,
     store: Arc<Store>,
     /// What the store does not hold: everything where it is this process alone, nothing where all went well.
-    unsaved: Mutex<Option<Kept>>,
+    unsaved: Mutex<Option<Unsaved>>,
+    /// What the store held when it was last used.
+    seen: StdMutex<Mark>,
+}
+
+/// A token that could not be stored.
+#[derive(Debug)]
+struct Unsaved {
+    kept: Kept,
+    /// What the store holds instead; anything else is newer.
+    over: Mark,
 }
 
 impl Rotation {
     /// The place named `key` in `store`.
     pub fn new(key: Key, store: Arc<Store>) -> Self {
-        Self { key, store, unsaved: Mutex::default() }
+        Self { key, store, unsaved: Mutex::default(), seen: StdMutex::default() }
     }
 
-    /// Waits for its turn. Held until the answer is stored.
-    pub async fn own(&self) -> Owner<'_> {
-        Owner { rotation: self, unsaved: self.unsaved.lock().await }
+    /// Waits for its turn, here and among processes; those hold it for `length` at most.
+    pub async fn own(&self, length: Duration) -> Result<Owner<'_>, Unclaimed> {
+        let unsaved = self.unsaved.lock().await;
+        let claim = self.store.claim_refresh(self.key, length).await?;
+        let mut owner = Owner { rotation: self, unsaved, claim, stored: None };
+        match self.store.load_refresh(self.key).await {
+            Ok(stored) => owner.stored = stored,
+            Err(away) => {
+                owner.release().await;
+                return Err(away.into());
+            }
+        }
+        owner.settle().await;
+        self.see(mark(owner.stored.as_ref()));
+        Ok(owner)
+    }
+
+    /// Whether the store holds another token than the one that was last used: a new login, or another process.
+    pub async fn has_changed(&self) -> bool {
+        let Ok(stored) = self.store.load_refresh(self.key).await else { return false };
+        stored.is_some() && mark(stored.as_ref()) != *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn see(&self, mark: Mark) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = mark;
     }
 }
 
@@ -49,26 +104,59 @@ impl Rotation {
 #[derive(Debug)]
 pub struct Owner<'a> {
     rotation: &'a Rotation,
-    unsaved: MutexGuard<'a, Option<Kept>>,
+    unsaved: MutexGuard<'a, Option<Unsaved>>,
+    claim: Claim,
+    stored: Option<Kept>,
 }
 
 impl Owner<'_> {
     /// The token to use now, if there is one with this root.
     pub fn current(&self, root: Root) -> Option<Secret> {
-        let kept = self.unsaved.clone().or_else(|| self.rotation.store.load_refresh(self.rotation.key));
-        kept.filter(|kept| kept.root == root).map(|kept| kept.token)
+        let kept = self.unsaved.as_ref().map(|unsaved| &unsaved.kept).or(self.stored.as_ref());
+        kept.filter(|kept| kept.root == root).map(|kept| kept.token.clone())
     }
 
-    /// Keeps the one that the provider just gave: in the store before anything else is done with the answer.
-    pub fn keep(&mut self, token: Secret, root: Root) {
+    /// Keeps the one that the provider just gave: in the store before anything else is done with the answer. Whether
+    /// it will outlive this process.
+    pub async fn keep(&mut self, token: Secret, root: Root) -> bool {
         let kept = Kept { token, root };
-        let stored = self.rotation.store.save_refresh(self.rotation.key, &kept);
-        *self.unsaved = (!stored).then_some(kept);
+        let (store, key) = (&self.rotation.store, self.rotation.key);
+        let saved = store.save_refresh(key, &kept).await;
+        if saved {
+            self.rotation.see(mark(Some(&kept)));
+            *self.unsaved = None;
+            self.stored = Some(kept);
+        } else {
+            *self.unsaved = Some(Unsaved { kept, over: mark(self.stored.as_ref()) });
+        }
+        saved
     }
 
     /// Forgets it: the provider said that it is no good.
-    pub fn clear(&mut self) {
+    pub async fn clear(&mut self) {
         *self.unsaved = None;
-        self.rotation.store.forget_refresh(self.rotation.key);
+        self.stored = None;
+        self.rotation.store.forget_refresh(self.rotation.key).await;
+        self.rotation.see(None);
+    }
+
+    /// Lets the next one have it.
+    pub async fn release(self) {
+        self.rotation.store.release(self.claim).await;
+    }
+
+    /// What could not be stored before is stored now; unless the store holds something newer.
+    async fn settle(&mut self) {
+        let now = mark(self.stored.as_ref());
+        match self.unsaved.take() {
+            Some(Unsaved { kept, over }) if over == now => {
+                if self.rotation.store.keeps_refresh_tokens() {
+                    self.keep(kept.token, kept.root).await;
+                } else {
+                    *self.unsaved = Some(Unsaved { kept, over });
+                }
+            }
+            _ => {}
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -18,7 +19,7 @@ use base64::{
 };
 use cupbearer::{
     config::{
-        model::{Alg, Assertion, ClientAuth, CredentialSpec, Grant, Param},
+        model::{Alg, Assertion, ClientAuth, CredentialSpec, Grant, Issuer, Param},
         secret::SecretSource,
     },
     token::{
@@ -160,6 +161,18 @@ async fn a_key_that_is_none_is_told_without_quoting_it() {
     let material = read(&c).await.unwrap();
     let error = grant::build(&need(c), &material).err().unwrap().to_string();
     assert!(error.starts_with("key is neither") && !error.contains("not-a-key"), "{error}");
+}
+
+#[tokio::test]
+async fn an_assertion_is_made_out_to_the_issuer_where_it_is_known_or_to_the_token_url_on_request() {
+    let mut c = credential(1);
+    c.client_auth = ClientAuth::ClientSecretJwt;
+    c.client_secret = Some(given("not-a-secret-but-long-enough-for-it"));
+    let (identifier, url) = ("https://id.example/".to_owned(), c.token_url.clone());
+    c.issuer = Some(Arc::new(Issuer { identifier, url, hosts: Vec::new(), tells_token_url: true }));
+    assert_eq!(claims(&params(&c).await["client_assertion"])["aud"], "https://id.example/");
+    c.assertion.claims = vec![("aud".to_owned(), "{token_url}".to_owned())];
+    assert_eq!(claims(&params(&c).await["client_assertion"])["aud"], "http://127.0.0.1:1/oauth2/token");
 }
 
 #[tokio::test]

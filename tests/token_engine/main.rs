@@ -14,11 +14,13 @@
 //! * `readme`: the table of all rules beside this file;
 //! * `redis`: several replicas and a real Redis;
 //! * `egress`: the way through a proxy;
+//! * `discovery`: a provider of which only the issuer is known;
 //! * `live`: the engine against a small provider over real sockets.
 
 mod assertions;
 mod budget;
 mod cases;
+mod discovery;
 mod egress;
 mod grants;
 mod keys;

@@ -17,8 +17,8 @@ use bytes::Bytes;
 use cupbearer::{
     config::{
         model::{
-            Assertion, ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, NetSpec, Scheme, TokenBody, TokenMethod,
-            TokenSpec, Upstream, Warm,
+            Assertion, ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Grant, LoginSpec, NetSpec, Scheme, TokenBody,
+            TokenMethod, TokenSpec, Upstream, Warm,
         },
         secret::{Secret, SecretSource},
     },
@@ -52,6 +52,8 @@ pub(crate) fn credential(port: u16) -> CredentialSpec {
         grant_type: Some("client_credentials".to_owned()),
         token_url: upstream(port),
         token_target: "/oauth2/token".to_owned(),
+        login: LoginSpec::default(),
+        issuer: None,
         refresh_target: None,
         client_auth: ClientAuth::Post,
         method: TokenMethod::Post,

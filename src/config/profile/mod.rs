@@ -47,6 +47,8 @@ pub struct Profile {
     pub ask_token_url: Option<String>,
     /// The credential's defaults.
     pub(super) credential: RawCredential,
+    /// What comes before them where a user logs in.
+    pub(super) login: RawCredential,
     /// `inject` and `set_headers`, placed.
     pub(super) route: RouteDefaults,
 }
@@ -184,11 +186,7 @@ pub(super) fn read(
 }
 
 fn profile(name: &'static str, text: &str, root: &Table<'_>, variables: Vec<Variable>) -> Profile {
-    let credential = root.table("credential", "credentials");
-    let raw = credential.as_ref().map(RawCredential::read).unwrap_or_default();
-    if let Some(credential) = credential {
-        credential.finish();
-    }
+    let (raw, login) = (credential(root, "credential"), credential(root, "login"));
     let ask = root.table("ask", "");
     let ask_token_url = ask.as_ref().and_then(|t| t.string("token_url")).map(|at| at.value);
     let _ = root.entry("vars");
@@ -208,8 +206,16 @@ fn profile(name: &'static str, text: &str, root: &Table<'_>, variables: Vec<Vari
         starter: written(root, "starter", text),
         ask_token_url,
         credential: raw,
+        login,
         route,
     }
+}
+
+fn credential(root: &Table<'_>, key: &'static str) -> RawCredential {
+    let Some(table) = root.table(key, "credentials") else { return RawCredential::default() };
+    let raw = RawCredential::read(&table);
+    table.finish();
+    raw
 }
 
 fn route(t: &Table<'_>) -> RouteDefaults {

@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use super::{Context, Note, Table, bare, check_name, grant, identity, refused, vars};
+use super::{Context, Note, Table, bare, check_name, grant, identity, issuer, login, refused, vars};
 use crate::config::{
     diagnostic::Span,
     header, mask,
@@ -46,8 +46,17 @@ fn credential(name: At<String>, t: &Table<'_>) -> Resolved {
     let mut raw = RawCredential::read(t);
     let mut profile = profile;
     if let Some((profile, span)) = &mut profile {
-        raw = raw.or(std::mem::take(&mut profile.credential));
-        let chosen = profile.environment(environment.as_deref());
+        let own_issuer = t.has("issuer");
+        let mut defaults = std::mem::take(&mut profile.credential);
+        if raw.grant.is_some_and(GrantName::is_login) {
+            defaults = std::mem::take(&mut profile.login).or(defaults);
+        }
+        if own_issuer {
+            (defaults.token_url, defaults.has_token_url) = (None, false);
+            (defaults.authorize_url, defaults.device_url) = (None, None);
+        }
+        raw = raw.or(defaults);
+        let chosen = profile.environment(environment.as_deref()).filter(|_| !own_issuer);
         if let (None, false, Some(url)) = (&raw.token_url, raw.has_token_url, chosen.and_then(|e| e.token_url.clone()))
         {
             raw.token_url = Some(At { value: url, span: span.clone() });
@@ -124,8 +133,11 @@ impl Builder<'_, '_> {
             self.t.context.report(note.hint("\"basic\" encodes it"));
         }
         let (method, body) = self.method_and_body(&raw);
-        let token_url = match kind {
+        let issuer = issuer::issuer(self.t, kind, &raw);
+        let login = login::login(self.t, kind, &raw);
+        let token_url = match &issuer {
             _ if is_local => Some((Upstream::nowhere(), "/".to_owned())),
+            Some(issuer) if issuer.tells_token_url => Some((issuer.url.clone(), "/".to_owned())),
             _ => self.token_url(&raw),
         };
         let refresh_target = token_url.as_ref().and_then(|url| grant::refresh_target(self.t, &raw, url));
@@ -151,6 +163,8 @@ impl Builder<'_, '_> {
             grant_type: (!grant_type.is_empty()).then_some(grant_type),
             token_url,
             token_target,
+            login: login?,
+            issuer: issuer.map(Arc::new),
             refresh_target,
             client_auth,
             method,
@@ -229,13 +243,13 @@ impl Builder<'_, '_> {
         let context = self.t.context;
         let Some(at) = &raw.token_url else {
             let unknown_provider = self.profile.is_none() && self.t.has("provider");
-            if !raw.has_token_url && !unknown_provider {
+            if !raw.has_token_url && !unknown_provider && !self.t.has("issuer") {
                 let ask = self
                     .profile
                     .and_then(|p| p.ask_token_url.clone().or_else(|| p.environment(self.environment)?.ask.clone()));
                 let note = Note::error(&self.t.place, format!("{} has no `token_url`", self.t.name)).follows();
                 context.report(note.hint(ask.map_or_else(
-                    || "token_url = \"https://…\", or a built-in `provider` that knows it".to_owned(),
+                    || "token_url = \"https://…\", or issuer = \"https://…\", or a `provider` that knows it".to_owned(),
                     |ask| format!("token_url = \"https://…\": {ask}"),
                 )));
             }

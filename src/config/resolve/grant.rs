@@ -55,6 +55,8 @@ pub(super) fn grant(t: &Table<'_>, kind: GrantName, raw: &RawCredential) -> Opti
             };
             Some(Grant::RefreshToken { first })
         }
+        GrantName::AuthorizationCode => Some(Grant::AuthorizationCode),
+        GrantName::DeviceCode => Some(Grant::DeviceCode),
         GrantName::JwtBearer => Some(Grant::JwtBearer),
         GrantName::SelfSigned => Some(Grant::SelfSigned),
         GrantName::TokenExchange => {
@@ -174,10 +176,13 @@ pub(super) fn warn_of_forgetful_store(context: &Context<'_>, tokens: &Tokens, cr
         warn_of_fleeting_key(context, credentials);
         return;
     }
-    let rotates = |r: &&Resolved| r.spec.as_ref().is_some_and(|s| matches!(s.grant, Grant::RefreshToken { .. }));
-    for credential in credentials.iter().filter(rotates) {
-        let note =
-            Note::warning(&credential.name.span, "a rotated refresh token of this credential is lost at restart");
+    for credential in credentials {
+        let what = match credential.spec.as_ref().map(|spec| &spec.grant) {
+            Some(Grant::RefreshToken { .. }) => "a rotated refresh token of this credential is lost at restart",
+            Some(grant) if grant.is_login() => "no login to this credential can be kept: there is only memory",
+            _ => continue,
+        };
+        let note = Note::warning(&credential.name.span, what);
         context.report(note.hint("[tokens] store = { file = \"…\" } keeps it"));
     }
 }

@@ -1,7 +1,7 @@
 //! Written → may run: profiles filled in, names looked up, everything checked against everything.
 //!
 //! 1. `server`: `[server]`, `[admin]`, `[tokens]`, `[log]`, `[telemetry]`; `vault`: `[vault]`
-//! 2. `credential`, `vars`, `grant` and `identity`: `[credentials.*]` with their profiles
+//! 2. `credential`, `vars`, `grant`, `identity`, `login` and `issuer`: `[credentials.*]` with their profiles
 //! 3. `caller`: `[callers.*]`
 //! 4. `route` and `upstream`: `[[routes]]`, which refer to both
 //! 5. `access`: what only shows when all is known
@@ -13,7 +13,9 @@ mod caller;
 mod credential;
 mod grant;
 mod identity;
+mod issuer;
 mod listen;
+mod login;
 mod route;
 mod server;
 mod upstream;

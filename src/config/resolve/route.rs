@@ -99,6 +99,7 @@ impl Resolver<'_> {
             Some(RouteSpec {
                 prefix: prefix.as_ref()?.value.clone(),
                 forbidden_paths: self.forbidden_paths(&upstream),
+                unknown_endpoint: self.may_hold_unknown_endpoint(&upstream),
                 upstream,
                 token: Arc::new(token(raw, api, spec)),
                 allow,

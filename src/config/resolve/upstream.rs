@@ -1,9 +1,11 @@
 //! Where a route leads, and what must not be reached there.
 
+use std::sync::Arc;
+
 use super::{Note, credential, refused, route::Resolver};
 use crate::config::{
     diagnostic::Span,
-    model::{Scheme, Upstream},
+    model::{CredentialSpec, Scheme, Upstream},
     profile::Api,
     raw::RawRoute,
     reader::At,
@@ -76,19 +78,21 @@ impl Resolver<'_> {
 
     /// The token endpoints of all credentials that the upstream covers: no caller may reach one with a token.
     pub(super) fn forbidden_paths(&self, upstream: &Upstream) -> Vec<String> {
-        let endpoints = self.credentials.iter().filter_map(|c| Some(&c.spec.as_ref()?.token_url));
-        let mut paths: Vec<String> = endpoints.filter_map(|e| covered_endpoint(upstream, e)).collect();
+        let known = |c: &&Arc<CredentialSpec>| !c.is_discovered();
+        let mut paths: Vec<String> =
+            self.specs().filter(known).filter_map(|c| upstream.path_below(&c.token_url)).collect();
         paths.sort_unstable();
         paths.dedup();
         paths
     }
-}
 
-/// The token endpoint below the upstream's base, decoded; `None` where the upstream does not cover it.
-fn covered_endpoint(upstream: &Upstream, endpoint: &Upstream) -> Option<String> {
-    let same_origin =
-        (upstream.scheme, &upstream.host, upstream.port) == (endpoint.scheme, &endpoint.host, endpoint.port);
-    let path = url::decoded(&endpoint.base_path);
-    let below = path.strip_prefix(&url::decoded(&upstream.base_path))?;
-    (same_origin && (below.is_empty() || below.starts_with('/'))).then(|| below.to_owned())
+    /// Whether a token endpoint that is yet to be discovered may turn out to stand on this host.
+    pub(super) fn may_hold_unknown_endpoint(&self, upstream: &Upstream) -> bool {
+        let issuers = self.specs().filter(|c| c.is_discovered()).filter_map(|c| c.issuer.as_ref());
+        issuers.into_iter().any(|issuer| issuer.may_have_endpoints_at(&upstream.host))
+    }
+
+    fn specs(&self) -> impl Iterator<Item = &Arc<CredentialSpec>> {
+        self.credentials.iter().filter_map(|c| c.spec.as_ref())
+    }
 }

@@ -240,6 +240,26 @@ fn a_token_endpoint_below_an_upstream_is_forbidden_there() {
 }
 
 #[test]
+fn an_issuer_stands_in_for_the_token_url_of_a_profile_too() {
+    let text =
+        BASE.replace("provider", "issuer = \"https://id.example/\"\nendpoint_hosts = [\"APIGW.ipxo.com\"]\nprovider");
+    let (config, _) = good(&text);
+    let credential = &config.credentials[0];
+    assert!(credential.is_discovered());
+    let issuer = credential.issuer.as_ref().unwrap();
+    assert_eq!(issuer.identifier, "https://id.example/");
+    assert_eq!(issuer.hosts, ["apigw.ipxo.com"]);
+    assert!(config.routes[0].unknown_endpoint, "its token endpoint may turn out to be there");
+    let (config, _) = good(&text.replace("issuer", "token_url = \"https://id.example/t\"\nissuer"));
+    let credential = &config.credentials[0];
+    assert_eq!(
+        (credential.is_discovered(), credential.token_url.to_string().as_str()),
+        (false, "https://id.example/t")
+    );
+    assert!(!config.routes[0].unknown_endpoint);
+}
+
+#[test]
 fn an_explicit_upstream_overrides_only_the_upstream_of_an_api() {
     let text = BASE.replace("api = ", "upstream = \"http://127.0.0.1:9/ipxo\"\napi = ");
     let (config, _) = good(&text);
@@ -343,6 +363,23 @@ fn each_grant_takes_what_belongs_to_it() {
     assert!(
         matches!(&c.grant, Grant::TokenExchange { subject_token_type, .. } if subject_token_type == "urn:ietf:params:oauth:token-type:jwt")
     );
+}
+
+#[test]
+fn a_profile_knows_where_its_users_log_in() {
+    let text = BASE.replace("\"ipxo\"", "\"pax8\"\ngrant = \"authorization_code\"").replace("billing", "v1");
+    let (config, warnings) = good(&text);
+    let credential = &config.credentials[0];
+    let place =
+        |found: &Option<(crate::config::model::Upstream, String)>| found.as_ref().map(|(url, _)| url.to_string());
+    assert_eq!(place(&credential.login.authorize_url).as_deref(), Some("https://login.pax8.com/authorize"));
+    assert_eq!(credential.token_url.to_string(), "https://login.pax8.com/oauth/token");
+    assert_eq!(credential.audience.as_deref(), Some("https://api.pax8.com"));
+    assert!(credential.scopes.contains(&"offline_access".to_owned()));
+    assert_eq!(warnings.len(), 1, "a login needs a store: {warnings:?}");
+    let own = text.replace("grant", "issuer = \"https://id.example\"\ngrant");
+    let credential = &good(&own).0.credentials[0];
+    assert_eq!((credential.is_discovered(), place(&credential.login.authorize_url)), (true, None));
 }
 
 #[test]

@@ -222,7 +222,7 @@ body = "json"
 method = "GET"
 headers = { authorization = "ID {basics}" }
 grant = "device_code"
-issuer = "https://x"
+issuer = "http://x.example"
 "#);
     let expected = [
         "2:13 environment variable NOPE is not set (set it, or give a default: `${NOPE:-…}`)",
@@ -231,8 +231,7 @@ issuer = "https://x"
         r#"5:15 `client_auth` in [credentials.acme] can't be `bsic` (did you mean "basic"?)"#,
         r#"6:1 a token request with method = "GET" has no body (body = "query" puts the parameters into the query)"#,
         "8:29 the value of header `authorization` has the unknown placeholder `{basics}` (`{client_id}`, `{client_secret}`, `{basic}` (base64 of id:secret) and `{assertion}` are known)",
-        r#"9:9 `grant = "device_code"` in [credentials.acme] is not built yet in this version"#,
-        "10:1 `issuer` in [credentials.acme] is not built yet in this version",
+        "10:10 `issuer` over plain http could be anybody (use https://; http:// is only possible to this machine itself)",
     ];
     assert_eq!(found, expected);
 }
@@ -884,6 +883,74 @@ fn a_secret_in_vault_needs_a_place_a_server_and_a_login() {
     }
     let found = bad(&format!("[tokens]\nstore = {{ file = \"x\" }}\nseal_key = {good}\n{vault}{BASE}"));
     assert!(found.len() == 1 && found[0].contains("`seal_key` in [tokens] cannot come from `vault`"), "{found:?}");
+}
+
+#[test]
+fn an_issuer_is_a_place_that_can_vouch_for_itself() {
+    let issuer = |line: &str| {
+        bad_with(&format!(
+            "[credentials.a]\nclient_id = \"a\"\nclient_secret = {{ env = \"SECRET\" }}\n{line}\nendpoint_hosts = [\"b.example\"]\n"
+        ))
+    };
+    for (line, expected) in [
+        (
+            "issuer = \"http://id.example\"",
+            "4:10 `issuer` over plain http could be anybody (use https://; http:// is only possible to this machine itself)",
+        ),
+        ("issuer = \"https://id.example?x\"", "4:10 `issuer` has a query, which no issuer has"),
+        ("issuer = \"https://id.example#x\"", "4:10 `issuer` has a fragment"),
+        ("issuer = \"id.example\"", "4:10 `issuer` is not a URL (start it with https://)"),
+    ] {
+        assert_eq!(issuer(line), [expected], "{line}");
+    }
+    let expected = [
+        "5:1 `endpoint_hosts` is of no use without `issuer` (it says where discovered endpoints may be)",
+        "1:14 [credentials.a] has no `token_url` (token_url = \"https://…\", or issuer = \"https://…\", or a `provider` that knows it)",
+    ];
+    let mut found = issuer("");
+    found.sort_by_key(|text| !text.starts_with('5'));
+    assert_eq!(found, expected);
+    let hosts = "issuer = \"https://id.example\"\nendpoint_hosts = [\"https://x\", \"x:1\", \"-\"]";
+    let found = bad(&BASE.replace("provider = \"ipxo\"", &format!("provider = \"ipxo\"\n{hosts}")));
+    assert_eq!(found.len(), 3, "{found:?}");
+}
+
+#[test]
+fn a_login_needs_its_places_and_nobody_else_has_use_for_them() {
+    let credential = |lines: &str| {
+        bad_with(&format!(
+            "[credentials.a]\nclient_id = \"a\"\nclient_auth = \"none\"\ntoken_url = \"https://a.example/t\"\n{lines}\n"
+        ))
+    };
+    for (lines, expected) in [
+        (
+            "grant = \"authorization_code\"",
+            "1:14 [credentials.a] has no `authorize_url` (authorize_url = \"https://…\", or issuer = \"https://…\", which tells it)",
+        ),
+        (
+            "grant = \"device_code\"",
+            "1:14 [credentials.a] has no `device_url` (device_url = \"https://…\", or issuer = \"https://…\", which tells it)",
+        ),
+        (
+            "grant = \"authorization_code\"\nauthorize_url = \"http://a.example/\"",
+            "6:17 `authorize_url` would let others on the way see the login (use https://; http:// is only possible to this machine itself)",
+        ),
+        ("grant = \"device_code\"\ndevice_url = \"https://a.example/#x\"", "6:14 `device_url` has a fragment"),
+        (
+            "grant = \"authorization_code\"\nauthorize_url = \"https://a.example/\"\nauthorize_params = { scope = \"x\" }",
+            "7:22 `scope` of the login is set by cupbearer itself (use `scopes` of the credential)",
+        ),
+        (
+            "grant = \"authorization_code\"\nauthorize_url = \"https://a.example/\"\nredirect_port = 65536",
+            "7:17 `redirect_port` must be a whole number from 0 to 65535",
+        ),
+        (
+            "redirect_port = 0",
+            "5:1 `redirect_port` in [credentials.a] is of no use to its grant (it belongs to grant = \"authorization_code\" and \"device_code\")",
+        ),
+    ] {
+        assert_eq!(credential(lines), [expected], "{lines}");
+    }
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub(in crate::sandbox) fn pairs(text: &str) -> Result<Params, Refusal> {
 }
 
 /// A flat JSON object of strings; a form is refused.
-pub(super) fn json(head: &Head, body: &[u8]) -> Result<Params, Refusal> {
+pub(in crate::sandbox) fn json(head: &Head, body: &[u8]) -> Result<Params, Refusal> {
     if media_type(head) != "application/json" {
         return Err(Refusal::bad_request("the request's Content-Type must be application/json"));
     }

@@ -8,6 +8,11 @@ use std::{
     time::Duration,
 };
 
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
+
 /// No record comes near; a larger file is somebody else's.
 const MOST: u64 = 256 * 1024;
 
@@ -98,6 +103,18 @@ impl Files {
             let _ = fs::remove_file(&new);
         }
         written
+    }
+
+    /// Takes the lock of this name, which ends with the file that is given back, and with the process, however it
+    /// ends; `None` while another one has it. Its file stays: whoever removed it would make two locks of one.
+    pub fn lock(&self, name: &str) -> io::Result<Option<File>> {
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).mode(0o600).open(self.place(name))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(file)),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Removes the file, if it is there.

@@ -26,12 +26,14 @@ use crate::config::model::StoreSpec;
 use file::Files;
 use record::Record;
 pub use redis::{Away, Lease, Redis};
+pub use refresh::{Claim, Unclaimed};
 pub use seal::{Seal, SealError};
 
 /// Where the tokens of this process are kept.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub enum Store {
     /// In this process alone.
+    #[default]
     Memory,
     /// In sealed files of one directory.
     File {

@@ -33,7 +33,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// After a failure Redis is left alone for this long.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
 /// Clocks of replicas may differ by this much; a token from further in the future is not believed.
 const SKEW: Duration = Duration::from_secs(60);
@@ -158,6 +158,31 @@ impl Redis {
     /// Takes back what was counted under `id`.
     pub async fn give_back(&self, account: Account, id: &str) {
         let _ = self.run::<i64>(cmd("ZREM").arg(budget_name(account)).arg(id)).await;
+    }
+
+    /// What is kept under a name, sealed.
+    pub(super) async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, Away> {
+        self.run(cmd("GET").arg(name)).await
+    }
+
+    /// Keeps it until it is replaced.
+    pub(super) async fn set(&self, name: &str, sealed: Vec<u8>) -> Result<(), Away> {
+        self.run::<String>(cmd("SET").arg(name).arg(sealed)).await.map(drop)
+    }
+
+    /// Removes it.
+    pub(super) async fn remove(&self, name: &str) -> Result<(), Away> {
+        self.run::<i64>(cmd("DEL").arg(name)).await.map(drop)
+    }
+
+    /// What seals and opens.
+    pub(super) fn seal(&self) -> &Seal {
+        &self.seal
+    }
+
+    /// For messages: host and port.
+    pub(super) fn place(&self) -> &str {
+        &self.place
     }
 
     async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Away> {

@@ -1,13 +1,60 @@
-//! Refresh tokens in the store: beside the tokens, sealed like them, and never lost without a word.
+//! Refresh tokens in the store: beside the tokens, sealed like them, never lost without a word, and in the hands of
+//! one process at a time.
+
+use std::{
+    fs::File,
+    io,
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{Key, Store};
+use super::{Away, Key, Lease, Seal, Store};
 use crate::{
     config::secret::Secret,
-    token::rotation::{Kept, Root},
+    token::{
+        rotation::{Kept, Root},
+        share,
+    },
 };
+
+/// How often somebody who waits for the right to use a refresh token looks again: at first, and at most.
+const LOOK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+
+/// A refresh token that was just given exists nowhere else: a store that is away is tried again this often.
+const SAVES: u32 = 4;
+
+/// The right of this process to use a refresh token. A file's lock ends with the value, a lease by [`Store::release`].
+#[derive(Debug)]
+pub enum Claim {
+    /// Nobody else could use it.
+    Alone,
+    /// The lock of a file.
+    File(File),
+    /// The lease of a Redis.
+    Lease(Lease),
+}
+
+/// Why a refresh token cannot be used now. The text completes "its refresh token …".
+#[derive(Debug, thiserror::Error)]
+pub enum Unclaimed {
+    /// Another process has it, and does not come to an end.
+    #[error("is in use by another process, which has not come to an end within {0:?}")]
+    Busy(Duration),
+    /// The store does not answer.
+    #[error("cannot be had: the store (redis) does not answer")]
+    Away,
+    /// The store cannot be locked.
+    #[error("cannot be locked in the store: {0}")]
+    Lock(#[from] io::Error),
+}
+
+impl From<Away> for Unclaimed {
+    fn from(Away: Away) -> Self {
+        Self::Away
+    }
+}
 
 #[derive(Serialize, Deserialize)]
 struct Record {
@@ -22,50 +69,128 @@ impl Drop for Record {
 }
 
 impl Store {
-    /// Whether a refresh token that is saved here outlives this process.
+    /// Whether a refresh token outlives this process here.
     pub fn keeps_refresh_tokens(&self) -> bool {
-        matches!(self, Self::File { .. })
+        !matches!(self, Self::Memory)
+    }
+
+    /// Waits for the right to use the refresh token in the place named `key`; a lease lasts `length`, and nobody waits
+    /// much longer than that.
+    pub async fn claim_refresh(&self, key: Key, length: Duration) -> Result<Claim, Unclaimed> {
+        let (deadline, mut pause) = (Instant::now() + length + LOOK.1, LOOK.0);
+        loop {
+            let claim = match self {
+                Self::Memory => Some(Claim::Alone),
+                Self::File { files, .. } => files.lock(&format!("{}.lock", name(key)))?.map(Claim::File),
+                Self::Redis(redis) => match redis.lease(key, length, None).await? {
+                    share::Claim::Ours(lease) => Some(Claim::Lease(lease)),
+                    share::Claim::Theirs(_) => None,
+                },
+            };
+            match claim {
+                Some(claim) => return Ok(claim),
+                None if Instant::now() >= deadline => return Err(Unclaimed::Busy(length)),
+                None => tokio::time::sleep(pause).await,
+            }
+            pause = (pause * 2).min(LOOK.1);
+        }
+    }
+
+    /// Gives the right back.
+    pub async fn release(&self, claim: Claim) {
+        if let (Self::Redis(redis), Claim::Lease(lease)) = (self, claim) {
+            redis.release(&lease).await;
+        }
     }
 
     /// The refresh token in the place named `key`.
-    pub fn load_refresh(&self, key: Key) -> Option<Kept> {
-        let Self::File { files, seal } = self else { return None };
-        let name = name(key);
-        let sealed = files.read(&name).ok()?;
-        let plain = seal.open(&place(key), &sealed);
-        let Some(record) = plain.and_then(|plain| serde_json::from_slice::<Record>(&plain).ok()) else {
-            let file = files.path(&name);
-            tracing::warn!(file, "a stored refresh token is damaged or was sealed with another key; it is not used");
-            return None;
+    pub async fn load_refresh(&self, key: Key) -> Result<Option<Kept>, Away> {
+        let (sealed, seal) = match self {
+            Self::Memory => return Ok(None),
+            Self::File { files, seal } => (files.read(&name(key)).ok(), seal),
+            Self::Redis(redis) => (redis.get(&redis_name(key)).await?, redis.seal()),
         };
-        Some(Kept { token: Secret::new(record.refresh_token.clone()), root: record.root })
+        let Some(sealed) = sealed else { return Ok(None) };
+        let kept = opened(seal, key, &sealed);
+        if kept.is_none() {
+            let place = self.place(key);
+            tracing::warn!(place, "a stored refresh token is damaged or was sealed with another key; it is not used");
+        }
+        Ok(kept)
     }
 
     /// Whether the refresh token outlives this process now.
-    pub fn save_refresh(&self, key: Key, kept: &Kept) -> bool {
-        let Self::File { files, seal } = self else { return false };
-        let record = Record { refresh_token: kept.token.expose().to_owned(), root: kept.root };
-        // Text and numbers always make valid JSON.
-        let plain = Zeroizing::new(serde_json::to_vec(&record).unwrap_or_default());
-        let sealed = seal.seal(&place(key), &plain).map_err(|e| e.to_string());
-        let saved = sealed.and_then(|sealed| files.write(&name(key), &sealed).map_err(|e| e.to_string()));
+    pub async fn save_refresh(&self, key: Key, kept: &Kept) -> bool {
+        let saved = match self {
+            Self::Memory => return false,
+            Self::File { files, seal } => {
+                sealed(seal, key, kept).and_then(|sealed| files.write(&name(key), &sealed).map_err(|e| e.to_string()))
+            }
+            Self::Redis(redis) => match sealed(redis.seal(), key, kept) {
+                Ok(sealed) => save_shared(redis, key, sealed).await,
+                Err(why) => Err(why),
+            },
+        };
         if let Err(why) = &saved {
-            let file = files.path(&name(key));
-            tracing::error!(file, "a rotated refresh token cannot be stored and will be lost with this process: {why}");
+            let place = self.place(key);
+            tracing::error!(
+                place,
+                "a rotated refresh token cannot be stored and will be lost with this process: {why}"
+            );
         }
         saved.is_ok()
     }
 
     /// Removes it.
-    pub fn forget_refresh(&self, key: Key) {
-        if let Self::File { files, .. } = self {
-            files.remove(&name(key));
+    pub async fn forget_refresh(&self, key: Key) {
+        match self {
+            Self::Memory => {}
+            Self::File { files, .. } => files.remove(&name(key)),
+            Self::Redis(redis) => {
+                let _ = redis.remove(&redis_name(key)).await;
+            }
+        }
+    }
+
+    /// For messages.
+    fn place(&self, key: Key) -> String {
+        match self {
+            Self::Memory => "memory".to_owned(),
+            Self::File { files, .. } => files.path(&name(key)),
+            Self::Redis(redis) => redis.place().to_owned(),
         }
     }
 }
 
+async fn save_shared(redis: &super::Redis, key: Key, sealed: Vec<u8>) -> Result<(), String> {
+    for _ in 1..SAVES {
+        if redis.set(&redis_name(key), sealed.clone()).await.is_ok() {
+            return Ok(());
+        }
+        tokio::time::sleep(super::redis::PAUSE).await;
+    }
+    redis.set(&redis_name(key), sealed).await.map_err(|Away| "redis does not answer".to_owned())
+}
+
+fn sealed(seal: &Seal, key: Key, kept: &Kept) -> Result<Vec<u8>, String> {
+    let record = Record { refresh_token: kept.token.expose().to_owned(), root: kept.root };
+    // Text and numbers always make valid JSON.
+    let plain = Zeroizing::new(serde_json::to_vec(&record).unwrap_or_default());
+    seal.seal(&place(key), &plain).map_err(|e| e.to_string())
+}
+
+fn opened(seal: &Seal, key: Key, sealed: &[u8]) -> Option<Kept> {
+    let plain = seal.open(&place(key), sealed)?;
+    let record = serde_json::from_slice::<Record>(&plain).ok()?;
+    Some(Kept { token: Secret::new(record.refresh_token.clone()), root: record.root })
+}
+
 fn name(key: Key) -> String {
     format!("{}-refresh", key.to_hex())
+}
+
+fn redis_name(key: Key) -> String {
+    format!("cupbearer:refresh:{}", key.to_hex())
 }
 
 /// Never to be exchanged for an access token.

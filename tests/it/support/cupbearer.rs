@@ -78,6 +78,12 @@ impl Builder {
         Process::spawn("cupbearer", command.arg("serve").arg("-c").arg(dir.path().join("proxy.toml"))).finish()
     }
 
+    /// Runs another command with this configuration; its working directory lives as long as the builder.
+    pub(crate) fn run(&self, config: &str, args: &[&str]) -> Process {
+        let mut command = self.command(config);
+        Process::spawn("cupbearer", command.args(args).arg("-c").arg(self.dir.path().join("proxy.toml")))
+    }
+
     fn command(&self, config: &str) -> Command {
         let text = format!("[server]\nlisten = {}\n{}[admin]\nlisten = false\n{config}", self.listen, self.server);
         self.dir.write("proxy.toml", text);

@@ -137,6 +137,35 @@ impl Nginx {
     }
 }
 
+/// A `redis-server` that keeps nothing on disk.
+pub(crate) struct RedisServer {
+    address: SocketAddr,
+    _process: Process,
+    _dir: TestDir,
+}
+
+impl RedisServer {
+    /// On a port of its own.
+    pub(crate) fn start() -> Self {
+        for _ in 0..5 {
+            let (address, dir) = (free_address(), TestDir::new());
+            let mut command = Command::new("redis-server");
+            command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string()]);
+            command.args(["--save", "", "--appendonly", "no", "--dir"]).arg(dir.path());
+            let mut process = Process::spawn("redis-server", &mut command);
+            if listens(&mut process, address) {
+                return Self { address, _process: process, _dir: dir };
+            }
+        }
+        panic!("no free port for redis-server in five tries");
+    }
+
+    /// `redis://127.0.0.1:PORT/0`
+    pub(crate) fn url(&self) -> String {
+        format!("redis://{}/0", self.address)
+    }
+}
+
 /// Debian's nginx lives where an ordinary user's `PATH` does not look.
 fn program() -> &'static str {
     if Path::new("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" }

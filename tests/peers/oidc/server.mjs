@@ -7,6 +7,7 @@
 // never outlives the test that started it.
 //
 //   /token          the provider's token endpoint (client_credentials, refresh_token, RFC 7523, RFC 8693, RFC 8707 resources)
+//   /auth, /device  logins, for which any name and password will do
 //   /api/…          the protected resource: verifies the token and what it is bound to, the client's certificate or the proof of
 //                   a key; echoes what it received
 //   GET /stats      how many token requests were granted and refused, and why; likewise of proofs at the resource
@@ -90,6 +91,16 @@ const clients = [
   .map((client) => (client.grant_types.includes('authorization_code')
     ? { ...client, response_types: ['code'], redirect_uris: ['https://app.example.test/'] } : client));
 
+// Where users log in: a native application without a secret (RFC 8252). Its refresh tokens rotate.
+clients.push({
+  client_id: 'native',
+  application_type: 'native',
+  token_endpoint_auth_method: 'none',
+  grant_types: ['authorization_code', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code'],
+  response_types: ['code'],
+  redirect_uris: ['http://127.0.0.1/callback'],
+});
+
 // The resource indicators. What is asked for without one is an opaque token.
 const resources = {
   'https://api.example.test/jwt': { accessTokenFormat: 'jwt', jwt: { sign: { alg: 'RS256' } } },
@@ -124,7 +135,8 @@ function makeProvider(issuer) {
     },
     features: {
       dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => true },
-      devInteractions: { enabled: false },
+      devInteractions: { enabled: true },
+      deviceFlow: { enabled: true },
       clientCredentials: { enabled: true },
       mTLS: {
         enabled: true,

@@ -1,0 +1,140 @@
+//! Two real processes and one refresh token: a provider that takes a second use of it as theft never sees one.
+
+use std::{
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use crate::support::{Builder, Cupbearer, RedisServer, TestDir, Upstream, eventually};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+/// 32 bytes of `s`, in base64.
+const SEAL_KEY: &str = "c3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3M=";
+
+/// What the provider has seen.
+#[derive(Default)]
+struct Chain {
+    /// Refresh tokens given out; only the last one is good, `not-a-token-r0` being the first.
+    given: usize,
+    reused: usize,
+    underway: usize,
+    at_once: usize,
+    /// Requests come in and get no answer.
+    hangs: bool,
+}
+
+/// Each answer takes its time, so that uses would overlap; access tokens live for `life` seconds.
+fn provider(life: u32, chain: &Arc<Mutex<Chain>>) -> Upstream {
+    let chain = Arc::clone(chain);
+    Upstream::start(move |connection| {
+        while let Some(request) = connection.request() {
+            let body = String::from_utf8_lossy(&request.body).into_owned();
+            let used =
+                body.split('&').find_map(|pair| pair.strip_prefix("refresh_token=")).unwrap_or_default().to_owned();
+            let answer = {
+                let mut chain = chain.lock().expect("not poisoned");
+                chain.underway += 1;
+                chain.at_once = chain.at_once.max(chain.underway);
+                if chain.hangs {
+                    drop(chain);
+                    connection.wait_for_close();
+                    return;
+                }
+                if used == format!("not-a-token-r{}", chain.given) {
+                    chain.given += 1;
+                    let n = chain.given;
+                    Some(format!(
+                        r#"{{"access_token":"not-a-token-{n}","expires_in":{life},"refresh_token":"not-a-token-r{n}"}}"#
+                    ))
+                } else {
+                    chain.reused += 1;
+                    None
+                }
+            };
+            thread::sleep(Duration::from_millis(60));
+            chain.lock().expect("not poisoned").underway -= 1;
+            let (status, body) = match &answer {
+                Some(body) => ("200 OK", body.as_str()),
+                None => ("400 Bad Request", r#"{"error":"invalid_grant"}"#),
+            };
+            let length = body.len();
+            connection.send(format!(
+                "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+            ));
+        }
+    })
+}
+
+fn config(store: &str, warm: &str, provider: &Upstream, api: &Upstream) -> String {
+    let route = |scope: &str| {
+        format!(
+            "[[routes]]\nprefix = \"/{scope}\"\nupstream = \"{}\"\ncredential = \"c\"\nscopes = [\"{scope}\"]\n",
+            api.url()
+        )
+    };
+    format!(
+        "[tokens]\nstore = {store}\nseal_key = {{ env = \"SEAL_KEY\" }}\n[credentials.c]\nclient_id = \"id\"\n\
+         client_auth = \"none\"\ngrant = \"refresh_token\"\nrefresh_token = {{ env = \"FIRST\" }}\nwarm = \"{warm}\"\n\
+         token_url = \"{}/token\"\n{}{}{}",
+        provider.url(),
+        route("a"),
+        route("b"),
+        route("c")
+    )
+}
+
+fn builder() -> Builder {
+    Cupbearer::builder().env("FIRST", "not-a-token-r0").env("SEAL_KEY", SEAL_KEY).server("workers = 1")
+}
+
+/// Two processes, three tokens each, all from one chain.
+fn two_processes_take_turns(store: &str) {
+    let chain = Arc::new(Mutex::new(Chain::default()));
+    let (provider, api) = (provider(2, &chain), Upstream::always(OK));
+    let config = config(store, "always", &provider, &api);
+    let (one, two) = (builder().start(&config), builder().start(&config));
+    eventually("two dozen rotations", || chain.lock().expect("not poisoned").given >= 24);
+    for scope in ["a", "b", "c"] {
+        assert_eq!(one.get(&format!("/{scope}")).status, 200);
+        assert_eq!(two.get(&format!("/{scope}")).status, 200);
+    }
+    let chain = chain.lock().expect("not poisoned");
+    assert_eq!((chain.reused, chain.at_once), (0, 1), "used twice, used at once");
+    one.expect_never_printed(&["not-a-token-", SEAL_KEY]);
+    two.expect_never_printed(&["not-a-token-", SEAL_KEY]);
+}
+
+#[test]
+fn two_processes_with_one_directory_never_use_a_refresh_token_at_once() {
+    let dir = TestDir::new();
+    two_processes_take_turns(&format!("{{ file = \"{}\" }}", dir.path().join("tokens").display()));
+}
+
+#[test]
+#[ignore = "needs redis-server: run tests/run"]
+fn two_processes_with_one_redis_never_use_a_refresh_token_at_once() {
+    let redis = RedisServer::start();
+    two_processes_take_turns(&format!("{{ redis = \"{}\" }}", redis.url()));
+}
+
+#[test]
+fn a_process_that_is_killed_while_it_holds_the_refresh_token_leaves_it_to_the_next_one() {
+    let chain = Arc::new(Mutex::new(Chain { hangs: true, ..Chain::default() }));
+    let (provider, api, dir) = (provider(3600, &chain), Upstream::always(OK), TestDir::new());
+    let store = format!("{{ file = \"{}\" }}", dir.path().join("tokens").display());
+    let config = config(&store, "on_use", &provider, &api);
+    let proxy = builder().start(&config);
+    let mut waiting = proxy.connect();
+    waiting.send(format!("GET /a HTTP/1.1\r\nHost: {}\r\n\r\n", proxy.address()));
+    eventually("the token request", || chain.lock().expect("not poisoned").underway == 1);
+    proxy.process().signal("KILL");
+    chain.lock().expect("not poisoned").hangs = false;
+    for scope in ["a", "b", "c"] {
+        let proxy = builder().start(&config);
+        assert_eq!(proxy.get(&format!("/{scope}")).status, 200);
+        proxy.process().signal("KILL");
+    }
+    let chain = chain.lock().expect("not poisoned");
+    assert_eq!((chain.given, chain.reused), (3, 0));
+}
