@@ -131,4 +131,4 @@ fn unquoted(text: &str, at: usize) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

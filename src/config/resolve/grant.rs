@@ -125,20 +125,18 @@ pub(super) fn check_key(t: &Table<'_>, kind: GrantName, client_auth: ClientAuth,
         t.context.report(note.hint("HS256, HS384 and HS512 sign with the client secret, all others with a key"));
     }
     if let Some(key) = &raw.key {
-        check_usable(t, key, raw.alg.filter(|alg| !alg.is_symmetric()), binds);
+        check_usable(t, key, raw.alg.filter(|alg| !alg.is_symmetric()));
     }
 }
 
-/// A key that cannot sign shows before the first request; what a command prints is not looked at. It is re-read for each
-/// request, so one that only vouches for the client may still come; a bound token's is needed by every request from the start.
-fn check_usable(t: &Table<'_>, key: &At<SecretSource>, alg: Option<Alg>, binds: bool) {
+/// A key that cannot sign shows before the first request; what a command prints is not looked at.
+fn check_usable(t: &Table<'_>, key: &At<SecretSource>, alg: Option<Alg>) {
     let (SecretSource::Env(_) | SecretSource::File(_) | SecretSource::Given { .. }) = key.value else { return };
     let Ok(text) = key.value.read_shaped_blocking(Shape::Text) else { return }; // that was told already
     let Err(error) = SigningKey::of_text(&text, alg) else { return };
     let blames_alg = matches!(error, KeyError::Algorithm(_));
     let place = if blames_alg && t.has("alg") { t.key_place("alg") } else { key.span.clone() };
-    let new = if binds { Note::error } else { Note::warning };
-    let note = new(&place, format!("`key` in {} cannot sign: {error}", t.name));
+    let note = Note::error(&place, format!("`key` in {} cannot sign: {error}", t.name));
     t.context.report(note.hint(if blames_alg {
         "RSA signs by RS256 or PS256, P-256 by ES256, P-384 by ES384, Ed25519 by EdDSA"
     } else {

@@ -26,7 +26,8 @@ const OWN: [(&str, Option<&str>); 9] = [
 /// `None` where a value is wrong, or missing for this grant.
 pub(super) fn login(t: &Table<'_>, kind: GrantName, raw: &RawCredential) -> Option<LoginSpec> {
     if !kind.is_login() {
-        for key in KEYS.into_iter().filter(|key| t.has(key)) {
+        let is_default = |key: &&str| *key == "redirect_port" && raw.redirect_port == Some(0);
+        for key in KEYS.into_iter().filter(|key| t.has(key) && !is_default(key)) {
             let note = Note::error(&t.key_place(key), format!("`{key}` in {} is of no use to its grant", t.name));
             t.context.report(note.hint("it belongs to grant = \"authorization_code\" and \"device_code\""));
         }

@@ -170,7 +170,7 @@ fn all_profiles() -> String {
         let of = |need, line: &str| if needs.contains(&need) { line.to_owned() } else { String::new() };
         text += &(head + &of(profile::Need::Id, "client_id = \"i\"\n"));
         text += &of(profile::Need::Secret, "client_secret.env = \"SECRET\"\n");
-        text += &of(profile::Need::Key, "key.env = \"PEM\"\n");
+        text += &of(profile::Need::Key, "key.env = \"RSA_PEM\"\n");
         text.extend(profile.variables.iter().map(|v| format!("vars.{} = \"{}\"\n", v.name, v.example)));
         text.extend(profile.starter.iter().map(|(k, v)| format!("{k} = {v}\n")));
         if profile.asks_token_url() {

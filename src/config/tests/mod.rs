@@ -21,10 +21,23 @@ fn env(name: &str) -> Option<String> {
         "EMPTY" => Some(String::new()),
         "SEAL_KEY" => Some("c3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3M=".to_owned()),
         "PEM" => Some(p256_key().to_owned()),
+        "RSA_PEM" => Some(rsa_key().to_owned()),
         "BAD_PEM" => Some("-----BEGIN\nnot-a-key\nEND-----\n".to_owned()),
         "PORT" => Some("9000".to_owned()),
         _ => None,
     }
+}
+
+/// The same, for what signs by RS256 or PS256.
+pub(crate) fn rsa_key() -> &'static str {
+    use aws_lc_rs::{encoding::AsDer, encoding::Pkcs8V1Der, rsa};
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    static KEY: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    KEY.get_or_init(|| {
+        let key = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap();
+        let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&key).unwrap();
+        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der.as_ref()))
+    })
 }
 
 /// Made anew in each run: no key material stands in the repository.

@@ -945,7 +945,7 @@ fn a_login_needs_its_places_and_nobody_else_has_use_for_them() {
             "7:17 `redirect_port` must be a whole number from 0 to 65535",
         ),
         (
-            "redirect_port = 0",
+            "redirect_port = 1",
             "5:1 `redirect_port` in [credentials.a] is of no use to its grant (it belongs to grant = \"authorization_code\" and \"device_code\")",
         ),
     ] {

@@ -117,11 +117,11 @@ fn redirected(starter: &str, sandbox: &Playground, all: &[(&Description, Value)]
 
 #[test]
 fn a_starter_file_asks_for_what_is_missing_and_passes_with_it() {
-    let dir = TestDir::new();
+    let (dir, sandbox) = (TestDir::new(), Playground::new());
     for (_, known) in described() {
         let written = run(&dir, &["init", known.name, "-o", known.name], &[]);
         assert_eq!(written.status.code(), Some(0), "{}: {}", known.name, text(&written.stderr));
-        let env = environment(&facts(&dir, known), known, "-----BEGIN not-a-key-----");
+        let env = environment(&facts(&dir, known), known, &sandbox.private_key());
         let bare = run(&dir, &["check", "-c", known.name], &[]);
         assert_eq!(bare.status.code(), Some(2), "{}", known.name);
         for (variable, _) in &env {
