@@ -41,9 +41,15 @@ pub enum IdentityError {
     /// A block that is no X.509 certificate.
     #[error("client_cert holds something that is no X.509 certificate")]
     NotX509,
-    /// No private key that TLS can use.
+    /// A certificate that can be read, but not used.
+    #[error("client_cert is a certificate that TLS cannot use: X.509 version 1, mostly")]
+    UnusableCertificate,
+    /// Nothing that can be read as a private key.
     #[error("client_key is no private key in PEM form (PKCS#8, PKCS#1 or SEC1, not encrypted; RSA, ECDSA or Ed25519)")]
     NoKey,
+    /// A private key, but none for TLS.
+    #[error("client_key holds a private key that TLS cannot use")]
+    UnusableKey,
     /// Each is good, but not together.
     #[error("client_cert and client_key don't belong together: the key is not the one of the first certificate")]
     Mismatch,
@@ -55,7 +61,7 @@ pub enum IdentityError {
 impl IdentityError {
     /// Whether the key is to blame, not the certificate.
     pub fn blames_key(&self) -> bool {
-        *self == Self::NoKey
+        matches!(self, Self::NoKey | Self::UnusableKey)
     }
 
     /// The same of a pair that the file calls otherwise.
@@ -67,7 +73,9 @@ impl IdentityError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NoCertificate | Self::NotX509 => "blocks of -----BEGIN CERTIFICATE-----, our own first",
+            Self::UnusableCertificate => "issue it as version 3, the form that has extensions",
             Self::NoKey => "`openssl pkey -in OLD -out NEW` writes any private key in this form, without its password",
+            Self::UnusableKey => "TLS takes RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, and Ed25519",
             Self::Mismatch => "the certificate of this key stands first in client_cert, then its issuers",
             Self::Expired(_) => "ask its issuer for a new one; files that change later are re-read at once",
         }
@@ -98,7 +106,9 @@ impl Identity {
         let certified = Arc::new(certified.map_err(|error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => IdentityError::Mismatch,
             Error::InvalidCertificate(CertificateError::BadEncoding) => IdentityError::NotX509,
-            _ => IdentityError::NoKey,
+            Error::InvalidCertificate(_) => IdentityError::UnusableCertificate,
+            // All that is left is the provider's verdict on the key.
+            _ => IdentityError::UnusableKey,
         })?);
         Ok(Self(Arc::new(Inner { certified, digest, thumbprint, from, until })))
     }
@@ -275,6 +285,44 @@ mod tests {
         let junk = "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n";
         assert_eq!(error(junk, &key), IdentityError::NotX509);
         assert_eq!(error(&(chain + junk), &key), IdentityError::NotX509);
+    }
+
+    /// One DER element, in the long form where it must be.
+    fn wrapped(tag: u8, content: &[u8]) -> Vec<u8> {
+        let length = content.len().to_be_bytes();
+        let length = &length[(content.len().leading_zeros() as usize / 8).min(7)..];
+        let long = (content.len() > 0x7f).then(|| 0x80 | u8::try_from(length.len()).unwrap());
+        [&[tag], long.as_slice(), length, content].concat()
+    }
+
+    /// The same certificate without its version and its extensions: X.509 version 1. Its signature no longer fits.
+    fn as_version_1(chain: &str) -> String {
+        let der = CertificateDer::from_pem_slice(chain.as_bytes()).unwrap();
+        let (_, certificate, _) = element(&der).unwrap();
+        let (_, mut fields, signed) = element(certificate).unwrap();
+        let mut kept = Vec::new();
+        while let Some((tag, content, rest)) = element(fields) {
+            if !matches!(tag, 0xa0 | 0xa3) {
+                kept.extend(wrapped(tag, content));
+            }
+            fields = rest;
+        }
+        let der = wrapped(0x30, &[&wrapped(0x30, &kept), signed].concat());
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+    }
+
+    #[test]
+    fn a_certificate_that_tls_cannot_use_is_told_from_a_key_that_it_cannot_use() {
+        let (chain, key) = pair(2040);
+        let old = identity(&as_version_1(&chain), &key).unwrap_err();
+        assert_eq!(old, IdentityError::UnusableCertificate);
+        assert!(!old.blames_key());
+        assert_eq!(old.told_of("cert", "key"), "cert is a certificate that TLS cannot use: X.509 version 1, mostly");
+        let odd = "-----BEGIN PRIVATE KEY-----\nbm90IGEga2V5\n-----END PRIVATE KEY-----\n";
+        let unusable = identity(&chain, odd).unwrap_err();
+        assert_eq!(unusable, IdentityError::UnusableKey);
+        assert!(unusable.blames_key());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::program::{self, Failure, TIMEOUT};
 
-/// The secret of an account at a service; the error is a sentence's end.
+/// The secret of an account at a service; the error is a sentence, to stand behind a colon.
 pub(super) async fn lookup(service: &str, account: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     if cfg!(target_os = "macos") { keychain(service, account).await } else { secret_service(service, account).await }
 }
@@ -28,9 +28,9 @@ async fn secret_service(service: &str, account: &str) -> Result<Zeroizing<Vec<u8
     // It says nothing of what it did not find, nor of what is locked; the latter can be searched for.
     let exists = program::run(&tool("search"), false).await.is_ok_and(|found| !found.text.is_empty());
     Err(if exists {
-        "is locked: unlock the keyring (log in to the session, or gnome-keyring-daemon --unlock)".to_owned()
+        "it is locked: unlock the keyring (log in to the session, or gnome-keyring-daemon --unlock)".to_owned()
     } else {
-        format!("is not there: secret-tool store --label=cupbearer service {service} username {account}")
+        format!("it is not there: secret-tool store --label=cupbearer service {service} username {account}")
     })
 }
 
@@ -39,8 +39,8 @@ async fn keychain(service: &str, account: &str) -> Result<Zeroizing<Vec<u8>>, St
     let found = program::run(&argv, false).await.map_err(|f| failed(f, "security", "part of macOS"))?;
     match found.status.code() {
         Some(0) => Ok(found.text),
-        Some(44) => Err(format!("is not there: security add-generic-password -s {service} -a {account} -w")),
-        Some(36 | 51) => Err("is locked: unlock the keychain (security unlock-keychain)".to_owned()),
+        Some(44) => Err(format!("it is not there: security add-generic-password -s {service} -a {account} -w")),
+        Some(36 | 51) => Err("it is locked: unlock the keychain (security unlock-keychain)".to_owned()),
         _ => Err(format!("security failed: {}", found.status)),
     }
 }
@@ -53,7 +53,7 @@ fn failed(failure: Failure, tool: &str, package: &str) -> String {
         Failure::Start(e) => format!("{tool} can't be started: {e}"),
         Failure::Broke(e) => format!("{tool} failed: {e}"),
         Failure::Late => {
-            format!("did not come within {} s: does the keyring wait for somebody to unlock it?", TIMEOUT.as_secs())
+            format!("it did not come within {} s: does the keyring wait for somebody to unlock it?", TIMEOUT.as_secs())
         }
     }
 }

@@ -141,7 +141,7 @@ pub enum SecretError {
         why: String,
     },
     /// The keyring gave no secret.
-    #[error("{source_name} {why}")]
+    #[error("{source_name}: {why}")]
     Keyring {
         /// The source.
         source_name: String,

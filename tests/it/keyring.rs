@@ -129,18 +129,18 @@ fn a_secret_is_read_from_the_keyring_and_what_is_missing_or_locked_is_said() {
     let session = Session::start().with_keyring();
     session.store("billing", SECRET);
     assert_eq!(ask(&session, "ipxo/billing").status, 200);
-    expect_unavailable(&ask(&session, "ipxo/nobody"), "keyring ipxo/nobody is not there");
+    expect_unavailable(&ask(&session, "ipxo/nobody"), "keyring ipxo/nobody: it is not there");
     session.lock();
-    expect_unavailable(&ask(&session, "ipxo/billing"), "keyring ipxo/billing is locked");
+    expect_unavailable(&ask(&session, "ipxo/billing"), "keyring ipxo/billing: it is locked");
 }
 
 #[test]
 #[ignore = "needs gnome-keyring, libsecret-tools and dbus: run tests/run"]
 fn without_a_keyring_or_a_bus_it_is_said_what_is_missing() {
     let session = Session::start();
-    expect_unavailable(&ask(&session, "ipxo/billing"), "there is no keyring to ask");
+    expect_unavailable(&ask(&session, "ipxo/billing"), "keyring ipxo/billing: there is no keyring to ask");
     let gone = Session { bus: "unix:path=/does/not/exist".to_owned(), ..session };
-    expect_unavailable(&ask(&gone, "ipxo/billing"), "there is no keyring to ask");
+    expect_unavailable(&ask(&gone, "ipxo/billing"), "keyring ipxo/billing: there is no keyring to ask");
 }
 
 #[test]
