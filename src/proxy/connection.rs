@@ -180,7 +180,10 @@ async fn request(
     };
     let error = match broken {
         Broken::Answer(error) => error,
-        Broken::Stale => ProxyError::new(Code::UpstreamProtocol, "the upstream closed the connection at once"),
+        Broken::Stale => ProxyError::new(
+            Code::UpstreamProtocol,
+            "the upstream refused the request, or closed the connection, before it acted on it",
+        ),
         Broken::Abort(why) => {
             tracing::debug!(request_id = id, "connection dropped: {why}");
             caller.side.io.abort();

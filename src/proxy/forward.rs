@@ -53,6 +53,8 @@ pub(super) enum Next {
 
 /// How many interim responses one request may have; an upstream that reports progress sends some.
 const MOST_INTERIM: usize = 1000;
+/// ... and of how many bytes: those of HTTP/2 are bounded by no window.
+const MOST_INTERIM_BYTES: usize = 256 * 1024;
 
 /// Why a rejection by the upstream goes through to the caller.
 const STREAMED: &str = "not replayed: body already streamed";
@@ -284,12 +286,17 @@ impl Response {
 
 /// Sends the request and reads heads until the final one; interim ones (1xx) are passed on.
 async fn final_head(exchange: &mut Exchange<'_>, core: &Core, request: &Request<'_>) -> Result<Response, Broken> {
+    let mut told = 0;
     for _ in 0..MOST_INTERIM {
         let length = exchange.head().await?;
         let head = exchange.parse(length)?;
         let asked = request.websocket && head.switches_to_websocket(&exchange.up.buf.filled()[..length]);
         if head.status == 101 && !asked {
             return Err(exchange.protocol("it switched protocols without being asked"));
+        }
+        if request.websocket && request.head.version == Version::H2 && (200..300).contains(&head.status) {
+            // To this caller any 2xx would say that it was switched (RFC 8441 section 5).
+            return Err(exchange.protocol("it did not switch to WebSocket"));
         }
         if head.status >= 200 || head.status == 101 {
             let bytes = &exchange.up.buf.filled()[..length];
@@ -302,6 +309,10 @@ async fn final_head(exchange: &mut Exchange<'_>, core: &Core, request: &Request<
         }
         exchange.up.buf.consume(length);
         exchange.wait_again();
+        told += length;
+        if told > MOST_INTERIM_BYTES {
+            break;
+        }
     }
     Err(exchange.protocol("it sent interim responses without end"))
 }

@@ -138,8 +138,24 @@ impl Pool {
         self.share(route, origin, offer, wanted.fresh).await
     }
 
-    /// A place on a shared connection. One request at a time connects, the others wait for what comes of it.
-    async fn share(&self, route: &Route, origin: &Origin, offer: Offer, mut fresh: bool) -> Result<Lent, ProxyError> {
+    /// A place on a shared connection. One request at a time connects, the others wait for what comes of it: in all
+    /// not longer than it would take to connect.
+    async fn share(&self, route: &Route, origin: &Origin, offer: Offer, fresh: bool) -> Result<Lent, ProxyError> {
+        let limit = route.spec.connect_timeout;
+        let sharing = self.share_in_turn(route, origin, offer, fresh);
+        tokio::time::timeout(limit, sharing).await.unwrap_or_else(|_| {
+            let text = format!("no connection to {} within {limit:?}; the request was not sent", origin.upstream);
+            Err(ProxyError::new(Code::UpstreamTimeout, text))
+        })
+    }
+
+    async fn share_in_turn(
+        &self,
+        route: &Route,
+        origin: &Origin,
+        offer: Offer,
+        mut fresh: bool,
+    ) -> Result<Lent, ProxyError> {
         loop {
             if !fresh && let Some(stream) = self.shared.join(origin.upstream.scheme).await {
                 return Ok(Lent::new(Link::H2(Box::new(stream)), true));

@@ -108,10 +108,7 @@ impl Asking {
             return self.fetch_alone(&material).await;
         }
         let secrets = 1 + u32::try_from(credential.more_secrets.len()).unwrap_or(u32::MAX);
-        let calls = if credential.signs() { MOST_CALLS } else { 1 };
-        let discovery = if self.discovery.is_some() { 2 } else { 0 };
-        let lease = LEASE_SLACK + credential.timeout.saturating_mul(calls * (secrets + 1) + discovery);
-        let terms = Terms { lease, patience: credential.timeout };
+        let terms = Terms { lease: LEASE_SLACK + self.longest(secrets + 1), patience: self.longest(1) };
         match share::turn(redis, self.key, version, &self.last, terms).await {
             Turn::Take(minted) => {
                 self.secrets.proved(&material);
@@ -192,7 +189,7 @@ impl Asking {
         let candidates = self.secrets.candidates(material, choice);
         let mut last = None;
         for candidate in &candidates {
-            let result = self.ask_bound(&candidate.material).await;
+            let result = self.ask_bound(&candidate.material, candidate.is_new()).await;
             let refused = self.secrets.judge(candidate, &result, candidates.len() > 1);
             if refused || result.is_ok() {
                 self.secrets.settle(version);
@@ -213,10 +210,18 @@ impl Asking {
         })
     }
 
-    /// A token that is bound to our key, where the credential wants one. A refresh token beside it has been kept by now.
-    async fn ask_bound(&self, material: &Material) -> Result<Minted, Refusal> {
+    /// How long so many token requests may take in the worst case, discovery included.
+    fn longest(&self, requests: u32) -> Duration {
         let credential = &*self.spec.credential;
-        let minted = self.ask_in_turn(material).await?;
+        let calls = if credential.signs() { MOST_CALLS } else { 1 };
+        let discovery = if self.discovery.is_some() { 2 } else { 0 };
+        credential.timeout.saturating_mul(calls * requests + discovery)
+    }
+
+    /// A token that is bound to our key, where the credential wants one. A refresh token beside it has been kept by now.
+    async fn ask_bound(&self, material: &Material, is_trial: bool) -> Result<Minted, Refusal> {
+        let credential = &*self.spec.credential;
+        let minted = self.ask_in_turn(material, is_trial).await?;
         match &minted.token_type {
             Some(word) if !credential.dpop || word.eq_ignore_ascii_case("dpop") => Ok(minted),
             None if !credential.dpop => Ok(minted),
@@ -225,23 +230,28 @@ impl Asking {
     }
 
     /// With the refresh token that is kept, if the credential keeps one, and nobody else meanwhile.
-    async fn ask_in_turn(&self, material: &Material) -> Result<Minted, Refusal> {
+    async fn ask_in_turn(&self, material: &Material, is_trial: bool) -> Result<Minted, Refusal> {
         let Some(rotation) = &self.rotation else { return self.ask(material).await };
         let credential = &*self.spec.credential;
-        let length = LEASE_SLACK + credential.timeout.saturating_mul(2);
-        let mut owner = match rotation.own(length).await {
+        // With the refresh token, then without; and the new one has to be stored.
+        let mut owner = match rotation.own(LEASE_SLACK + self.longest(2)).await {
             Ok(owner) => owner,
             // Who can log in anew needs no refresh token.
             Err(_) if credential.logs_itself_in() => return self.ask(material).await,
             Err(why) => return Err(Refusal::of_settings(credential, &format!("its refresh token {why}"))),
         };
-        let result = self.ask_as_owner(&mut owner, material).await;
+        let result = self.ask_as_owner(&mut owner, material, is_trial).await;
         owner.release().await;
         result
     }
 
     /// Where there is no refresh token any more, with the configured first one or by a login.
-    async fn ask_as_owner(&self, owner: &mut Owner<'_>, material: &Material) -> Result<Minted, Refusal> {
+    async fn ask_as_owner(
+        &self,
+        owner: &mut Owner<'_>,
+        material: &Material,
+        is_trial: bool,
+    ) -> Result<Minted, Refusal> {
         let credential = &*self.spec.credential;
         let can_log_in = credential.logs_itself_in();
         let root: Root = match &credential.grant {
@@ -258,7 +268,8 @@ impl Asking {
                     }
                     return Ok(minted);
                 }
-                Err(refusal) if refusal.ends_refresh_token(can_log_in) => {
+                // A key or certificate that is only being tried is not the one that the refresh token may be bound to.
+                Err(refusal) if !is_trial && refusal.ends_refresh_token(can_log_in) => {
                     log_refusal(credential, &refusal);
                     owner.clear().await;
                     why = "the provider has ended its login (invalid_grant)";

@@ -69,6 +69,13 @@ pub(super) struct Candidate {
     is_new: bool,
 }
 
+impl Candidate {
+    /// Whether it is to replace what worked last: what the provider says of it says nothing about that.
+    pub(super) fn is_new(&self) -> bool {
+        self.is_new
+    }
+}
+
 /// The right to try what is new; one task of a credential has it at a time.
 #[derive(Debug)]
 pub(super) struct Trial(Arc<Secrets>);

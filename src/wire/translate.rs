@@ -23,6 +23,9 @@ pub enum TranslateError {
     /// A field that HTTP/2 has no place for.
     #[error("a header field cannot be sent over HTTP/2")]
     Field,
+    /// An extended CONNECT that tells a length: what follows it is no body.
+    #[error("a request for a WebSocket must not have Content-Length")]
+    Length,
     /// `:authority` and `Host` say different things.
     #[error(":authority and Host name different servers")]
     Authority,
@@ -63,6 +66,9 @@ pub fn request_to_h1(
         hosts.iter().for_each(|host| line(out, b"host", host.as_bytes()));
     }
     if let Some(key) = websocket_key {
+        if parts.headers.contains_key(header::CONTENT_LENGTH) {
+            return Err(TranslateError::Length);
+        }
         out.extend_from_slice(WEBSOCKET);
         line(out, b"sec-websocket-key", key.as_bytes());
     }
@@ -70,6 +76,8 @@ pub fn request_to_h1(
     for (name, value) in &parts.headers {
         match *name {
             header::HOST => {}
+            // Ours stands for it: HTTP/2 has none.
+            header::SEC_WEBSOCKET_KEY if websocket_key.is_some() => {}
             // Cut into crumbs for the sake of compression (RFC 9113 section 8.2.3).
             header::COOKIE => cookies.push(value.as_bytes()),
             _ => line(out, name.as_str().as_bytes(), value.as_bytes()),

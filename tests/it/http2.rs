@@ -455,6 +455,53 @@ fn a_websocket_of_an_http_2_caller_reaches_an_http_1_upstream() {
 }
 
 #[test]
+fn an_upstream_that_does_not_switch_is_no_websocket_to_an_http_2_caller() {
+    let api = Upstream::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno");
+    let tokens = Upstream::tokens(3600);
+    let proxy = proxy(&api.url(), &tokens, "", "");
+    run(async {
+        let client = H2Client::connect(proxy.address()).await;
+        assert_eq!(client.get("/nowhere").await.status, 404, "the settings are there by now");
+        for (field, value, status) in
+            [("x", "y", 502), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==", 502), ("content-length", "3", 400)]
+        {
+            let connect = client.ask("CONNECT", "/api/chat").header("sec-websocket-version", "13").header(field, value);
+            let connect = connect.extension(h2::ext::Protocol::from_static("websocket"));
+            let (response, _stream) = client.begin(connect.body(()).expect("a request"), false).await.expect("begun");
+            assert_eq!(response.await.expect("an answer").status(), status, "{field}");
+        }
+    });
+}
+
+#[test]
+fn requests_to_an_upstream_that_never_answers_do_not_wait_for_each_other() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    let url = format!("https://{}", silent.local_addr().expect("bound"));
+    let tokens = Upstream::tokens(3600);
+    let proxy = proxy(&url, &tokens, "", "connect_timeout = \"700ms\"");
+    let begun = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| proxy.get("/api/x").expect_problem(504, "upstream_timeout"));
+        }
+    });
+    let took = begun.elapsed();
+    assert!(took < std::time::Duration::from_secs(7), "one after another would be 7 s a core at least: {took:?}");
+}
+
+#[test]
+fn interim_responses_are_bounded_in_bytes() {
+    let early = format!("HTTP/1.1 103 Early Hints\r\nX-Large: {}\r\n\r\n", "x".repeat(30_000)).repeat(20);
+    let (api, tokens) = (Upstream::always(early), Upstream::tokens(3600));
+    let proxy = proxy(&api.url(), &tokens, "", "");
+    run(async {
+        let answer = H2Client::connect(proxy.address()).await.get("/api/x").await;
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (502, Some("upstream_protocol")));
+        assert!(answer.interim.len() < 12, "{}", answer.interim.len());
+    });
+}
+
+#[test]
 fn a_flood_of_pings_ends_its_connection_and_no_other() {
     use std::io::{Read as _, Write as _};
     let (api, tokens) = (echo_h1(), Upstream::tokens(3600));

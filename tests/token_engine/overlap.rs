@@ -295,3 +295,28 @@ async fn a_changed_password_is_tried_too() {
     let with: Vec<bool> = provider.requests().iter().map(|body| body.contains("password=not-a-secret-wrong")).collect();
     assert_eq!(with, [false, true, false], "the old password goes on");
 }
+
+#[tokio::test]
+async fn a_refusal_of_what_is_only_tried_ends_no_refresh_token() {
+    let rotated = |number: u32| {
+        let tokens =
+            format!(r#"{{"access_token":"t{number}","expires_in":3600,"refresh_token":"not-a-refresh-{number}"}}"#);
+        Reply::json(200, &tokens)
+    };
+    let invalid = Reply::json(400, r#"{"error":"invalid_grant"}"#);
+    let provider = Provider::start([rotated(1), invalid, rotated(2)]).await;
+    let path = secret_file("not-a-secret-old");
+    let mut spec = credential(provider.port());
+    spec.client_secret = Some(SecretSource::File(path.clone()));
+    spec.grant = Grant::RefreshToken { first: Some(SecretSource::File(secret_file("not-a-refresh-0"))) };
+    let engine = Engine::with_pace(watchful());
+    let reader = engine.reader(&need(spec)).unwrap();
+    assert_eq!(ask(&reader, 0).await, Ok(()));
+    std::fs::write(&path, "not-a-secret-new").unwrap();
+    until("the new secret is tried", || provider.count() == 2).await;
+    some_looks().await;
+    std::fs::write(&path, "not-a-secret-old").unwrap();
+    renew(&reader, 1).await;
+    let with: Vec<bool> = provider.requests().iter().map(|body| body.contains("not-a-refresh-1")).collect();
+    assert_eq!(with, [false, true, true], "the refresh token that was kept goes on");
+}

@@ -107,9 +107,13 @@ pub(super) fn check_key(t: &Table<'_>, kind: GrantName, client_auth: ClientAuth,
         let hint = "key = { file = \"key.pem\" }, or a ready one: assertion = { file = \"…\" }";
         let _: Option<()> = missing(t, "key", hint);
     }
-    if binds && kind == GrantName::Static && !has_key {
+    // A refresh token outlives this process, and so must the key that it may be bound to (RFC 9449 section 5).
+    if binds && matches!(kind, GrantName::Static | GrantName::RefreshToken) && !has_key {
         let hint = "the key that the token is bound to: key = { file = \"key.pem\" }";
         let _: Option<()> = missing(t, "key", hint);
+    }
+    if binds && kind.is_login() {
+        t.not_built(&t.key_place("dpop"), "a login that is bound to a key (`dpop` with this `grant`)");
     }
     let idle = |key: &&str| t.has(key) && !(uses || binds && matches!(*key, "key" | "alg"));
     for key in ["key", "key_id", "alg", "assertion"].into_iter().filter(idle) {
@@ -172,6 +176,9 @@ pub(super) fn refresh_target(t: &Table<'_>, raw: &RawCredential, token: &(Upstre
 pub(super) fn warn_of_forgetful_store(context: &Context<'_>, tokens: &Tokens, credentials: &[Resolved]) {
     if tokens.store != StoreSpec::Memory {
         warn_of_fleeting_key(context, credentials);
+        if matches!(tokens.store, StoreSpec::Redis(_)) {
+            refuse_unshared_refresh_tokens(context, credentials);
+        }
         return;
     }
     for credential in credentials {
@@ -182,6 +189,19 @@ pub(super) fn warn_of_forgetful_store(context: &Context<'_>, tokens: &Tokens, cr
         };
         let note = Note::warning(&credential.name.span, what);
         context.report(note.hint("[tokens] store = { file = \"…\" } keeps it"));
+    }
+}
+
+/// What is not to be shared goes to no shared store, and a refresh token that goes to none is spent after a restart.
+fn refuse_unshared_refresh_tokens(context: &Context<'_>, credentials: &[Resolved]) {
+    for credential in credentials {
+        let Some(spec) = &credential.spec else { continue };
+        let rotates = matches!(spec.grant, Grant::RefreshToken { .. }) || spec.grant.is_login();
+        if rotates && !spec.share {
+            let message = "with `share = false` its refresh tokens would be in no store: `tokens.store` is shared";
+            let note = Note::error(&credential.name.span, message);
+            context.report(note.hint("[tokens] store = { file = \"…\" }, or share = true"));
+        }
     }
 }
 

@@ -945,6 +945,14 @@ fn a_login_needs_its_places_and_nobody_else_has_use_for_them() {
             "7:17 `redirect_port` must be a whole number from 0 to 65535",
         ),
         (
+            "grant = \"authorization_code\"\nauthorize_url = \"https://a.example/\"\ndpop = true",
+            "7:1 a login that is bound to a key (`dpop` with this `grant`) in [credentials.a] is not built yet in this version",
+        ),
+        (
+            "grant = \"refresh_token\"\nrefresh_token.env = \"SECRET\"\ndpop = true",
+            "1:14 [credentials.a] has no `key` (the key that the token is bound to: key = { file = \"key.pem\" })",
+        ),
+        (
             "redirect_port = 1",
             "5:1 `redirect_port` in [credentials.a] is of no use to its grant (it belongs to grant = \"authorization_code\" and \"device_code\")",
         ),
@@ -1071,4 +1079,16 @@ fn a_key_that_cannot_sign_and_a_proof_that_has_no_room_are_told_in_the_file() {
         file("client_secret.env = \"SECRET\"\ndpop = \"yes\"", ""),
         ["5:8 `dpop` in [credentials.c] must be `true` or `false`, not a string"]
     );
+}
+
+#[test]
+fn refresh_tokens_that_are_not_to_be_shared_need_a_store_of_their_own() {
+    let found = bad_with(
+        "[tokens]\nstore = { redis = \"redis://127.0.0.1/0\" }\nseal_key.env = \"SEAL_KEY\"\n[credentials.a]\nclient_id = \"i\"\n\
+         client_secret.env = \"SECRET\"\ntoken_url = \"https://a.example/t\"\ngrant = \"refresh_token\"\n\
+         refresh_token.env = \"SECRET\"\nshare = false\n",
+    );
+    let message = "with `share = false` its refresh tokens would be in no store: `tokens.store` is shared";
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains(message), "{found:?}");
 }

@@ -97,7 +97,9 @@ impl Files {
             let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
             file.write_all(bytes)?;
             file.sync_data()?;
-            fs::rename(&new, self.place(name))
+            fs::rename(&new, self.place(name))?;
+            // Without this the rename itself may be undone when the power fails, and the spent token be back.
+            File::open(&self.directory)?.sync_all()
         })();
         if written.is_err() {
             let _ = fs::remove_file(&new);
