@@ -234,11 +234,16 @@ impl Asking {
         let Some(rotation) = &self.rotation else { return self.ask(material).await };
         let credential = &*self.spec.credential;
         // With the refresh token, then without; and the new one has to be stored.
-        let mut owner = match rotation.own(LEASE_SLACK + self.longest(2)).await {
+        let length = LEASE_SLACK + self.longest(2);
+        let mut owner = match rotation.own(length, credential.logs_itself_in()).await {
             Ok(owner) => owner,
             // Who can log in anew needs no refresh token.
             Err(_) if credential.logs_itself_in() => return self.ask(material).await,
-            Err(why) => return Err(Refusal::of_settings(credential, &format!("its refresh token {why}"))),
+            Err(why) => {
+                let remedy =
+                    rotation::remedy(&why, credential).map_or_else(String::new, |remedy| format!(". {remedy}"));
+                return Err(Refusal::of_settings(credential, &format!("its refresh token {why}{remedy}")));
+            }
         };
         let result = self.ask_as_owner(&mut owner, material, is_trial).await;
         owner.release().await;

@@ -17,7 +17,7 @@ use super::{
     Key, Store,
     store::{Claim, Unclaimed},
 };
-use crate::config::secret::Secret;
+use crate::config::{model::CredentialSpec, secret::Secret};
 
 /// What a chain of refresh tokens hangs on: the first one, or the login that gave it. A chain with another root
 /// than the configured one is not used any more.
@@ -72,21 +72,30 @@ impl Rotation {
         Self { key, store, unsaved: Mutex::default(), seen: StdMutex::default() }
     }
 
-    /// Waits for its turn, here and among processes; those hold it for `length` at most.
-    pub async fn own(&self, length: Duration) -> Result<Owner<'_>, Unclaimed> {
+    /// Waits for its turn, here and among processes; those hold it for `length` at most. What is in the store and cannot
+    /// be opened stays untouched, and nobody gets a turn; unless it `is_replaceable`, then it counts as none.
+    pub async fn own(&self, length: Duration, is_replaceable: bool) -> Result<Owner<'_>, Unclaimed> {
         let unsaved = self.unsaved.lock().await;
         let claim = self.store.claim_refresh(self.key, length).await?;
         let mut owner = Owner { rotation: self, unsaved, claim, stored: None };
         match self.store.load_refresh(self.key).await {
             Ok(stored) => owner.stored = stored,
-            Err(away) => {
+            Err(why) if is_replaceable && why.is_closed() => {
+                tracing::warn!("a stored refresh token {why}; it is replaced");
+            }
+            Err(why) => {
                 owner.release().await;
-                return Err(away.into());
+                return Err(why);
             }
         }
         owner.settle().await;
         self.see(mark(owner.stored.as_ref()));
         Ok(owner)
+    }
+
+    /// Whether what is in the store could be used, without waiting for a turn.
+    pub async fn look(&self) -> Result<(), Unclaimed> {
+        self.store.load_refresh(self.key).await.map(drop)
     }
 
     /// Whether the store holds another token than the one that was last used: a new login, or another process.
@@ -97,6 +106,22 @@ impl Rotation {
 
     fn see(&self, mark: Mark) {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = mark;
+    }
+}
+
+/// What the owner of the store can do about it, where nobody else can.
+pub fn remedy(why: &Unclaimed, credential: &CredentialSpec) -> Option<String> {
+    let after = if credential.grant.is_login() {
+        format!("run: cupbearer login {}", credential.name)
+    } else {
+        "give a new refresh_token".to_owned()
+    };
+    match why {
+        Unclaimed::Sealed(place) => {
+            Some(format!("Give the seal_key that it was sealed with; or, if that is lost, remove {place} and {after}"))
+        }
+        Unclaimed::Unread(place, _) => Some(format!("Let this user read {place}; or remove it and {after}")),
+        Unclaimed::Busy(_) | Unclaimed::Away | Unclaimed::Lock(_) => None,
     }
 }
 

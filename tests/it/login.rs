@@ -8,6 +8,8 @@ use crate::support::{Builder, Client, Cupbearer, Playground, Process, Response, 
 
 /// 32 bytes of `s`, in base64.
 const SEAL_KEY: &str = "c3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3M=";
+/// 32 bytes of `t`.
+const OTHER_SEAL_KEY: &str = "dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHQ=";
 
 fn builder() -> Builder {
     Cupbearer::builder().env("SECRET", PAX8_CLIENT_SECRET).env("SEAL_KEY", SEAL_KEY)
@@ -134,6 +136,37 @@ fn a_running_proxy_says_what_to_do_and_takes_the_login_up_by_itself() {
     log_in(&config);
     eventually("the login is taken up", || proxy.get("/pax8/companies").status == 200);
     proxy.expect_never_printed(&[PAX8_CLIENT_SECRET, SEAL_KEY, "eyJ"]);
+}
+
+#[test]
+fn a_login_under_another_seal_key_is_neither_used_nor_replaced() {
+    let (sandbox, dir) = (Playground::new(), TestDir::new());
+    let config = store(&dir) + &pax8(&sandbox, "");
+    log_in(&config);
+    let is_refresh = |path: &std::path::PathBuf| path.to_string_lossy().ends_with("-refresh");
+    let files = std::fs::read_dir(dir.path().join("tokens")).expect("the store");
+    let record = files.map(|file| file.expect("a file").path()).find(is_refresh).expect("the login");
+    let sealed = std::fs::read(&record).expect("readable");
+    let wrong = || builder().env("SEAL_KEY", OTHER_SEAL_KEY);
+    for args in [&[][..], &["--device"]] {
+        let builder = wrong();
+        let output = ends(login(&builder, &config, args), 2);
+        assert!(!output.contains("Open this address"), "nobody is bothered in vain: {output}");
+        assert!(output.contains("is sealed with another seal_key, or damaged"), "{output}");
+        let hint = format!("remove {} and run: cupbearer login pax8", record.display());
+        assert!(output.contains("hint: Give the seal_key") && output.contains(&hint), "{output}");
+    }
+    let proxy = wrong().start(&config);
+    let problem = proxy.get("/pax8/companies").expect_problem(503, "secret_unavailable");
+    assert_eq!(problem["blame"], "config");
+    let detail = problem["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("sealed with another seal_key") && !detail.contains("nobody"), "{problem}");
+    drop(proxy);
+    assert!(std::fs::read(&record).expect("still there") == sealed, "the login was replaced");
+    assert_eq!(builder().start(&config).get("/pax8/companies").status, 200, "with the right key it is as good as ever");
+    // What the hint says, where the key is lost.
+    std::fs::remove_file(&record).expect("removed");
+    log_in(&config);
 }
 
 #[test]

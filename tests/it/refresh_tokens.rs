@@ -11,6 +11,8 @@ use crate::support::{Builder, Cupbearer, RedisServer, TestDir, Upstream, eventua
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 /// 32 bytes of `s`, in base64.
 const SEAL_KEY: &str = "c3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3M=";
+/// 32 bytes of `t`.
+const OTHER_SEAL_KEY: &str = "dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHQ=";
 
 /// What the provider has seen.
 #[derive(Default)]
@@ -137,4 +139,47 @@ fn a_process_that_is_killed_while_it_holds_the_refresh_token_leaves_it_to_the_ne
     }
     let chain = chain.lock().expect("not poisoned");
     assert_eq!((chain.given, chain.reused), (3, 0));
+}
+
+/// A refresh token that was kept under another `seal_key` may be good: neither it nor the spent first one is used.
+fn a_wrong_seal_key_spends_nothing(store: &str) {
+    let chain = Arc::new(Mutex::new(Chain::default()));
+    let (provider, api) = (provider(3600, &chain), Upstream::always(OK));
+    let config = config(store, "on_use", &provider, &api);
+    assert_eq!(builder().start(&config).get("/a").status, 200);
+    let wrong = || builder().env("SEAL_KEY", OTHER_SEAL_KEY);
+    let proxy = wrong().start(&config);
+    for scope in ["a", "b"] {
+        let problem = proxy.get(&format!("/{scope}")).expect_problem(503, "secret_unavailable");
+        assert_eq!(problem["blame"], "config");
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        for part in ["is in the store, but it is sealed with another seal_key, or damaged", "give a new refresh_token"]
+        {
+            assert!(detail.contains(part), "{problem}");
+        }
+    }
+    proxy.expect_never_printed(&["not-a-token-", SEAL_KEY, OTHER_SEAL_KEY]);
+    let asking = wrong();
+    let (status, output) = asking.run(&config, &["check", "--online"]).finish();
+    assert!(!status.success() && output.contains("sealed with another seal_key"), "{output}");
+    {
+        let chain = chain.lock().expect("not poisoned");
+        assert_eq!((chain.given, chain.reused), (1, 0), "asked while the refresh token could not be opened");
+    }
+    assert_eq!(builder().start(&config).get("/b").status, 200);
+    let chain = chain.lock().expect("not poisoned");
+    assert_eq!((chain.given, chain.reused), (2, 0));
+}
+
+#[test]
+fn a_wrong_seal_key_spends_no_refresh_token_of_a_directory() {
+    let dir = TestDir::new();
+    a_wrong_seal_key_spends_nothing(&format!("{{ file = \"{}\" }}", dir.path().join("tokens").display()));
+}
+
+#[test]
+#[ignore = "needs redis-server: run tests/run"]
+fn a_wrong_seal_key_spends_no_refresh_token_of_a_redis() {
+    let redis = RedisServer::start();
+    a_wrong_seal_key_spends_nothing(&format!("{{ redis = \"{}\" }}", redis.url()));
 }

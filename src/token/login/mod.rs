@@ -26,6 +26,7 @@ use super::{
     reply::{self, Minted},
     rotation::{self, Rotation},
     sources::{Sources, Want},
+    store::Unclaimed,
     vault::Vault,
 };
 use crate::{
@@ -130,6 +131,7 @@ impl Login {
         let material = Material::read(credential, &sources, Want::Request).await;
         let material = material.map_err(|e| LoginError::Settings(e.to_string()))?;
         let rotation = Rotation::new(Key::of_refresh(credential), Arc::new(store));
+        rotation.look().await.map_err(|why| unclaimed(&why, credential))?;
         let mut login = Self { spec, connector, material, metadata: None, rotation };
         login.discover().await?;
         Ok(login)
@@ -209,12 +211,21 @@ impl Login {
             )));
         };
         let patience = LEASE_SLACK + self.credential().timeout.saturating_mul(2);
-        let owner = self.rotation.own(patience).await;
-        let mut owner = owner.map_err(|why| LoginError::Failed(format!("the place of its refresh token {why}")))?;
+        let owner = self.rotation.own(patience, false).await;
+        let mut owner = owner.map_err(|why| unclaimed(&why, self.credential()))?;
         let kept = owner.keep(refresh, rotation::LOGIN).await;
         owner.release().await;
         let lost = || LoginError::Failed("the refresh token cannot be stored: log in again when it can".to_owned());
         kept.then_some(Done { scope: minted.scope }).ok_or_else(lost)
+    }
+}
+
+/// The place of the refresh token cannot be had; what is in it has not been touched.
+fn unclaimed(why: &Unclaimed, credential: &CredentialSpec) -> LoginError {
+    let text = format!("the refresh token of {:?} {why}", credential.name);
+    match rotation::remedy(why, credential) {
+        Some(remedy) => LoginError::Settings(format!("{text}; nothing was changed\nhint: {remedy}")),
+        None => LoginError::Failed(text),
     }
 }
 

@@ -48,6 +48,20 @@ pub enum Unclaimed {
     /// The store cannot be locked.
     #[error("cannot be locked in the store: {0}")]
     Lock(#[from] io::Error),
+    /// It is there, and nobody here can open it. It may well be good: to use another one instead, or to put another one
+    /// in its place, could end the whole chain.
+    #[error("is in the store, but it is sealed with another seal_key, or damaged ({0})")]
+    Sealed(String),
+    /// It is there, and cannot be read.
+    #[error("is in the store, but it cannot be read ({0}): {1}")]
+    Unread(String, io::Error),
+}
+
+impl Unclaimed {
+    /// Whether something is in the store that nobody here can make out.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::Sealed(_) | Self::Unread(..))
+    }
 }
 
 impl From<Away> for Unclaimed {
@@ -103,20 +117,22 @@ impl Store {
         }
     }
 
-    /// The refresh token in the place named `key`.
-    pub async fn load_refresh(&self, key: Key) -> Result<Option<Kept>, Away> {
+    /// The refresh token in the place named `key`, if one is there. One that is there and cannot be opened is never
+    /// taken for none.
+    pub async fn load_refresh(&self, key: Key) -> Result<Option<Kept>, Unclaimed> {
         let (sealed, seal) = match self {
             Self::Memory => return Ok(None),
-            Self::File { files, seal } => (files.read(&name(key)).ok(), seal),
-            Self::Redis(redis) => (redis.get(&redis_name(key)).await?, redis.seal()),
+            Self::File { files, seal } => match files.read(&name(key)) {
+                Ok(sealed) => (sealed, seal),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(e) => return Err(Unclaimed::Unread(self.place(key), e)),
+            },
+            Self::Redis(redis) => match redis.get(&redis_name(key)).await? {
+                Some(sealed) => (sealed, redis.seal()),
+                None => return Ok(None),
+            },
         };
-        let Some(sealed) = sealed else { return Ok(None) };
-        let kept = opened(seal, key, &sealed);
-        if kept.is_none() {
-            let place = self.place(key);
-            tracing::warn!(place, "a stored refresh token is damaged or was sealed with another key; it is not used");
-        }
-        Ok(kept)
+        opened(seal, key, &sealed).map(Some).ok_or_else(|| Unclaimed::Sealed(self.place(key)))
     }
 
     /// Whether the refresh token outlives this process now.
@@ -157,7 +173,7 @@ impl Store {
         match self {
             Self::Memory => "memory".to_owned(),
             Self::File { files, .. } => files.path(&name(key)),
-            Self::Redis(redis) => redis.place().to_owned(),
+            Self::Redis(redis) => format!("{} in redis at {}", redis_name(key), redis.place()),
         }
     }
 }

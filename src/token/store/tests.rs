@@ -12,6 +12,7 @@ use crate::{
         bearer::{Deadline, Now},
         lifetime::LifetimeSource,
         reply::{Minted, fingerprint},
+        rotation::{Kept, LOGIN, Rotation},
     },
 };
 
@@ -165,4 +166,49 @@ fn a_seal_key_is_32_bytes_in_base64() {
     for bad in ["", "short", "bm90IDMyIGJ5dGVz", "not base64 at all, whatever its length may be"] {
         assert_eq!(Seal::new(&Secret::new(bad.to_owned())).err(), Some(SealError::Key), "{bad}");
     }
+}
+
+fn kept() -> Kept {
+    Kept { token: Secret::new("not-a-refresh-token".to_owned()), root: LOGIN }
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_cannot_be_opened_is_not_taken_for_none() {
+    let directory = Directory::new("closed");
+    let store = directory.open(7);
+    assert!(store.load_refresh(key(1)).await.unwrap().is_none(), "nothing there");
+    assert!(store.save_refresh(key(1), &kept()).await);
+    let (file, whole) = (directory.file(), fs::read(directory.file()).unwrap());
+    let error = directory.open(8).load_refresh(key(1)).await.unwrap_err();
+    assert!(matches!(&error, Unclaimed::Sealed(place) if *place == file.display().to_string()), "{error}");
+    for cut in [0, 1, 18, 31, whole.len() - 1] {
+        fs::write(&file, &whole[..cut]).unwrap();
+        assert!(matches!(store.load_refresh(key(1)).await, Err(Unclaimed::Sealed(_))), "cut at {cut}");
+    }
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    assert!(matches!(store.load_refresh(key(1)).await, Err(Unclaimed::Unread(..))), "a directory");
+    fs::remove_dir(&file).unwrap();
+    fs::write(&file, &whole).unwrap();
+    assert_eq!(store.load_refresh(key(1)).await.unwrap().unwrap().token.expose(), "not-a-refresh-token");
+}
+
+#[tokio::test]
+async fn nobody_owns_what_cannot_be_opened_unless_it_can_be_had_anew() {
+    let directory = Directory::new("owned");
+    let rotation = |seal_byte| Rotation::new(key(1), Arc::new(directory.open(seal_byte)));
+    let (right, wrong) = (rotation(7), rotation(8));
+    let patience = Duration::from_secs(5);
+    let mut owner = right.own(patience, false).await.unwrap();
+    assert!(owner.keep(kept().token, LOGIN).await);
+    owner.release().await;
+    assert!(matches!(wrong.own(patience, false).await, Err(Unclaimed::Sealed(_))));
+    assert!(matches!(wrong.look().await, Err(Unclaimed::Sealed(_))));
+    assert!(!wrong.has_changed().await);
+    let owner = right.own(patience, false).await.expect("the right was given back, and nothing replaced");
+    assert_eq!(owner.current(LOGIN).unwrap().expose(), "not-a-refresh-token");
+    owner.release().await;
+    let owner = wrong.own(patience, true).await.expect("who logs itself in needs none");
+    assert!(owner.current(LOGIN).is_none());
+    owner.release().await;
 }
