@@ -108,7 +108,9 @@ pub(super) async fn forward(
             continue;
         };
         let Some(head) = begin(&mut up.io, head, request)? else {
-            tries.fresh = true;
+            if std::mem::replace(&mut tries.fresh, true) {
+                return Err(Broken::Stale);
+            }
             continue;
         };
         let framing = request.head.framing;

@@ -116,7 +116,7 @@ fn framing_line(out: &mut Vec<u8>, framing: Framing) {
 /// Whether a field may stand in a trailer section: nothing that frames, routes, authenticates or modifies a
 /// message may come after it (RFC 9110 section 6.5.1), and nothing that any rule of ours speaks of.
 fn is_fit_for_trailers(kind: Kind, name: &[u8]) -> bool {
-    const UNFIT: [&str; 21] = [
+    const UNFIT: [&str; 20] = [
         "age",
         "authentication-info",
         "cache-control",
@@ -125,7 +125,6 @@ fn is_fit_for_trailers(kind: Kind, name: &[u8]) -> bool {
         "content-range",
         "content-type",
         "date",
-        "dpop",
         "expires",
         "if-match",
         "if-modified-since",

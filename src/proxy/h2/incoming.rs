@@ -7,11 +7,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{Reason, SendStream, server::SendResponse};
+use h2::{Reason, server::SendResponse};
 use http::{StatusCode, header};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Body, poll_send, send_end};
+use super::{Body, Sending, write_to_sending};
 use crate::wire::{head::head_end, translate::response_to_h2};
 
 /// Both halves of a stream.
@@ -19,13 +19,12 @@ use crate::wire::{head::head_end, translate::response_to_h2};
 pub(in crate::proxy) struct Incoming {
     body: Body,
     respond: SendResponse<Bytes>,
-    send: Option<SendStream<Bytes>>,
-    ended: bool,
+    sending: Sending,
 }
 
 impl Incoming {
     pub(super) fn new(body: h2::RecvStream, respond: SendResponse<Bytes>) -> Self {
-        Self { body: Body::new(body), respond, send: None, ended: false }
+        Self { body: Body::new(body), respond, sending: Sending::default() }
     }
 
     /// Sends the answer's head; `ends`: no body follows.
@@ -36,8 +35,7 @@ impl Incoming {
             *response.status_mut() = StatusCode::OK;
             response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
         }
-        self.send = Some(self.respond.send_response(response, ends).map_err(io::Error::other)?);
-        self.ended = ends;
+        self.sending = Sending::new(self.respond.send_response(response, ends).map_err(io::Error::other)?, ends);
         Ok(())
     }
 
@@ -52,19 +50,13 @@ impl Incoming {
         let end = head_end(whole, 0).unwrap_or(whole.len());
         let body = Bytes::copy_from_slice(&whole[end..]);
         self.begin(&whole[..end], body.is_empty())?;
-        match &mut self.send {
-            Some(send) if !body.is_empty() => {
-                self.ended = true;
-                send.send_data(body, true).map_err(io::Error::other)
-            }
-            _ => Ok(()),
-        }
+        self.sending.finish(body)
     }
 
     /// Ready once the caller has given the stream up.
     pub(in crate::proxy) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.send {
-            Some(send) if !self.ended => send.poll_reset(cx).map(|_| ()),
+        match &mut self.sending.stream {
+            Some(stream) if !self.sending.ended => stream.poll_reset(cx).map(|_| ()),
             Some(_) => Poll::Pending,
             None => self.respond.poll_reset(cx).map(|_| ()),
         }
@@ -80,13 +72,7 @@ impl Incoming {
     }
 
     pub(in crate::proxy) fn end(&mut self, trailers: &[u8]) -> io::Result<()> {
-        match &mut self.send {
-            Some(send) if !self.ended => {
-                self.ended = true;
-                send_end(send, trailers)
-            }
-            _ => Ok(()),
-        }
+        self.sending.end(trailers)
     }
 }
 
@@ -96,20 +82,4 @@ impl AsyncRead for Incoming {
     }
 }
 
-impl AsyncWrite for Incoming {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().send {
-            Some(send) => poll_send(send, cx, data),
-            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        }
-    }
-
-    /// The task of the connection sends.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.get_mut().end(&[]))
-    }
-}
+write_to_sending!(Incoming);

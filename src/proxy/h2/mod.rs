@@ -74,7 +74,72 @@ impl Body {
     }
 }
 
-/// Sends as much of `data` as the peer's windows allow.
+/// The sending half of a stream, from when its head is sent.
+#[derive(Debug, Default)]
+struct Sending {
+    stream: Option<SendStream<Bytes>>,
+    ended: bool,
+}
+
+impl Sending {
+    /// Of a stream whose head was sent; `ended`: no body follows.
+    fn new(stream: SendStream<Bytes>, ended: bool) -> Self {
+        Self { stream: Some(stream), ended }
+    }
+
+    /// Sends as much of `data` as the peer's windows allow.
+    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Some(stream) => poll_send(stream, cx, data),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    /// Sends all of a short body, and its end, whatever the windows allow.
+    fn finish(&mut self, body: Bytes) -> io::Result<()> {
+        match &mut self.stream {
+            Some(stream) if !std::mem::replace(&mut self.ended, true) => {
+                stream.send_data(body, true).map_err(io::Error::other)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the body, with these trailer lines if there are any; a second time it does nothing.
+    fn end(&mut self, trailers: &[u8]) -> io::Result<()> {
+        if trailers.is_empty() {
+            return self.finish(Bytes::new());
+        }
+        match &mut self.stream {
+            Some(stream) if !std::mem::replace(&mut self.ended, true) => {
+                let trailers = trailers_to_h2(trailers).map_err(io::Error::other)?;
+                stream.send_trailers(trailers).map_err(io::Error::other)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Writes to the `sending` half; the task of the connection sends.
+macro_rules! write_to_sending {
+    ($name:ident) => {
+        impl AsyncWrite for $name {
+            fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+                self.get_mut().sending.poll_write(cx, data)
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+
+            fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(self.get_mut().sending.end(&[]))
+            }
+        }
+    };
+}
+use write_to_sending;
+
 fn poll_send(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
     if data.is_empty() {
         return Poll::Ready(Ok(0));
@@ -89,13 +154,4 @@ fn poll_send(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>, data: &[u8]) 
     let n = stream.capacity().min(data.len());
     stream.send_data(Bytes::copy_from_slice(&data[..n]), false).map_err(io::Error::other)?;
     Poll::Ready(Ok(n))
-}
-
-/// Ends a body, with these trailer lines if there are any.
-fn send_end(stream: &mut SendStream<Bytes>, trailers: &[u8]) -> io::Result<()> {
-    if trailers.is_empty() {
-        return stream.send_data(Bytes::new(), true).map_err(io::Error::other);
-    }
-    let trailers = trailers_to_h2(trailers).map_err(io::Error::other)?;
-    stream.send_trailers(trailers).map_err(io::Error::other)
 }

@@ -11,13 +11,13 @@ use std::{
 
 use bytes::Bytes;
 use h2::{
-    Reason, SendStream,
+    Reason,
     client::{ResponseFuture, SendRequest},
 };
 use http::Method;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Body, poll_send, send_end, shared::Lane};
+use super::{Body, Sending, shared::Lane, write_to_sending};
 use crate::wire::translate::{TranslateError, request_to_h2, response_to_h1};
 
 /// Why a request was not sent.
@@ -43,8 +43,7 @@ pub(in crate::proxy) struct Outgoing {
     sender: SendRequest<Bytes>,
     scheme: &'static str,
     lane: Rc<Lane>,
-    send: Option<SendStream<Bytes>>,
-    ended: bool,
+    sending: Sending,
     answer: Answer,
     is_head: bool,
     /// Bytes of a head that are still to be read.
@@ -67,8 +66,7 @@ impl Outgoing {
             sender,
             scheme,
             lane,
-            send: None,
-            ended: false,
+            sending: Sending::default(),
             answer: Answer::None,
             is_head: false,
             head: Vec::new(),
@@ -86,8 +84,7 @@ impl Outgoing {
             return Err(Unsent::Closed);
         };
         self.answer = Answer::Awaited(response);
-        self.send = Some(send);
-        self.ended = ends;
+        self.sending = Sending::new(send, ends);
         Ok(())
     }
 
@@ -109,13 +106,7 @@ impl Outgoing {
     }
 
     pub(in crate::proxy) fn end(&mut self, trailers: &[u8]) -> io::Result<()> {
-        match &mut self.send {
-            Some(send) if !self.ended => {
-                self.ended = true;
-                send_end(send, trailers)
-            }
-            _ => Ok(()),
-        }
+        self.sending.end(trailers)
     }
 
     fn failed(&self, error: h2::Error) -> io::Error {
@@ -169,20 +160,4 @@ impl AsyncRead for Outgoing {
     }
 }
 
-impl AsyncWrite for Outgoing {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().send {
-            Some(send) => poll_send(send, cx, data),
-            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        }
-    }
-
-    /// The task of the connection sends.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.get_mut().end(&[]))
-    }
-}
+write_to_sending!(Outgoing);
