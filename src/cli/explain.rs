@@ -45,12 +45,9 @@ pub(crate) struct ExplainArgs {
 /// Prints the explanation: exit 0 for a request that would be forwarded, 4 for one that cupbearer would
 /// answer itself, 2 for a bad file or bad usage. No network, no token, no secret is touched.
 pub(super) fn run(args: &ExplainArgs, global: &Global) -> ExitCode {
-    let (config, _) = match config::load(&global.config) {
+    let (config, _) = match global.load() {
         Ok(loaded) => loaded,
-        Err(problems) => {
-            tell(problems);
-            return ExitCode::from(BAD_CONFIG);
-        }
+        Err(code) => return code,
     };
     match explain(args, config) {
         Ok((text, code)) => {

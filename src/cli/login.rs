@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::{
-        self, Warning,
+        self,
         model::{Config, CredentialSpec, Grant},
     },
     control::{StartError, open_store, stop_signal},
@@ -38,16 +38,10 @@ pub(crate) struct LoginArgs {
 /// Exit 0 once the refresh token is stored, 1 where that failed, 2 for a bad configuration or credential, 3 where the
 /// provider or the user said no.
 pub(super) fn run(args: &LoginArgs, global: &Global) -> ExitCode {
-    let (config, warnings) = match config::load(&global.config) {
-        Ok(loaded) => loaded,
-        Err(problems) => {
-            tell(problems);
-            return ExitCode::from(BAD_CONFIG);
-        }
+    let config = match global.load_and_warn() {
+        Ok(config) => config,
+        Err(code) => return code,
     };
-    for Warning(diagnostic) in &warnings {
-        tell(format!("{diagnostic}\n"));
-    }
     let _log = telemetry::log::start(global.log_format().unwrap_or(config.log.format));
     let outcome =
         runtime().map_err(|e| settings_or_failed(&e)).and_then(|runtime| runtime.block_on(log_in(args, &config)));

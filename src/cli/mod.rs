@@ -26,7 +26,10 @@ use clap::{
     error::{ContextKind, ContextValue},
 };
 
-use crate::config::model::LogFormat;
+use crate::config::{
+    self, Warning,
+    model::{Config, LogFormat},
+};
 
 /// Bad usage or bad configuration.
 const BAD_CONFIG: u8 = 2;
@@ -74,6 +77,23 @@ pub(crate) struct Global {
 }
 
 impl Global {
+    /// The configuration; else the exit code, its problems told.
+    fn load(&self) -> Result<(Config, Vec<Warning>), ExitCode> {
+        config::load(&self.config).map_err(|problems| {
+            output::tell(problems);
+            ExitCode::from(BAD_CONFIG)
+        })
+    }
+
+    /// The same, its warnings told.
+    fn load_and_warn(&self) -> Result<Config, ExitCode> {
+        let (config, warnings) = self.load()?;
+        for Warning(diagnostic) in &warnings {
+            output::tell(format!("{diagnostic}\n"));
+        }
+        Ok(config)
+    }
+
     /// `--log-format`, if it is given.
     pub(crate) fn log_format(&self) -> Option<LogFormat> {
         self.log_format.map(|format| match format {

@@ -9,7 +9,7 @@ use super::{
     output::{columns, say, tell},
 };
 use crate::{
-    config::{self, Warning, model::Config},
+    config::{self, model::Config},
     control::{Proxy, StartError, stop_signal},
     telemetry,
 };
@@ -23,16 +23,10 @@ pub(crate) struct ServeArgs {
 
 /// Serves until SIGTERM or SIGINT: exit 0 then, 1 where it can't run, 2 for a bad configuration.
 pub(super) fn run(_: &ServeArgs, global: &Global) -> ExitCode {
-    let (config, warnings) = match config::load(&global.config) {
-        Ok(loaded) => loaded,
-        Err(problems) => {
-            tell(problems);
-            return ExitCode::from(BAD_CONFIG);
-        }
+    let config = match global.load_and_warn() {
+        Ok(config) => config,
+        Err(code) => return code,
     };
-    for Warning(diagnostic) in &warnings {
-        tell(format!("{diagnostic}\n"));
-    }
     let _log = telemetry::log::start(global.log_format().unwrap_or(config.log.format));
     let routes = route_lines(&config);
     finish(runtime().and_then(|runtime| runtime.block_on(serve(config, |_| say(routes.trim_end())))))

@@ -11,7 +11,6 @@ use super::{
     serve,
     told::Told,
 };
-use crate::config;
 
 /// The command's own arguments.
 #[derive(Debug, Args)]
@@ -33,12 +32,9 @@ pub(crate) struct TokenArgs {
 
 /// Exit 0 with a token, 2 for a bad file, an unknown credential or route, 3 without a token.
 pub(super) fn run(args: &TokenArgs, global: &Global) -> ExitCode {
-    let config = match config::load(&global.config) {
+    let config = match global.load() {
         Ok((config, _)) => config,
-        Err(problems) => {
-            tell(problems);
-            return ExitCode::from(BAD_CONFIG);
-        }
+        Err(code) => return code,
     };
     let question = match question(&config, &args.credential, args.route.as_deref()) {
         Ok(question) => question,
