@@ -16,16 +16,6 @@ const MB: usize = 1024 * 1024;
 /// By how much the proxy may grow while a body waits in it.
 const GROWTH_KIB: usize = 32 * 1024;
 
-fn proxy(api: &Upstream, tokens: &Upstream) -> Cupbearer {
-    let config = format!(
-        "[credentials.c]\nclient_id = \"id\"\nclient_secret = {{ env = \"SECRET\" }}\nclient_auth = \"post\"\n\
-         token_url = \"{}/token\"\n\n[[routes]]\nprefix = \"/api\"\nupstream = \"{}\"\ncredential = \"c\"\n",
-        tokens.url(),
-        api.url()
-    );
-    Cupbearer::builder().env("SECRET", "not-a-secret").start(&config)
-}
-
 /// Resident memory of the proxy in KiB.
 fn memory(proxy: &Cupbearer) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.process().id())).expect("it runs");
@@ -67,7 +57,7 @@ fn a_slow_reader_of_a_large_body_costs_no_memory() {
         })
     };
     let tokens = Upstream::tokens(3600);
-    let proxy = proxy(&api, &tokens);
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "");
     let client = proxy.connect();
     let mut stream = client.stream();
     let before = memory(&proxy);
@@ -112,7 +102,7 @@ fn a_slow_upstream_of_a_large_chunked_body_costs_no_memory() {
         })
     };
     let tokens = Upstream::tokens(3600);
-    let proxy = proxy(&api, &tokens);
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "");
     let mut client = proxy.connect();
     let before = memory(&proxy);
     client.send(format!("POST /api/up HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n\r\n", proxy.address()));

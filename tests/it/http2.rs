@@ -13,16 +13,6 @@ use crate::support::{
     noise,
 };
 
-fn proxy(upstream: &str, tokens: &Upstream, credential: &str, route: &str) -> Cupbearer {
-    let config = format!(
-        "[credentials.c]\nclient_id = \"id\"\nclient_secret = {{ env = \"SECRET\" }}\nclient_auth = \"post\"\n\
-         token_url = \"{}/token\"\n{credential}\n[[routes]]\nprefix = \"/api\"\nupstream = \"{upstream}\"\n\
-         credential = \"c\"\n{route}\n",
-        tokens.url(),
-    );
-    Cupbearer::builder().env("SECRET", "not-a-secret").start(&config)
-}
-
 /// Sends back what it gets; `?untold` without telling the length.
 fn echo_h1() -> Upstream {
     Upstream::start(|connection| {
@@ -102,25 +92,25 @@ fn every_size_over_h1(proxy: &Cupbearer) {
 #[test]
 fn bodies_of_every_size_pass_unchanged_from_http_2_to_http_1() {
     let (api, tokens) = (echo_h1(), Upstream::tokens(3600));
-    run(every_size_over_h2(&proxy(&api.url(), &tokens, "", "")));
+    run(every_size_over_h2(&Cupbearer::before(&api.url(), &tokens, "", "")));
 }
 
 #[test]
 fn bodies_of_every_size_pass_unchanged_from_http_2_to_http_2() {
     let (api, tokens) = (echo_h2(), Upstream::tokens(3600));
-    run(every_size_over_h2(&proxy(&api.url(), &tokens, "", "http = \"h2\"")));
+    run(every_size_over_h2(&Cupbearer::before(&api.url(), &tokens, "", "http = \"h2\"")));
 }
 
 #[test]
 fn bodies_of_every_size_pass_unchanged_from_http_1_to_http_2() {
     let (api, tokens) = (echo_h2(), Upstream::tokens(3600));
-    every_size_over_h1(&proxy(&api.url(), &tokens, "", "http = \"h2\""));
+    every_size_over_h1(&Cupbearer::before(&api.url(), &tokens, "", "http = \"h2\""));
 }
 
 #[test]
 fn a_request_over_http_2_is_judged_and_rewritten_like_any_other() {
     let (api, tokens) = (echo_h1(), Upstream::tokens(3600));
-    let proxy = proxy(&api.url(), &tokens, "", "deny = [\"DELETE /**\"]");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "deny = [\"DELETE /**\"]");
     run(async {
         let client = H2Client::connect(proxy.address()).await;
         let request = client
@@ -165,7 +155,7 @@ fn a_request_over_http_2_is_judged_and_rewritten_like_any_other() {
 #[test]
 fn a_foreign_authority_is_misdirected_and_a_second_name_refused() {
     let (api, tokens) = (echo_h1(), Upstream::tokens(3600));
-    let proxy = proxy(&api.url(), &tokens, "", "");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "");
     run(async {
         let client = H2Client::connect(proxy.address()).await;
         for authority in ["evil.example", "user@127.0.0.1", "127.0.0.1"] {
@@ -200,7 +190,7 @@ fn answers_without_a_body_interim_ones_and_trailers_reach_an_http_2_caller() {
         }
     });
     let tokens = Upstream::tokens(3600);
-    let proxy = proxy(&api.url(), &tokens, "", "");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "");
     run(async {
         let client = H2Client::connect(proxy.address()).await;
         let (none, unchanged) = (client.get("/api/204").await, client.get("/api/304").await);
@@ -233,7 +223,7 @@ fn an_upstream_that_speaks_http_2_gets_the_request_and_one_token() {
         }),
     });
     let tokens = Upstream::tokens(3600);
-    let proxy = proxy(&format!("{}/base", api.url()), &tokens, "", "http = \"h2\"");
+    let proxy = Cupbearer::before(&format!("{}/base", api.url()), &tokens, "", "http = \"h2\"");
     let response = proxy.request("GET", "/api/a?b[]=%20&c", "Authorization: Bearer mine\r\nTE: trailers\r\n", b"");
     assert_eq!(response.text(), "data");
     assert_eq!(response.trailers, [("grpc-status".to_owned(), "0".to_owned())]);
@@ -264,7 +254,7 @@ fn many_requests_share_a_connection_and_nobody_waits_for_a_slow_one() {
     let api =
         H2Upstream::start(|request| if request.path == "/slow" { Act::Silence } else { Act::ok(request.path.clone()) });
     let tokens = Upstream::tokens(3600);
-    let proxy = proxy(&api.url(), &tokens, "", "http = \"h2\"");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "http = \"h2\"");
     run(async {
         let client = H2Client::connect(proxy.address()).await;
         let slow = client.ask("GET", "/api/slow").body(()).expect("a request");
@@ -297,7 +287,7 @@ fn a_stream_that_was_refused_is_sent_again_and_one_that_was_reset_is_not() {
         _ => Act::ok("ok"),
     });
     let tokens = Upstream::tokens(3600);
-    let proxy = proxy(&api.url(), &tokens, "", "http = \"h2\"");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "http = \"h2\"");
     assert_eq!(proxy.request("POST", "/api/refused", "", b"body").text(), "ok");
     assert_eq!(refusals.load(Ordering::SeqCst), 2);
     for path in ["/api/reset", "/api/gone"] {
@@ -319,7 +309,7 @@ fn a_connection_that_its_server_leaves_gets_no_new_requests() {
         }
     });
     let tokens = Upstream::tokens(3600);
-    let proxy = proxy(&api.url(), &tokens, "", "http = \"h2\"");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "http = \"h2\"");
     for _ in 0..20 {
         assert_eq!(proxy.get("/api/last").text(), "last");
         assert_eq!(proxy.get("/api/next").status, 200);
@@ -333,7 +323,7 @@ fn an_answer_that_is_cut_never_looks_complete() {
         Act::Half(response(200, if request.path == "/untold" { untold } else { &[] }, vec![b'x'; 10_000]))
     });
     let tokens = Upstream::tokens(3600);
-    let proxy = proxy(&api.url(), &tokens, "", "http = \"h2\"");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "http = \"h2\"");
     for path in ["/api/told", "/api/untold"] {
         let mut client = proxy.connect();
         client.send(format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", proxy.address()));
@@ -359,7 +349,7 @@ fn a_rejected_token_is_replaced_and_the_request_replayed_over_http_2() {
         }
     });
     let tokens = Upstream::tokens(3600);
-    let proxy = proxy(&api.url(), &tokens, "", "http = \"h2\"");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "http = \"h2\"");
     let first = std::time::Instant::now();
     assert_eq!(proxy.get("/api/first").status, 200);
     std::thread::sleep(std::time::Duration::from_millis(5500).saturating_sub(first.elapsed()));
@@ -396,12 +386,12 @@ fn with_tls_the_server_chooses_the_version() {
     for (url, http, expected) in
         [(h2.url(), "auto", "two"), (h1.url(), "auto", "one"), (h2.url(), "h2", "two"), (h1.url(), "h1", "one")]
     {
-        let proxy = proxy(&url, &tokens, &trust, &format!("http = \"{http}\""));
+        let proxy = Cupbearer::before(&url, &tokens, &trust, &format!("http = \"{http}\""));
         assert_eq!(proxy.get("/api/x").text(), expected, "{http}");
         assert_eq!(proxy.get("/api/x").text(), expected, "{http}, again");
         proxy.expect_never_printed(&["not-a-token", "not-a-secret"]);
     }
-    let proxy = proxy(&h2.url(), &tokens, &trust, "http = \"h1\"");
+    let proxy = Cupbearer::before(&h2.url(), &tokens, &trust, "http = \"h1\"");
     proxy.get("/api/x").expect_problem(502, "upstream_tls");
 }
 
@@ -427,7 +417,7 @@ fn a_websocket_of_an_http_2_caller_reaches_an_http_1_upstream() {
         }
     });
     let tokens = Upstream::tokens(3600);
-    let proxy = proxy(&api.url(), &tokens, "", "");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "");
     run(async {
         let client = H2Client::connect(proxy.address()).await;
         assert_eq!(client.get("/nowhere").await.status, 404, "the settings are there by now");
@@ -458,7 +448,7 @@ fn a_websocket_of_an_http_2_caller_reaches_an_http_1_upstream() {
 fn an_upstream_that_does_not_switch_is_no_websocket_to_an_http_2_caller() {
     let api = Upstream::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno");
     let tokens = Upstream::tokens(3600);
-    let proxy = proxy(&api.url(), &tokens, "", "");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "");
     run(async {
         let client = H2Client::connect(proxy.address()).await;
         assert_eq!(client.get("/nowhere").await.status, 404, "the settings are there by now");
@@ -478,7 +468,7 @@ fn requests_to_an_upstream_that_never_answers_do_not_wait_for_each_other() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a loopback port");
     let url = format!("https://{}", silent.local_addr().expect("bound"));
     let tokens = Upstream::tokens(3600);
-    let proxy = proxy(&url, &tokens, "", "connect_timeout = \"700ms\"");
+    let proxy = Cupbearer::before(&url, &tokens, "", "connect_timeout = \"700ms\"");
     let begun = std::time::Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..20 {
@@ -493,7 +483,7 @@ fn requests_to_an_upstream_that_never_answers_do_not_wait_for_each_other() {
 fn interim_responses_are_bounded_in_bytes() {
     let early = format!("HTTP/1.1 103 Early Hints\r\nX-Large: {}\r\n\r\n", "x".repeat(30_000)).repeat(20);
     let (api, tokens) = (Upstream::always(early), Upstream::tokens(3600));
-    let proxy = proxy(&api.url(), &tokens, "", "");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "");
     run(async {
         let answer = H2Client::connect(proxy.address()).await.get("/api/x").await;
         assert_eq!((answer.status, answer.json()["code"].as_str()), (502, Some("upstream_protocol")));
@@ -505,7 +495,7 @@ fn interim_responses_are_bounded_in_bytes() {
 fn a_flood_of_pings_ends_its_connection_and_no_other() {
     use std::io::{Read as _, Write as _};
     let (api, tokens) = (echo_h1(), Upstream::tokens(3600));
-    let proxy = proxy(&api.url(), &tokens, "", "");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "");
     let mut flood = std::net::TcpStream::connect(proxy.address()).expect("accepted");
     flood.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").expect("taken");
     let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8].repeat(100);
@@ -520,7 +510,7 @@ fn a_flood_of_pings_ends_its_connection_and_no_other() {
 #[test]
 fn heads_beyond_the_limit_are_refused_over_http_2() {
     let (api, tokens) = (echo_h1(), Upstream::tokens(3600));
-    let proxy = proxy(&api.url(), &tokens, "", "");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "");
     run(async {
         let client = H2Client::connect(proxy.address()).await;
         let request = client.ask("GET", "/api/x").header("x-large", "x".repeat(40_000)).body(()).expect("a request");
@@ -547,7 +537,7 @@ fn a_drain_lets_running_streams_finish_and_tells_the_caller_to_leave() {
         }
     });
     let tokens = Upstream::tokens(3600);
-    let proxy = proxy(&api.url(), &tokens, "", "");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "");
     run(async {
         let client = H2Client::connect(proxy.address()).await;
         let request = client.ask("GET", "/api/x").body(()).expect("a request");

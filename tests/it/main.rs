@@ -1,6 +1,6 @@
 //! The integration tests: the real binary, over real sockets. One test binary, so that it links once.
 //!
-//! Tests that need something from outside (npm `oidc-provider`, nginx, libfaketime) are `#[ignore]`d with the reason;
+//! Tests that need something from outside (npm `oidc-provider`, nginx, redis, libfaketime, gnome-keyring) are `#[ignore]`d with the reason;
 //! `tests/run` installs what they need and runs them too.
 
 mod clocks;

@@ -2,16 +2,6 @@
 
 use crate::support::{Cupbearer, Upstream};
 
-fn proxy(api: &Upstream, tokens: &Upstream, route: &str) -> Cupbearer {
-    let config = format!(
-        "[credentials.c]\nclient_id = \"id\"\nclient_secret = {{ env = \"SECRET\" }}\nclient_auth = \"post\"\n\
-         token_url = \"{}/token\"\n\n[[routes]]\nprefix = \"/api\"\nupstream = \"{}\"\ncredential = \"c\"\n{route}\n",
-        tokens.url(),
-        api.url()
-    );
-    Cupbearer::builder().env("SECRET", "not-a-secret").start(&config)
-}
-
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Checksum, Grpc-Status\r\n\r\n\
      5\r\nhello\r\n0\r\nX-Checksum: abc\r\nSet-Cookie: a=1\r\ncontent-length: 9\r\nConnection: close\r\n\
      WWW-Authenticate: Basic\r\nLocation: /x\r\nContent-Type: text/html\r\ngrpc-status: 0\r\n\r\n";
@@ -19,7 +9,7 @@ const ANSWER: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: 
 #[test]
 fn trailers_of_an_answer_reach_the_caller_but_for_those_that_would_change_its_head() {
     let (api, tokens) = (Upstream::always(ANSWER), Upstream::tokens(3600));
-    let proxy = proxy(&api, &tokens, "");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "");
     let response = proxy.get("/api/x");
     assert_eq!(response.text(), "hello");
     assert_eq!(response.header("trailer"), Some("X-Checksum, Grpc-Status"));
@@ -32,7 +22,8 @@ fn trailers_of_an_answer_reach_the_caller_but_for_those_that_would_change_its_he
 fn trailers_of_a_request_reach_the_upstream_but_never_a_field_that_is_ours() {
     let api = Upstream::always("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     let tokens = Upstream::tokens(3600);
-    let proxy = proxy(&api, &tokens, "inject = \"X-Token: {token}\"\nremove_headers = [\"x-gone\"]");
+    let proxy =
+        Cupbearer::before(&api.url(), &tokens, "", "inject = \"X-Token: {token}\"\nremove_headers = [\"x-gone\"]");
     let mut client = proxy.connect();
     client.send(format!(
         "POST /api/x HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\nTE: trailers;q=0.5\r\n\r\n\
@@ -54,7 +45,7 @@ fn trailers_of_a_request_reach_the_upstream_but_never_a_field_that_is_ours() {
 fn a_trailer_field_that_announces_what_may_not_come_is_dropped() {
     let api = Upstream::always("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Set-Cookie\r\n\r\n0\r\n\r\n");
     let tokens = Upstream::tokens(3600);
-    let proxy = proxy(&api, &tokens, "");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "");
     let response = proxy.request("POST", "/api/x", "Trailer: Authorization\r\n", b"with a length");
     assert_eq!(response.header("trailer"), None);
     assert_eq!(api.requests()[0].header("trailer"), None);

@@ -13,16 +13,6 @@ const ASKS: &str = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec
 const GRANTED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\
                        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n";
 
-fn proxy(api: &Upstream, tokens: &Upstream, route: &str) -> Cupbearer {
-    let config = format!(
-        "[credentials.c]\nclient_id = \"id\"\nclient_secret = {{ env = \"SECRET\" }}\nclient_auth = \"post\"\n\
-         token_url = \"{}/token\"\n\n[[routes]]\nprefix = \"/api\"\nupstream = \"{}\"\ncredential = \"c\"\n{route}\n",
-        tokens.url(),
-        api.url()
-    );
-    Cupbearer::builder().env("SECRET", "not-a-secret").start(&config)
-}
-
 /// Grants every switch, says hello at once, and sends back what it gets, until the caller ends.
 fn echo() -> Upstream {
     Upstream::start(|connection| {
@@ -52,7 +42,7 @@ fn switched(proxy: &Cupbearer, more: &str) -> Client {
 #[test]
 fn a_websocket_is_switched_to_and_bytes_go_both_ways_until_both_have_ended() {
     let (api, tokens) = (echo(), Upstream::tokens(3600));
-    let proxy = proxy(&api, &tokens, "");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "");
     let mut client = switched(&proxy, "");
     let request = &api.requests()[0];
     assert_eq!((request.header("upgrade"), request.header("connection")), (Some("websocket"), Some("Upgrade")));
@@ -85,7 +75,7 @@ fn what_is_no_websocket_is_not_switched_to() {
         }
     });
     let tokens = Upstream::tokens(3600);
-    let proxy = proxy(&api, &tokens, "");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "");
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     for (method, fields, body) in [
         ("GET", "Connection: Upgrade\r\nUpgrade: websocket\r\n".to_owned(), &b""[..]),
@@ -105,7 +95,7 @@ fn what_is_no_websocket_is_not_switched_to() {
 fn an_upstream_that_does_not_switch_answers_as_always() {
     let api = Upstream::always("HTTP/1.1 426 Upgrade Required\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nno");
     let tokens = Upstream::tokens(3600);
-    let proxy = proxy(&api, &tokens, "");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "");
     for _ in 0..12 {
         let response = proxy.request("GET", "/api/x", ASKS, b"");
         assert_eq!((response.status, response.text().as_str(), response.header("upgrade")), (426, "no", None));
@@ -121,7 +111,7 @@ fn a_switch_to_something_else_is_a_broken_protocol() {
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n",
     ] {
         let (api, tokens) = (Upstream::always(answer), Upstream::tokens(3600));
-        let proxy = proxy(&api, &tokens, "");
+        let proxy = Cupbearer::before(&api.url(), &tokens, "", "");
         proxy.request("GET", "/api/x", ASKS, b"").expect_problem(502, "upstream_protocol");
     }
 }
@@ -129,7 +119,7 @@ fn a_switch_to_something_else_is_a_broken_protocol() {
 #[test]
 fn a_caller_that_resets_its_websocket_takes_the_upstreams_side_with_it() {
     let (api, tokens) = (echo(), Upstream::tokens(3600));
-    let proxy = proxy(&api, &tokens, "");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "");
     let mut client = switched(&proxy, "");
     client.wait_for(b"hello");
     client.reset();
@@ -140,7 +130,7 @@ fn a_caller_that_resets_its_websocket_takes_the_upstreams_side_with_it() {
 #[test]
 fn a_silent_websocket_ends_after_body_idle_timeout_and_a_busy_one_does_not() {
     let (api, tokens) = (echo(), Upstream::tokens(3600));
-    let proxy = proxy(&api, &tokens, "body_idle_timeout = \"600ms\"");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "body_idle_timeout = \"600ms\"");
     let mut client = switched(&proxy, "");
     client.wait_for(b"hello");
     let begun = Instant::now();
@@ -159,7 +149,7 @@ fn a_silent_websocket_ends_after_body_idle_timeout_and_a_busy_one_does_not() {
 #[test]
 fn a_page_of_a_foreign_origin_gets_no_websocket() {
     let (api, tokens) = (echo(), Upstream::tokens(3600));
-    let proxy = proxy(&api, &tokens, "");
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "");
     let fields = format!("{ASKS}Origin: https://evil.example\r\n");
     proxy.request("GET", "/api/chat", &fields, b"").expect_problem(403, "origin_refused");
     assert_eq!(api.connections(), 0);

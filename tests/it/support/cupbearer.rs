@@ -6,7 +6,7 @@ use std::{
     process::{Command, ExitStatus},
 };
 
-use super::{Client, Process, Response, TestDir};
+use super::{Client, Process, Response, TestDir, Upstream};
 
 /// How a [`Cupbearer`] is made: files beside its configuration, environment, the configuration's text.
 pub(crate) struct Builder {
@@ -105,6 +105,16 @@ impl Builder {
 }
 
 impl Cupbearer {
+    /// In front of one upstream, at `/api`, with further lines of its credential and its route.
+    pub(crate) fn before(upstream: &str, tokens: &Upstream, credential: &str, route: &str) -> Self {
+        Self::builder().env("SECRET", "not-a-secret").start(&format!(
+            "[credentials.c]\nclient_id = \"id\"\nclient_secret = {{ env = \"SECRET\" }}\nclient_auth = \"post\"\n\
+             token_url = \"{}/token\"\n{credential}\n[[routes]]\nprefix = \"/api\"\nupstream = \"{upstream}\"\n\
+             credential = \"c\"\n{route}\n",
+            tokens.url()
+        ))
+    }
+
     /// A new one, to be described.
     pub(crate) fn builder() -> Builder {
         let listen = "\"127.0.0.1:0\"".to_owned();
