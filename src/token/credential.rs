@@ -126,6 +126,8 @@ struct Slot {
     source: String,
     secret: Secret,
     keep: Keep,
+    /// It says who asks at this moment, and not what for: no token depends on which one it was.
+    is_passing: bool,
 }
 
 impl Material {
@@ -149,7 +151,7 @@ impl Material {
             None => None,
         };
         let assertion = match &credential.assertion.ready {
-            Some(source) => Some(reading.one(source, "assertion.file", Keep::Nothing).await?),
+            Some(source) => Some(reading.assertion(source, &credential.grant).await?),
             None => None,
         };
         let identity = match &credential.net.client_cert {
@@ -296,16 +298,19 @@ impl Material {
         Self { signed_at: at, ..self.clone() }
     }
 
-    /// Tells one version of the secrets from the next; leaves the process only sealed.
+    /// Tells what stands in the sources now from what stood there before.
     pub fn version(&self) -> Version {
-        Version::of(self.slots.iter().map(|slot| &slot.secret))
+        let lasting = self.slots.iter().filter(|slot| !slot.is_passing);
+        let lasting = digest_of(lasting.map(|slot| &slot.secret));
+        Version { all: digest_of(self.slots.iter().map(|slot| &slot.secret)), lasting }
     }
 
     /// Tells what this very request goes out with from other choices among the secrets. What lives for minutes
     /// only (a ready assertion, a subject token) makes no difference.
     pub fn choice(&self) -> Version {
         let others = self.slots.iter().filter(|slot| slot.keep == Keep::Last && slot.what != CLIENT_SECRET);
-        Version::of(self.client_secret.iter().chain(others.map(|slot| &slot.secret)))
+        let digest = digest_of(self.client_secret.iter().chain(others.map(|slot| &slot.secret)));
+        Version { all: digest, lasting: digest }
     }
 
     /// What differs from an older material, by key and source: `client_secret (file /run/secret)`.
@@ -384,31 +389,36 @@ pub(super) fn quotes(text: &str, secret: &str) -> bool {
     part > 0 && secret.windows(part).any(|window| memchr::memmem::find(text, window).is_some())
 }
 
-/// See [`Material::version`]. Its `Debug` shows nothing.
+/// See [`Material::version`]: equal where nothing at all has changed. A stored token is of use as long as the lasting
+/// part is the same. Its `Debug` shows nothing.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Version([u8; 32]);
+pub struct Version {
+    all: [u8; 32],
+    /// Without the client's ready assertion: that is another one on each replica, and each hour.
+    lasting: [u8; 32],
+}
 
 impl Version {
-    fn of<'a>(secrets: impl Iterator<Item = &'a Secret>) -> Self {
-        let mut context = Context::new(&SHA256);
-        for secret in secrets {
-            context.update(&secret.expose().len().to_le_bytes());
-            context.update(secret.expose().as_bytes());
-        }
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(context.finish().as_ref());
-        Self(bytes)
-    }
-
     #[cfg(test)]
     pub(super) fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+        Self { all: bytes, lasting: bytes }
     }
 
-    /// For the sealed store.
+    /// The lasting part, which leaves the process only sealed.
     pub(super) fn to_bytes(self) -> [u8; 32] {
-        self.0
+        self.lasting
     }
+}
+
+fn digest_of<'a>(secrets: impl Iterator<Item = &'a Secret>) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    for secret in secrets {
+        context.update(&secret.expose().len().to_le_bytes());
+        context.update(secret.expose().as_bytes());
+    }
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(context.finish().as_ref());
+    bytes
 }
 
 impl std::fmt::Debug for Version {
@@ -473,7 +483,16 @@ impl Reading<'_> {
         let failed = |source| MaterialError::Source { what: what.to_owned(), source };
         let secret = self.sources.read(source, shape, keep, self.want).await.map_err(failed)?;
         let (what, source) = (what.to_owned(), source.to_string());
-        self.slots.push(Slot { what, source, secret: secret.clone(), keep });
+        self.slots.push(Slot { what, source, secret: secret.clone(), keep, is_passing: false });
+        Ok(secret)
+    }
+
+    /// A ready assertion. What a grant is asked with decides about the token; the client's own only lets it in.
+    async fn assertion(&mut self, source: &SecretSource, grant: &Grant) -> Result<Secret, MaterialError> {
+        let secret = self.one(source, "assertion.file", Keep::Nothing).await?;
+        if let Some(slot) = self.slots.last_mut() {
+            slot.is_passing = !matches!(grant, Grant::JwtBearer);
+        }
         Ok(secret)
     }
 
@@ -488,7 +507,7 @@ impl Reading<'_> {
         let identity = sources.identity(&chain, &key)?;
         let (what, source) = ("client_cert".to_owned(), pair.chain.to_string());
         // Not the texts: half of the words that a provider says of a certificate stand in every PEM file.
-        self.slots.push(Slot { what, source, secret: identity.tag(), keep: Keep::Last });
+        self.slots.push(Slot { what, source, secret: identity.tag(), keep: Keep::Last, is_passing: false });
         Ok(identity)
     }
 

@@ -20,10 +20,15 @@ impl Setup {
     }
 
     fn config(&self) -> String {
+        self.config_with("client_secret = { env = \"SECRET\" }\nclient_auth = \"post\"")
+    }
+
+    /// With these lines about the client and its grant.
+    fn config_with(&self, lines: &str) -> String {
         format!(
             "[tokens]\nstore = {{ file = \"{}\" }}\nseal_key = {{ env = \"SEAL_KEY\" }}\n\
-             [credentials.c]\nclient_id = \"id\"\nclient_secret = {{ env = \"SECRET\" }}\nclient_auth = \"post\"\n\
-             token_url = \"{}/token\"\n[[routes]]\nprefix = \"/api\"\nupstream = \"{}\"\ncredential = \"c\"\n",
+             [credentials.c]\nclient_id = \"id\"\n{lines}\ntoken_url = \"{}/token\"\n\
+             [[routes]]\nprefix = \"/api\"\nupstream = \"{}\"\ncredential = \"c\"\n",
             self.store.path().join("tokens").display(),
             self.tokens.url(),
             self.api.url()
@@ -61,6 +66,28 @@ fn a_token_got_with_another_secret_is_not_taken_from_the_store() {
     assert_eq!(setup.start("not-a-secret").get("/api").status, 200);
     assert_eq!(setup.start("not-a-secret-either").get("/api").status, 200);
     assert_eq!(setup.token_requests(), 2);
+}
+
+/// Starts twice, with another assertion in the file the second time. How many token requests that costs.
+fn requests_over_two_assertions(lines: &str) -> usize {
+    let setup = Setup::new();
+    let file = setup.store.write("assertion", "not-a-secret-of-this-hour");
+    let config = setup.config_with(&format!("assertion = {{ file = \"{}\" }}\n{lines}", file.display()));
+    let start = || Cupbearer::builder().env("SEAL_KEY", SEAL_KEY).start(&config);
+    assert_eq!(start().get("/api").status, 200);
+    setup.store.write("assertion", "not-a-secret-of-the-next-hour");
+    assert_eq!(start().get("/api").status, 200);
+    setup.token_requests()
+}
+
+#[test]
+fn a_client_that_proves_itself_with_the_assertion_of_another_hour_takes_its_token_from_the_store() {
+    assert_eq!(requests_over_two_assertions("client_auth = \"private_key_jwt\""), 1);
+}
+
+#[test]
+fn a_token_got_for_another_assertion_is_not_taken_from_the_store() {
+    assert_eq!(requests_over_two_assertions("grant = \"jwt_bearer\"\nclient_auth = \"none\""), 2);
 }
 
 #[test]
