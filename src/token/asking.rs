@@ -23,7 +23,7 @@ use super::{
     reply::{self, Answer, Minted},
     rotation::{self, Owner, Root, Rotation},
     secrets::{Choice, Secrets, Trial},
-    share::{self, Last, Terms, Turn},
+    share::{self, LEASE_SLACK, Last, Terms, Turn},
     store::Store,
 };
 use crate::{
@@ -43,9 +43,6 @@ pub(super) struct Fetched {
     /// It only tried new secrets: without a token nothing has happened.
     pub(super) was_trial: bool,
 }
-
-/// What a lease lasts beyond the token requests themselves: reading the secrets, and Redis.
-pub(super) const LEASE_SLACK: Duration = Duration::from_secs(5);
 
 /// How many calls one token request becomes at most: see [`Asking::ask`].
 const MOST_CALLS: u32 = 3;
@@ -108,7 +105,7 @@ impl Asking {
             return self.fetch_alone(&material).await;
         }
         let secrets = 1 + u32::try_from(credential.more_secrets.len()).unwrap_or(u32::MAX);
-        let terms = Terms { lease: LEASE_SLACK + self.longest(secrets + 1), patience: self.longest(1) };
+        let terms = Terms::new(self.longest(1), self.longest(secrets + 1));
         match share::turn(redis, self.key, version, &self.last, terms).await {
             Turn::Take(minted) => {
                 self.secrets.proved(&material);

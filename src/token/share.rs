@@ -63,13 +63,26 @@ pub enum Claim<L> {
     Theirs(String),
 }
 
+/// What a lease lasts beyond the token requests themselves: reading the secrets, and Redis.
+pub const LEASE_SLACK: Duration = Duration::from_secs(5);
+
 /// How long what may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
     /// A lease: longer than the worst fetch with all that belongs to it.
-    pub lease: Duration,
+    lease: Duration,
     /// What one holder is waited for.
-    pub patience: Duration,
+    patience: Duration,
+}
+
+impl Terms {
+    /// Where one token request takes `request` at most, and a fetch, which may be several, `fetch`.
+    ///
+    /// No two replicas ask at once as long as a holder's first request *and* its commands to Redis fit into `request`; callers
+    /// wait hardly longer than that, so a holder that is slower has one of the others ask beside it.
+    pub const fn new(request: Duration, fetch: Duration) -> Self {
+        Self { lease: fetch.saturating_add(LEASE_SLACK), patience: request }
+    }
 }
 
 /// What a replica is to do.

@@ -24,7 +24,7 @@ use cupbearer::{
         credential::Version,
         lifetime::LifetimeSource,
         reply::{Minted, fingerprint},
-        share::{Claim, Common, Last, Terms, Turn, turn},
+        share::{Claim, Common, LEASE_SLACK, Last, Terms, Turn, turn},
         store::Away,
     },
 };
@@ -32,13 +32,15 @@ use proptest::prelude::*;
 
 use crate::support::{credential, need, read};
 
-/// What a token request may take at most, and what a lease lasts.
+/// What a provider takes for an answer at most.
 const WORST: u64 = 4_000;
-const LEASE: Duration = Duration::from_secs(12);
-/// One holder is waited for as long as it may take, with a slow Redis before and behind it.
-const TERMS: Terms = Terms { lease: LEASE, patience: Duration::from_millis(WORST + 5 * SLOWEST) };
 /// What a command of a Redis that is not away takes at most.
 const SLOWEST: u64 = 900;
+/// What a token request may take: with a slow Redis before and behind it.
+const REQUEST: u64 = WORST + 5 * SLOWEST;
+/// What a fetch may take: with the one client secret, and once more with the one before.
+const FETCH: u64 = 2 * REQUEST;
+const TERMS: Terms = Terms::new(Duration::from_millis(REQUEST), Duration::from_millis(FETCH));
 
 /// All that the replicas share; times are milliseconds.
 #[derive(Default)]
@@ -325,7 +327,7 @@ fn plans() -> impl Strategy<Value = Vec<Vec<Renewal>>> {
 
 /// Nobody waits longer for its turn than two leases, a look more, and what the commands take.
 fn patience() -> u64 {
-    2 * LEASE.as_millis() as u64 + 500 + 5 * SLOWEST
+    2 * (FETCH + LEASE_SLACK.as_millis() as u64) + 500 + 5 * SLOWEST
 }
 
 /// Whether two requests that a lease allowed were under way at once.
@@ -381,7 +383,7 @@ proptest! {
 
 #[test]
 fn the_simulation_itself_notices_a_lease_that_is_too_short() {
-    let plan = |pause| vec![Renewal { pause, fetch: 10 * LEASE.as_millis() as u64, fate: Fate::Token }];
+    let plan = |pause| vec![Renewal { pause, fetch: 10 * FETCH, fate: Fate::Token }];
     let report = simulate(vec![plan(0), plan(1), plan(2)], vec![10], Vec::new());
     assert!(overlap(&report), "{report:?}");
 }

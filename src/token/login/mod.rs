@@ -16,7 +16,6 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Key, Store,
-    asking::LEASE_SLACK,
     credential::{Material, Step},
     discovery::{Discovery, DiscoveryError},
     endpoint, grant,
@@ -25,6 +24,7 @@ use super::{
     refusal::{Refusal, Severity},
     reply::{self, Minted},
     rotation::{self, Rotation},
+    share::LEASE_SLACK,
     sources::{Sources, Want},
     store::Unclaimed,
     vault::Vault,
