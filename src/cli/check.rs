@@ -91,13 +91,13 @@ fn ask(args: &CheckArgs, config: &Config, mut show: impl FnMut(&Told<'_>)) -> Ex
     }
     let mut code = ExitCode::SUCCESS;
     let asked = online::questions(config, &args.credentials, args.every_token).and_then(|questions| {
-        let runtime = serve::runtime().map_err(|e| e.to_string())?;
-        runtime.block_on(online::ask(config, &questions, |question, inquiry| {
+        let asking = online::ask(config, &questions, |question, inquiry| {
             show(&Told { question, inquiry: &inquiry });
             if inquiry.result.is_err() {
                 code = ExitCode::from(REFUSED);
             }
-        }))
+        });
+        serve::block_on(asking).map_err(|e| e.to_string()).and_then(|asked| asked)
     });
     match asked {
         Ok(()) => code,

@@ -27,7 +27,7 @@ pub(crate) struct DemoArgs {
 /// Shows everything until SIGTERM or SIGINT.
 pub(super) fn run(args: &DemoArgs, global: &Global) -> ExitCode {
     let _log = telemetry::log::start(global.log_format().unwrap_or_default());
-    let result = serve::runtime().and_then(|runtime| runtime.block_on(demo(args.port)));
+    let result = serve::block_on(demo(args.port)).and_then(|served| served);
     if let Err(StartError::Listen { source, .. }) = &result
         && source.kind() == io::ErrorKind::AddrInUse
     {

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{
     BAD_CONFIG, FileArgs, Global, REFUSED,
     output::{say, tell},
-    serve::runtime,
+    serve::block_on,
 };
 use crate::{
     config::{
@@ -43,8 +43,7 @@ pub(super) fn run(args: &LoginArgs, global: &Global) -> ExitCode {
         Err(code) => return code,
     };
     let _log = telemetry::log::start(global.log_format().unwrap_or(config.log.format));
-    let outcome =
-        runtime().map_err(|e| settings_or_failed(&e)).and_then(|runtime| runtime.block_on(log_in(args, &config)));
+    let outcome = block_on(log_in(args, &config)).map_err(|e| settings_or_failed(&e)).and_then(|done| done);
     let (error, code) = match outcome {
         Ok(done) => {
             say(told(&args.credential, &config, &done));

@@ -1,6 +1,6 @@
 //! `cupbearer serve`: runs the proxy.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 
@@ -29,12 +29,19 @@ pub(super) fn run(_: &ServeArgs, global: &Global) -> ExitCode {
     };
     let _log = telemetry::log::start(global.log_format().unwrap_or(config.log.format));
     let routes = route_lines(&config);
-    finish(runtime().and_then(|runtime| runtime.block_on(serve(config, |_| say(routes.trim_end())))))
+    finish(block_on(serve(config, |_| say(routes.trim_end()))).and_then(|served| served))
 }
 
-/// The control thread's runtime.
-pub(super) fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+/// How long the end waits for files that are being read or written: long enough for a disk, and no mount that hangs
+/// keeps the process.
+const LAST_FILES: Duration = Duration::from_secs(2);
+
+/// Runs `work` on the control thread's runtime.
+pub(super) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_timeout(LAST_FILES);
+    Ok(done)
 }
 
 /// Starts, prints one line per listener, lets `started` say more, and serves until a signal.

@@ -45,26 +45,25 @@ pub(super) fn run(args: &TokenArgs, global: &Global) -> ExitCode {
     };
     let mut code = ExitCode::from(REFUSED);
     let questions = [question];
-    let asked = serve::runtime().map_err(|e| e.to_string()).and_then(|runtime| {
-        runtime.block_on(ask(&config, &questions, |question, inquiry| {
-            let told = Told { question, inquiry: &inquiry };
-            let text = match args.output.format {
-                Format::Text => told.text().trim_end().to_owned(),
-                Format::Json => format!("{:#}", told.json()),
-            };
+    let asking = ask(&config, &questions, |question, inquiry| {
+        let told = Told { question, inquiry: &inquiry };
+        let text = match args.output.format {
+            Format::Text => told.text().trim_end().to_owned(),
+            Format::Json => format!("{:#}", told.json()),
+        };
+        if args.reveal {
+            tell(text);
+        } else {
+            say(text);
+        }
+        if let Ok(granted) = &inquiry.result {
             if args.reveal {
-                tell(text);
-            } else {
-                say(text);
+                say(granted.token.expose());
             }
-            if let Ok(granted) = &inquiry.result {
-                if args.reveal {
-                    say(granted.token.expose());
-                }
-                code = ExitCode::SUCCESS;
-            }
-        }))
+            code = ExitCode::SUCCESS;
+        }
     });
+    let asked = serve::block_on(asking).map_err(|e| e.to_string()).and_then(|asked| asked);
     match asked {
         Ok(()) => code,
         Err(error) => {

@@ -5,7 +5,10 @@
 
 use zeroize::Zeroizing;
 
-use super::program::{self, Failure, TIMEOUT};
+use super::{
+    program::{self, Failure},
+    secret::TIMEOUT,
+};
 
 /// The secret of an account at a service; the error is a sentence, to stand behind a colon.
 pub(super) async fn lookup(service: &str, account: &str) -> Result<Zeroizing<Vec<u8>>, String> {

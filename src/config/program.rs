@@ -1,14 +1,11 @@
 //! Programs that print secrets: run without a shell and without input, for ten seconds at most.
 
-use std::{io, process::ExitStatus, process::Stdio, time::Duration};
+use std::{io, process::ExitStatus, process::Stdio};
 
 use tokio::io::AsyncReadExt as _;
 use zeroize::Zeroizing;
 
-use super::secret::ROOM;
-
-/// How long a program may take to print a secret.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
+use super::secret::{ROOM, TIMEOUT};
 
 /// No more of what it complains about is read.
 const COMPLAINT: usize = 4096;

@@ -6,6 +6,7 @@ use std::{
     hash::{Hash, Hasher},
     io::{self, Read as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -21,6 +22,10 @@ const MAX_LENGTH: usize = 64 * 1024;
 
 /// Room for everything at once, and for one byte too many: growing would leave copies behind.
 pub(super) const ROOM: usize = MAX_LENGTH + 1;
+
+/// How long a file or a program may take to give its secret. There is no other limit: whoever reads several sources is
+/// done after as many times this, and each that hangs fails by itself, so that what was read before can stand in for it.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(ROOM));
@@ -259,7 +264,7 @@ impl SecretSource {
     /// Reads the secret now. Needs a tokio runtime with I/O and time for files and commands.
     ///
     /// A command gets no standard input, its standard error is thrown away, and it is killed after
-    /// [`program::TIMEOUT`].
+    /// 10 s. A file that does not come within that time (a pipe, a mount that hangs) is given up.
     pub async fn read(&self) -> Result<Secret, SecretError> {
         self.read_shaped(Shape::Line).await
     }
@@ -275,8 +280,12 @@ impl SecretSource {
             Self::File(path) => {
                 let path = path.clone();
                 // Not through tokio's file, whose own buffer would keep a copy.
-                let read = tokio::task::spawn_blocking(move || read_file(&path)).await;
-                let bytes = read.unwrap_or_else(|_| Err(io::Error::other("reading it failed")));
+                let read = tokio::task::spawn_blocking(move || read_file(&path));
+                let bytes = match tokio::time::timeout(TIMEOUT, read).await {
+                    Ok(Ok(bytes)) => bytes,
+                    Ok(Err(_)) => Err(io::Error::other("reading it failed")),
+                    Err(_) => Err(io::Error::other(format!("it did not come within {} s", TIMEOUT.as_secs()))),
+                };
                 Secret::from_source(self.checked_length(bytes)?, self, shape)
             }
             Self::Vault(_) => Err(self.of_vault("it cannot be asked for this".to_owned())),
@@ -298,7 +307,11 @@ impl SecretSource {
     pub fn read_shaped_blocking(&self, shape: Shape) -> Result<Secret, SecretError> {
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
         let read = || match runtime() {
-            Ok(runtime) => runtime.block_on(self.read_shaped(shape)),
+            Ok(runtime) => {
+                let read = runtime.block_on(self.read_shaped(shape));
+                runtime.shutdown_background(); // a file that hangs would hold it
+                read
+            }
             Err(e) => Err(self.unreadable(&e)),
         };
         std::thread::scope(|scope| scope.spawn(read).join())
@@ -311,7 +324,7 @@ impl SecretSource {
             self.failed(match failure {
                 Failure::Start(e) => format!("can't be started: {e}"),
                 Failure::Broke(e) => format!("failed: {e}"),
-                Failure::Late => format!("did not end within {} s", program::TIMEOUT.as_secs()),
+                Failure::Late => format!("did not end within {} s", TIMEOUT.as_secs()),
             })
         })?;
         let text = self.checked_length(Ok(output.text))?;

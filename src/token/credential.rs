@@ -1,9 +1,6 @@
 //! 1 who — the secrets of one token request, read from their sources just before it.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeSet, time::SystemTime};
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -20,9 +17,6 @@ use crate::{
     },
     net::{Identity, IdentityError},
 };
-
-/// How long the sources may take altogether; a command that hangs must not hang the credential.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Text this long or longer that occurs both in a secret and in a text means that the text quotes it.
 const QUOTE: usize = 6;
@@ -41,9 +35,6 @@ pub enum MaterialError {
     /// `client_cert` and `client_key` are no pair.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The sources took too long.
-    #[error("its secret sources gave no answer within {READ_TIMEOUT:?}")]
-    Late,
 }
 
 /// What one request of a login asks with.
@@ -131,13 +122,8 @@ struct Slot {
 }
 
 impl Material {
-    /// Reads all sources of `credential`.
+    /// Reads all sources of `credential`, one after the other; each has a limit of its own.
     pub async fn read(credential: &CredentialSpec, sources: &Sources, want: Want) -> Result<Self, MaterialError> {
-        let reading = Self::read_now(credential, sources, want);
-        tokio::time::timeout(READ_TIMEOUT, reading).await.map_err(|_| MaterialError::Late)?
-    }
-
-    async fn read_now(credential: &CredentialSpec, sources: &Sources, want: Want) -> Result<Self, MaterialError> {
         let mut reading = Reading { sources, want, slots: Vec::new() };
         let client_secrets = reading.list(credential).await?;
         let of_grant = match credential.grant.source() {

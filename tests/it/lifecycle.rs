@@ -1,7 +1,9 @@
 //! Starting and ending: nothing that was accepted is lost.
 
 use std::{
+    fs::OpenOptions,
     net::TcpStream,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Client, Cupbearer, PATIENCE, ReadError, Scene, Stage, Upstream, eventually};
+use crate::support::{Client, Cupbearer, PATIENCE, ReadError, Scene, Stage, TestDir, Upstream, eventually};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -187,4 +189,25 @@ fn signals_for_what_is_not_built_yet_change_nothing() {
         );
         output
     });
+}
+
+#[test]
+fn a_secret_file_that_hangs_does_not_keep_it_from_ending() {
+    let (tokens, api, dir) = (Upstream::tokens(3600), Upstream::always(OK), TestDir::new());
+    let secret = dir.write("secret", "not-a-secret");
+    let proxy = Cupbearer::builder().start(&format!(
+        "[credentials.c]\nclient_id = \"id\"\nclient_secret = {{ file = \"{}\" }}\ntoken_url = \"{}/token\"\n\
+         [[routes]]\nprefix = \"/api\"\nupstream = \"{}\"\ncredential = \"c\"\n",
+        secret.display(),
+        tokens.url(),
+        api.url()
+    ));
+    assert_eq!(proxy.get("/api").status, 200);
+    std::fs::remove_file(&secret).expect("ours");
+    assert!(Command::new("mkfifo").arg(&secret).status().expect("mkfifo").success());
+    // Who opens a pipe to write waits until somebody reads it; nothing is ever written into it.
+    let _pipe = OpenOptions::new().write(true).open(&secret).expect("it looks for changes");
+    let began = Instant::now();
+    proxy.stop();
+    assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
 }

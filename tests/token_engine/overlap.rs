@@ -1,16 +1,22 @@
 //! Secret rotation, with the engine against a small provider.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use cupbearer::{
     config::{
-        model::{Budget, Grant},
+        model::{Budget, Grant, Param},
         secret::SecretSource,
     },
     token::{
         Engine, Reader,
         bearer::{FailureKind, Rejection, Unavailable},
+        credential::Material,
         pace::Pace,
+        sources::{Sources, Want},
     },
 };
 
@@ -110,13 +116,13 @@ async fn a_changed_secret_file_is_tried_and_where_it_is_refused_the_old_secret_s
     let engine = Engine::with_pace(pace());
     let reader = engine.reader(&need(spec)).unwrap();
     assert_eq!(ask(&reader, 0).await, Ok(()));
-    std::fs::write(&path, "not-a-secret-wrong").unwrap();
+    fs::write(&path, "not-a-secret-wrong").unwrap();
     renew(&reader, 1).await;
     assert_eq!(carried(&provider), ["old", "wrong", "old"]);
     assert_eq!(engine.status()[0].secret.as_deref(), Some("the one before its source changed"));
     renew(&reader, 2).await;
     assert_eq!(carried(&provider), ["old", "wrong", "old", "old"], "what was refused is not tried again");
-    std::fs::write(&path, "not-a-secret-right").unwrap();
+    fs::write(&path, "not-a-secret-right").unwrap();
     renew(&reader, 3).await;
     assert_eq!(carried(&provider)[4..], ["right"]);
     assert!(engine.status()[0].secret.as_deref().is_some_and(|name| name.starts_with("file ")));
@@ -165,14 +171,14 @@ async fn a_changed_file_is_tried_while_the_old_token_stays_in_use_and_only_what_
     let reader = engine.reader(&need(spec)).unwrap();
     assert_eq!(ask(&reader, 0).await, Ok(()));
     let first = fingerprint(&engine);
-    std::fs::write(&path, "not-a-secret-wrong").unwrap();
+    fs::write(&path, "not-a-secret-wrong").unwrap();
     until("the wrong one is tried", || provider.count() == 2).await;
     some_looks().await;
     assert_eq!(carried(&provider), ["old", "wrong"], "one attempt");
     let status = &engine.status()[0];
     assert_eq!((status.failing, status.fetching, status.last_error.is_some()), (false, false, false));
     assert_eq!((fingerprint(&engine), ask(&reader, 0).await), (first.clone(), Ok(())));
-    std::fs::write(&path, "not-a-secret-right").unwrap();
+    fs::write(&path, "not-a-secret-right").unwrap();
     until("the right one is tried", || fingerprint(&engine) != first).await;
     assert_eq!(carried(&provider), ["old", "wrong", "right"]);
     renew(&reader, 2).await;
@@ -190,16 +196,16 @@ async fn an_empty_or_missing_file_changes_nothing() {
     let reader = engine.reader(&need(spec)).unwrap();
     assert_eq!(ask(&reader, 0).await, Ok(()));
     let said = path.display().to_string();
-    std::fs::write(&path, "\n").unwrap();
+    fs::write(&path, "\n").unwrap();
     some_looks().await;
-    std::fs::remove_file(&path).unwrap();
+    fs::remove_file(&path).unwrap();
     some_looks().await;
     renew(&reader, 1).await;
     assert_eq!(carried(&provider), ["old", "old"]);
     let text = log();
     let lines = text.lines().filter(|line| line.contains(&said) && line.contains("stays in use")).count();
     assert_eq!(lines, 1, "said once, not at every look");
-    std::fs::write(&path, "not-a-secret-old").unwrap();
+    fs::write(&path, "not-a-secret-old").unwrap();
     until("it is said", || log().lines().any(|line| line.contains(&said) && line.contains("can be read again"))).await;
     assert_eq!(provider.count(), 2);
 }
@@ -215,11 +221,11 @@ async fn what_changes_again_and_again_is_not_tried_before_it_stands_still() {
     let reader = engine.reader(&need(spec)).unwrap();
     assert_eq!(ask(&reader, 0).await, Ok(()));
     for end in 1..12 {
-        std::fs::write(&path, &"not-a-secret-complete"[..9 + end]).unwrap();
+        fs::write(&path, &"not-a-secret-complete"[..9 + end]).unwrap();
         tokio::time::sleep(Duration::from_millis(60)).await;
     }
     assert_eq!(provider.count(), 1);
-    std::fs::write(&path, "not-a-secret-complete").unwrap();
+    fs::write(&path, "not-a-secret-complete").unwrap();
     until("the whole one is tried", || provider.count() == 2).await;
     assert_eq!(carried(&provider), ["old", "complete"]);
 }
@@ -237,7 +243,7 @@ async fn all_tokens_of_a_credential_together_cost_one_trial() {
         readers.push(engine.reader(&need(spec)).unwrap());
         assert_eq!(ask(readers.last().unwrap(), 0).await, Ok(()));
     }
-    std::fs::write(&path, "not-a-secret-new").unwrap();
+    fs::write(&path, "not-a-secret-new").unwrap();
     until("it is tried", || provider.count() == 5).await;
     some_looks().await;
     assert_eq!(carried(&provider), ["old", "old", "old", "old", "new"]);
@@ -252,7 +258,7 @@ async fn a_trial_without_a_verdict_harms_nothing_and_is_not_repeated_at_once() {
     let engine = Engine::with_pace(watchful());
     let reader = engine.reader(&need(spec)).unwrap();
     assert_eq!(ask(&reader, 0).await, Ok(()));
-    std::fs::write(&path, "not-a-secret-new").unwrap();
+    fs::write(&path, "not-a-secret-new").unwrap();
     until("it is tried", || provider.count() == 2).await;
     some_looks().await;
     assert_eq!(carried(&provider), ["old", "new"]);
@@ -272,7 +278,7 @@ async fn a_trial_waits_while_the_budget_is_nearly_spent_and_then_what_works_is_a
     let engine = Engine::with_pace(watchful());
     let reader = engine.reader(&need(spec)).unwrap();
     assert_eq!(ask(&reader, 0).await, Ok(()));
-    std::fs::write(&path, "not-a-secret-new").unwrap();
+    fs::write(&path, "not-a-secret-new").unwrap();
     some_looks().await;
     renew(&reader, 1).await;
     assert_eq!(carried(&provider), ["old", "old"], "the last request of the budget is no experiment");
@@ -288,7 +294,7 @@ async fn a_changed_password_is_tried_too() {
     let engine = Engine::with_pace(watchful());
     let reader = engine.reader(&need(spec)).unwrap();
     assert_eq!(ask(&reader, 0).await, Ok(()));
-    std::fs::write(&path, "not-a-secret-wrong").unwrap();
+    fs::write(&path, "not-a-secret-wrong").unwrap();
     until("the wrong one is tried", || provider.count() == 2).await;
     some_looks().await;
     renew(&reader, 1).await;
@@ -312,11 +318,45 @@ async fn a_refusal_of_what_is_only_tried_ends_no_refresh_token() {
     let engine = Engine::with_pace(watchful());
     let reader = engine.reader(&need(spec)).unwrap();
     assert_eq!(ask(&reader, 0).await, Ok(()));
-    std::fs::write(&path, "not-a-secret-new").unwrap();
+    fs::write(&path, "not-a-secret-new").unwrap();
     until("the new secret is tried", || provider.count() == 2).await;
     some_looks().await;
-    std::fs::write(&path, "not-a-secret-old").unwrap();
+    fs::write(&path, "not-a-secret-old").unwrap();
     renew(&reader, 1).await;
     let with: Vec<bool> = provider.requests().iter().map(|body| body.contains("not-a-refresh-1")).collect();
     assert_eq!(with, [false, true, true], "the refresh token that was kept goes on");
+}
+
+/// A command that gives `text` the first time, and never ends the second time.
+fn hangs_at_its_second_run(text: &str) -> SecretSource {
+    let ran = secret_file("");
+    fs::remove_file(&ran).unwrap();
+    let script = format!("[ -e {0} ] && exec sleep 60; touch {0}; echo {text}", ran.display());
+    SecretSource::Command(["sh", "-c", &script].map(str::to_owned).to_vec())
+}
+
+#[tokio::test]
+async fn what_was_read_before_stands_in_for_a_command_that_hangs() {
+    let mut spec = credential(1);
+    let slow = "sleep 0.1; echo not-a-secret-slow";
+    spec.client_secret = Some(SecretSource::Command(["sh", "-c", slow].map(str::to_owned).to_vec()));
+    spec.params = vec![("pin".to_owned(), Param::Secret(hangs_at_its_second_run("not-a-secret-pin")))];
+    let sources = Sources::default();
+    let first = Material::read(&spec, &sources, Want::Request).await.unwrap();
+    let second = Material::read(&spec, &sources, Want::Request).await.expect("its last good value");
+    assert_eq!(second.params, first.params);
+}
+
+#[tokio::test]
+async fn what_was_read_before_stands_in_for_a_file_that_hangs() {
+    let path = secret_file("not-a-secret");
+    let mut spec = credential(1);
+    spec.client_secret = Some(SecretSource::File(path.clone()));
+    let sources = Sources::default();
+    let first = Material::read(&spec, &sources, Want::Request).await.unwrap();
+    fs::remove_file(&path).unwrap();
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let second = Material::read(&spec, &sources, Want::Request).await.expect("its last good value");
+    assert_eq!(second.client_secret, first.client_secret);
+    drop(fs::OpenOptions::new().write(true).open(&path).unwrap()); // lets the reader go
 }

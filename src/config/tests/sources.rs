@@ -123,7 +123,7 @@ fn a_command_that_floods_is_cut_off() {
     let started = Instant::now();
     let error = command(&["yes"]).read_blocking().unwrap_err();
     assert!(matches!(error, SecretError::TooLong(_)), "{error}");
-    assert!(started.elapsed() < crate::config::program::TIMEOUT);
+    assert!(started.elapsed() < crate::config::secret::TIMEOUT);
 }
 
 #[test]
