@@ -103,7 +103,7 @@ impl Proxy {
     }
 
     /// Stops accepting, lets what runs finish within `drain_timeout`, and ends the workers. Tokens are
-    /// kept fresh until the last of them is done.
+    /// kept fresh until the last of them is done; then a refresh token that is out at its provider is waited for.
     pub async fn stop(self) {
         self.orders.send_replace(Order::Drain);
         let joined = tokio::task::spawn_blocking(move || {
@@ -115,7 +115,7 @@ impl Proxy {
         });
         let _ = joined.await;
         self.guard.abort();
-        drop(self.engine);
+        self.engine.stop().await;
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
     dpop::{self, Facts, ProofKey, Prover, shifted},
     endpoint,
     grant::{self, BuildError, TokenRequest},
+    halt::Halt,
     peer::{News, Peer, Used, Verdict},
     refusal::{Refusal, Severity},
     reply::{self, Answer, Minted},
@@ -89,6 +90,8 @@ pub(super) struct Asking {
     pub(super) peer: Arc<Peer>,
     /// Of a credential that binds its tokens and has no `key`: the key of this process.
     pub(super) own_key: Option<Arc<ProofKey>>,
+    /// The end of the engine.
+    pub(super) halt: Halt,
 }
 
 impl Asking {
@@ -215,6 +218,12 @@ impl Asking {
         credential.timeout.saturating_mul(calls * requests + discovery)
     }
 
+    /// How long one fetch may have a refresh token in its hands: a request with it, one without, and the new one has to
+    /// be stored.
+    pub(super) fn longest_turn(&self) -> Duration {
+        LEASE_SLACK + self.longest(2)
+    }
+
     /// A token that is bound to our key, where the credential wants one. A refresh token beside it has been kept by now.
     async fn ask_bound(&self, material: &Material, is_trial: bool) -> Result<Minted, Refusal> {
         let credential = &*self.spec.credential;
@@ -230,9 +239,8 @@ impl Asking {
     async fn ask_in_turn(&self, material: &Material, is_trial: bool) -> Result<Minted, Refusal> {
         let Some(rotation) = &self.rotation else { return self.ask(material).await };
         let credential = &*self.spec.credential;
-        // With the refresh token, then without; and the new one has to be stored.
-        let length = LEASE_SLACK + self.longest(2);
-        let mut owner = match rotation.own(length, credential.logs_itself_in()).await {
+        self.go_on()?; // for another process's turn nobody waits in the end
+        let mut owner = match rotation.own(self.longest_turn(), credential.logs_itself_in()).await {
             Ok(owner) => owner,
             // Who can log in anew needs no refresh token.
             Err(_) if credential.logs_itself_in() => return self.ask(material).await,
@@ -242,9 +250,18 @@ impl Asking {
                 return Err(Refusal::of_settings(credential, &format!("its refresh token {why}{remedy}")));
             }
         };
+        let _holding = self.halt.hold();
         let result = self.ask_as_owner(&mut owner, material, is_trial).await;
         owner.release().await;
         result
+    }
+
+    /// Nothing new is begun once the engine stops.
+    fn go_on(&self) -> Result<(), Refusal> {
+        match self.halt.is_ordered() {
+            true => Err(Refusal::of_settings(&self.spec.credential, "this process is ending")),
+            false => Ok(()),
+        }
     }
 
     /// Where there is no refresh token any more, with the configured first one or by a login.
@@ -337,6 +354,9 @@ impl Asking {
     async fn call(&self, spec: &Arc<TokenSpec>, material: &Material, used: &Used) -> (Result<Minted, Refusal>, News) {
         let credential = &*spec.credential;
         let failed = |refusal| (Err(refusal), News::default());
+        if let Err(refusal) = self.go_on() {
+            return failed(refusal);
+        }
         let material = material.dated(shifted(SystemTime::now(), used.skew));
         let (request, key) = match self.request(spec, &material, used) {
             Ok(built) => built,

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     Inquiry, Key, Reader, Store, TokenStatus,
@@ -15,6 +15,7 @@ use super::{
     budget::{Account, Ledger},
     discovery::{Discovery, Found},
     dpop::ProofKey,
+    halt::Halt,
     inquiry,
     pace::Pace,
     peer::Peer,
@@ -55,18 +56,22 @@ pub enum EngineError {
     },
 }
 
-/// All tokens of the process. Lives on the control thread; its tasks end when it is dropped.
+/// All tokens of the process. Lives on the control thread. To be ended by [`Engine::stop`]: dropped, it cuts off its tasks
+/// and what they ask for.
 pub struct Engine {
     pace: Pace,
     store: Arc<Store>,
     vault: Option<Arc<Vault>>,
     found: Arc<Found>,
+    halt: watch::Sender<bool>,
     inner: Mutex<Inner>,
 }
 
 #[derive(Default)]
 struct Inner {
     tokens: HashMap<Key, Entry>,
+    /// Those of retired keys too.
+    tasks: JoinSet<()>,
     connectors: HashMap<NetSpec, Connector>,
     /// By who is counted; kept for ever, since a reload may bring an account back.
     ledgers: HashMap<Account, Arc<Ledger>>,
@@ -101,18 +106,11 @@ struct Entry {
     progress: Arc<Mutex<Progress>>,
     ledger: Arc<Ledger>,
     retire: watch::Sender<bool>,
-    task: JoinHandle<()>,
 }
 
 impl Default for Engine {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        self.lock().tokens.values().for_each(|entry| entry.task.abort());
     }
 }
 
@@ -135,7 +133,8 @@ impl Engine {
 
     /// An engine with other numbers and a store, for tests.
     pub fn with_pace_and_store(pace: Pace, store: Store) -> Self {
-        Self { pace, store: Arc::new(store), vault: None, found: Arc::default(), inner: Mutex::default() }
+        let (store, halt) = (Arc::new(store), watch::Sender::new(false));
+        Self { pace, store, vault: None, found: Arc::default(), halt, inner: Mutex::default() }
     }
 
     /// An engine with other numbers, for tests.
@@ -160,7 +159,8 @@ impl Engine {
         let discovery = inner.discovery(spec, &self.pace, &self.found);
         let (peer, own_key) = (inner.peer(spec), inner.own_key(spec)?);
         let shared = Shared { ledger, rotation, secrets, peer, own_key, discovery };
-        let entry = self.start(key, spec, connector, shared);
+        let (entry, task) = self.entry(key, spec, connector, shared);
+        inner.tasks.spawn(task.run());
         let reader = entry.reader.clone();
         inner.tokens.insert(key, entry);
         Ok(reader)
@@ -186,6 +186,7 @@ impl Engine {
             peer: inner.peer(spec),
             own_key: inner.own_key(spec)?,
             witness: None,
+            halt: Halt::new(self.halt.subscribe()),
         };
         let keeps = self.store.keeps_refresh_tokens();
         Ok(async move {
@@ -202,6 +203,7 @@ impl Engine {
     /// snapshot keeps what it has; the task ends when the last such reader is gone.
     pub fn retain(&self, used: &HashSet<Key>) {
         let mut inner = self.lock();
+        while inner.tasks.try_join_next().is_some() {}
         inner.tokens.retain(|key, entry| {
             let stays = used.contains(key);
             if !stays {
@@ -214,6 +216,14 @@ impl Engine {
         inner.secrets.retain(|_, secrets| Arc::strong_count(secrets) > 1);
         inner.discoveries.retain(|_, discovery| Arc::strong_count(discovery) > 1);
         inner.connectors.clear(); // so that the next reload reads the roots anew
+    }
+
+    /// Ends all tasks. Nothing new is begun. What may have used up a refresh token comes to its end first, within the time
+    /// limits of its requests, so that the next process finds the one that came back.
+    pub async fn stop(self) {
+        self.halt.send_replace(true);
+        let mut tasks = std::mem::take(&mut self.lock().tasks);
+        while tasks.join_next().await.is_some() {}
     }
 
     /// The token endpoints that were discovered so far, by issuer, and those to come: nobody may reach one with a token.
@@ -243,13 +253,13 @@ impl Engine {
         all
     }
 
-    fn start(
+    fn entry(
         &self,
         key: Key,
         spec: &Arc<TokenSpec>,
         connector: Connector,
         Shared { ledger, rotation, secrets, peer, own_key, discovery }: Shared,
-    ) -> Entry {
+    ) -> (Entry, Task) {
         let (writer, reader) = bearer::cell();
         let policy = Policy {
             pace: self.pace.clone(),
@@ -275,10 +285,10 @@ impl Engine {
             ledger: Arc::clone(&ledger),
             secrets,
             retired,
+            halt: Halt::new(self.halt.subscribe()),
         };
-        let task = tokio::spawn(task.run());
         let names = BTreeSet::from([spec.credential.name.clone()]);
-        Entry { spec: Arc::clone(spec), names, policy, reader, progress, ledger, retire, task }
+        (Entry { spec: Arc::clone(spec), names, policy, reader, progress, ledger, retire }, task)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -10,7 +10,7 @@
 //! 3. **the asking** — `asking`: one fetch, from secrets to token; [`discovery`], by the provider's [`metadata`]:
 //!    where; [`endpoint`]: one HTTP call and its limits; [`budget`]: whether it may be made;
 //! 4. **where it stands** — [`state`]: the pure state machine; [`pace`]: its numbers;
-//! 5. **the one who does it** — [`refresh`]: one task a key, timers, single-flight; [`share`]: among replicas;
+//! 5. **the one who does it** — [`refresh`]: one task a key, timers, single-flight; [`share`]: among replicas; [`halt`]: the end;
 //! 6. **the store** — [`store`]: where tokens outlive the process, sealed;
 //! 7. **the result** — [`bearer`]: all that the data plane sees; [`inquiry`]: all that `check --online` tells, with
 //!    [`claims`] and `curl`.
@@ -32,6 +32,7 @@ pub mod dpop;
 pub mod endpoint;
 mod engine;
 pub mod grant;
+pub mod halt;
 pub mod inquiry;
 pub mod jwt;
 pub mod key;

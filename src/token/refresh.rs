@@ -21,6 +21,7 @@ use super::{
     credential::Version,
     discovery::Discovery,
     dpop::{ProofKey, Prover},
+    halt::Halt,
     lifetime::LifetimeSource,
     peer::Peer,
     refusal::Refusal,
@@ -83,34 +84,44 @@ pub struct Task {
     pub progress: Arc<Mutex<Progress>>,
     /// Set when no configuration names the key any more.
     pub retired: watch::Receiver<bool>,
+    /// The end of the engine.
+    pub halt: Halt,
 }
 
 impl Task {
-    /// Runs until the key is retired and nobody reads its cell any more.
+    /// Runs until the key is retired and nobody reads its cell any more, or the engine stops.
     pub async fn run(mut self) {
-        let budget = self.ledger.changes();
-        let mut run = Run {
-            fetch: None,
-            wake: None,
-            tried: None,
-            poll: None,
-            look: None,
-            trial: None,
-            warned: false,
-            budget,
-            blocked: false,
-            last: Last::default(),
-        };
+        let (mut halt, mut run) = (self.halt.clone(), Run::new(self.ledger.changes()));
+        tokio::select! {
+            biased;
+            () = halt.ordered() => self.finish(run).await,
+            () = self.live(&mut run) => {}
+        }
+    }
+
+    async fn live(&mut self, run: &mut Run) {
         let mut event = self.restored().await;
         loop {
-            self.step(&mut run, event);
-            event = self.next(&mut run).await;
+            self.step(run, event);
+            event = self.next(run).await;
             if *self.retired.borrow() {
                 self.policy.warm = Warm::OnUse; // nobody's business any more but theirs who still use it
-                if !self.writer.has_readers() {
+                if !self.writer.has_readers() && run.fetch.is_none() {
                     return;
                 }
             }
+        }
+    }
+
+    /// The engine stops. A fetch that has a refresh token in its hands may have used it up: what comes back is kept.
+    async fn finish(&self, mut run: Run) {
+        let Some(fetch) = run.fetch.take().filter(|_| self.halt.is_holding()) else { return };
+        let credential = &self.spec.credential.name;
+        tracing::info!(credential, "waiting for the answer to a token request that may have used up its refresh token");
+        let most = self.asking(Last::default(), None).longest_turn();
+        match tokio::time::timeout(most, fetch).await {
+            Ok(fetched) => drop(self.fetched(&mut run, fetched)),
+            Err(_) => tracing::error!(credential, "no answer within {most:?}: its refresh token may be lost"),
         }
     }
 
@@ -149,6 +160,7 @@ impl Task {
             peer: Arc::clone(&self.peer),
             own_key: self.own_key.clone(),
             witness: None,
+            halt: self.halt.clone(),
         }
     }
 
@@ -348,6 +360,23 @@ struct Run {
     /// New secrets are to be tried by the next fetch.
     trial: Option<Trial>,
     warned: bool,
+}
+
+impl Run {
+    fn new(budget: watch::Receiver<()>) -> Self {
+        Self {
+            fetch: None,
+            wake: None,
+            tried: None,
+            poll: None,
+            look: None,
+            trial: None,
+            warned: false,
+            budget,
+            blocked: false,
+            last: Last::default(),
+        }
+    }
 }
 
 fn log_minted(credential: &CredentialSpec, minted: &Minted, secret: Option<&str>) {

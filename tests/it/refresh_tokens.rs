@@ -24,6 +24,8 @@ struct Chain {
     at_once: usize,
     /// Requests come in and get no answer.
     hangs: bool,
+    /// Requests come in, use their refresh token up, and get the answer once this is over.
+    delays: bool,
 }
 
 /// Each answer takes its time, so that uses would overlap; access tokens live for `life` seconds.
@@ -55,6 +57,7 @@ fn provider(life: u32, chain: &Arc<Mutex<Chain>>) -> Upstream {
                 }
             };
             thread::sleep(Duration::from_millis(60));
+            eventually("the answer may go", || !chain.lock().expect("not poisoned").delays);
             chain.lock().expect("not poisoned").underway -= 1;
             let (status, body) = match &answer {
                 Some(body) => ("200 OK", body.as_str()),
@@ -139,6 +142,65 @@ fn a_process_that_is_killed_while_it_holds_the_refresh_token_leaves_it_to_the_ne
     }
     let chain = chain.lock().expect("not poisoned");
     assert_eq!((chain.given, chain.reused), (3, 0));
+}
+
+/// The provider has used the refresh token up and its answer is on the way: only that has the next one.
+#[test]
+fn a_process_that_is_told_to_end_waits_for_the_refresh_token_that_is_on_its_way() {
+    let chain = Arc::new(Mutex::new(Chain { delays: true, ..Chain::default() }));
+    let (provider, api, dir) = (provider(3600, &chain), Upstream::always(OK), TestDir::new());
+    let store = format!("{{ file = \"{}\" }}", dir.path().join("tokens").display());
+    let config = config(&store, "always", &provider, &api);
+    for (given, signal) in [(1, "TERM"), (2, "INT")] {
+        let proxy = builder().start(&config);
+        eventually("the token request", || chain.lock().expect("not poisoned").given == given);
+        proxy.process().signal(signal);
+        let waits = |text: &str| text.contains("waiting for the answer to a token request").then_some(());
+        proxy.process().wait_for(waits).unwrap_or_else(|output| panic!("{output}"));
+        chain.lock().expect("not poisoned").delays = false;
+        let output = proxy.wait_for_end();
+        assert_eq!(chain.lock().expect("not poisoned").given, given, "nothing new was begun: {output}");
+        chain.lock().expect("not poisoned").delays = true;
+    }
+    chain.lock().expect("not poisoned").delays = false;
+    let proxy = builder().start(&config);
+    for scope in ["a", "b", "c"] {
+        assert_eq!(proxy.get(&format!("/{scope}")).status, 200);
+    }
+    let chain = chain.lock().expect("not poisoned");
+    assert_eq!((chain.given, chain.reused), (3, 0), "each access token was stored too");
+}
+
+#[test]
+fn a_second_signal_ends_a_process_that_waits_for_its_provider() {
+    let chain = Arc::new(Mutex::new(Chain { hangs: true, ..Chain::default() }));
+    let (provider, api, dir) = (provider(3600, &chain), Upstream::always(OK), TestDir::new());
+    let store = format!("{{ file = \"{}\" }}", dir.path().join("tokens").display());
+    let proxy = builder().start(&config(&store, "always", &provider, &api));
+    eventually("the token request", || chain.lock().expect("not poisoned").underway == 1);
+    proxy.process().signal("TERM");
+    let waits = |text: &str| text.contains("waiting for the answer to a token request").then_some(());
+    proxy.process().wait_for(waits).unwrap_or_else(|output| panic!("{output}"));
+    proxy.process().signal("TERM");
+    let cut_off = |text: &str| text.contains("SIGTERM again").then_some(());
+    proxy.process().wait_for(cut_off).unwrap_or_else(|output| panic!("{output}"));
+}
+
+/// What holds no refresh token is not waited for.
+#[test]
+fn a_token_request_that_owns_nothing_holds_up_no_end() {
+    let provider = Upstream::start(|connection| {
+        if connection.request().is_some() {
+            connection.wait_for_close();
+        }
+    });
+    let api = Upstream::always(OK);
+    let proxy = Cupbearer::before(&api.url(), &provider, "warm = \"always\"\ntimeout = \"29s\"", "");
+    eventually("the token request", || !provider.requests().is_empty());
+    let began = std::time::Instant::now();
+    proxy.process().signal("TERM");
+    proxy.wait_for_end();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
 /// A refresh token that was kept under another `seal_key` may be good: neither it nor the spent first one is used.
