@@ -116,14 +116,17 @@ pub(super) async fn serve_stream(worker: &Worker, peer: &Peer, io: Socket, head:
     let core = worker.core();
     let timer = Timer::new(Instant::now() + core.snapshot.server().idle_timeout);
     let mut caller = Caller { side: Side { io, buf: Buffer::default() }, timer, body_begun: false };
-    match head {
-        Ok(head) => {
-            request(worker, &core, peer, &mut caller, head, &mut Vec::new()).await;
-        }
+    let next = match head {
+        Ok(head) => request(worker, &core, peer, &mut caller, head, &mut Vec::new()).await,
         Err(why) => {
             let (id, refused) = (worker.request_id(), ProxyError::new(Code::BadRequest, why.to_string()));
             answer(&mut caller, &refused, facts(&id, true)).await;
+            Some(Next::Close)
         }
+    };
+    // To take no more of an upload is to reset its stream, and some clients (curl 7.88) then forget the answer.
+    if next.is_some() && !caller.side.io.has_sent_all() {
+        admission::linger(&mut caller, admission::AFTER_BODY).await;
     }
 }
 

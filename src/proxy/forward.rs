@@ -55,6 +55,8 @@ pub(super) enum Next {
 const MOST_INTERIM: usize = 1000;
 /// ... and of how many bytes: those of HTTP/2 are bounded by no window.
 const MOST_INTERIM_BYTES: usize = 256 * 1024;
+/// How long an upstream may be silent before a caller that waits for leave to send its body gets it from us.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// Why a rejection by the upstream goes through to the caller.
 const STREAMED: &str = "not replayed: body already streamed";
@@ -288,8 +290,11 @@ impl Response {
 
 /// Sends the request and reads heads until the final one; interim ones (1xx) are passed on.
 async fn final_head(exchange: &mut Exchange<'_>, core: &Core, request: &Request<'_>) -> Result<Response, Broken> {
-    let mut told = 0;
+    let (mut told, mut waits) = (0, request.head.expects_continue);
     for _ in 0..MOST_INTERIM {
+        if std::mem::take(&mut waits) {
+            give_leave(exchange).await?;
+        }
         let length = exchange.head().await?;
         let head = exchange.parse(length)?;
         let asked = request.websocket && head.switches_to_websocket(&exchange.up.buf.filled()[..length]);
@@ -317,6 +322,16 @@ async fn final_head(exchange: &mut Exchange<'_>, core: &Core, request: &Request<
         }
     }
     Err(exchange.protocol("it sent interim responses without end"))
+}
+
+/// Waits for a head a little, then sends 100 (Continue) in the upstream's place: nginx over HTTP/2 never does, nor do many
+/// old servers, and a caller that waits for it and an upstream that waits for the body would wait for each other.
+async fn give_leave(exchange: &mut Exchange<'_>) -> Result<(), Broken> {
+    let silent = tokio::time::timeout(LEAVE, exchange.head()).await.is_err();
+    if silent && exchange.upload.taken == 0 {
+        exchange.interim(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+    }
+    Ok(())
 }
 
 /// Whether the answer means that the token is no good.

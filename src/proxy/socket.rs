@@ -99,6 +99,11 @@ impl Socket {
         }
     }
 
+    /// Whether a stream of HTTP/2 has come to its end, as far as it was read.
+    pub(super) fn has_sent_all(&self) -> bool {
+        matches!(self, Self::H2(stream) if stream.has_sent_all())
+    }
+
     /// Whether this is a stream of HTTP/2.
     pub(super) fn is_h2(&self) -> bool {
         matches!(self, Self::H2(_))

@@ -93,11 +93,14 @@ pub fn request_to_h1(
     Ok(())
 }
 
-/// Appends an HTTP/2 response's head as HTTP/1.1. `empty`: its end came with it, and the request was no HEAD.
+/// Appends an HTTP/2 response's head as HTTP/1.1. `empty`: its end came with it, and the request was no HEAD. HTTP/2 has no
+/// reason phrase; the usual one is written, for some clients take an answer without one for none.
 pub fn response_to_h1(out: &mut Vec<u8>, parts: &response::Parts, empty: bool) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(parts.status.as_str().as_bytes());
-    out.extend_from_slice(b" \r\n");
+    out.push(b' ');
+    out.extend_from_slice(parts.status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
     for (name, value) in &parts.headers {
         line(out, name.as_str().as_bytes(), value.as_bytes());
     }
@@ -262,7 +265,7 @@ mod tests {
         let response = Response::builder().status(404).header("x", "1").header("x", "2").body(()).unwrap();
         let mut out = Vec::new();
         response_to_h1(&mut out, &response.into_parts().0, true);
-        assert_eq!(out, b"HTTP/1.1 404 \r\nx: 1\r\nx: 2\r\ncontent-length: 0\r\n\r\n");
+        assert_eq!(out, b"HTTP/1.1 404 Not Found\r\nx: 1\r\nx: 2\r\ncontent-length: 0\r\n\r\n");
         let back =
             response_to_h2(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: 1\r\nConnection: close\r\n\r\n");
         let back = back.unwrap();

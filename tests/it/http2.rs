@@ -369,6 +369,31 @@ fn a_rejected_token_is_replaced_and_the_request_replayed_over_http_2() {
 }
 
 #[test]
+fn an_answer_before_the_end_of_an_upload_does_not_reset_it() {
+    let api = Upstream::start(|connection| {
+        connection.request_head();
+        connection.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
+        connection.wait_for_close();
+    });
+    let tokens = Upstream::tokens(3600);
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "max_body = \"4MiB\"");
+    let body = noise(3_000_000);
+    run(async {
+        let client = H2Client::connect(proxy.address()).await;
+        for (path, length, status) in [("/api/x", 3_000_000, 403), ("/api/x", 5_000_000, 413), ("/x", 3_000_000, 404)] {
+            let request = client.ask("PUT", path).header("content-length", length).body(()).expect("a request");
+            let (response, stream) = client.begin(request, false).await.expect("begun");
+            assert_eq!(answer(response).await.expect("an answer").status, status);
+            // Clients that read only when they have sent everything would never see an answer beside a reset.
+            if length == body.len() {
+                send(stream, &body, None).await.expect("all of it is taken");
+            }
+        }
+        assert_eq!(client.get("/x").await.status, 404, "the connection goes on");
+    });
+}
+
+#[test]
 fn with_tls_the_server_chooses_the_version() {
     let ca = Ca::new();
     let (certificate, key) = ca.issue(&["localhost"]);

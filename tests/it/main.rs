@@ -1,6 +1,6 @@
 //! The integration tests: the real binary, over real sockets. One test binary, so that it links once.
 //!
-//! Tests that need something from outside (npm `oidc-provider`, nginx, redis, libfaketime, gnome-keyring) are `#[ignore]`d with the reason;
+//! Tests that need something from outside (npm `oidc-provider`, nginx, redis, nghttp2, `websockets` and gRPC for Python, curl, slowhttptest, libfaketime, gnome-keyring) are `#[ignore]`d with the reason;
 //! `tests/run` installs what they need and runs them too.
 
 mod clocks;
@@ -25,6 +25,7 @@ mod oidc_login;
 mod online;
 mod overload;
 mod parsing;
+mod peers;
 mod profiles;
 mod provider_faults;
 mod providers;

@@ -497,6 +497,20 @@ fn a_caller_that_expects_100_continue_sends_its_body_when_the_upstream_asks_for_
 }
 
 #[test]
+fn a_caller_that_waits_for_leave_gets_it_where_the_upstream_says_nothing() {
+    let scene = Scene::new(Upstream::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"));
+    let head = "POST /api/x HTTP/1.1\r\nHost: HOST\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+    let mut client = scene.send(head);
+    assert_eq!(client.response().status, 100, "the upstream never says it");
+    client.send("body");
+    assert_eq!(client.response().text(), "ok");
+    let mut client = scene.send(&format!("{head}body"));
+    assert_eq!(client.response().status, 200, "one that does not wait needs none");
+    assert_eq!(scene.api.requests().len(), 2);
+    scene.end();
+}
+
+#[test]
 fn interim_responses_reach_http_1_1_callers_only() {
     let api = Upstream::start(|connection| {
         while connection.request().is_some() {

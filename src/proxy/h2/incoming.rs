@@ -67,6 +67,11 @@ impl Incoming {
         self.respond.send_reset(Reason::INTERNAL_ERROR);
     }
 
+    /// Whether nothing more of the request comes.
+    pub(in crate::proxy) fn has_sent_all(&self) -> bool {
+        self.body.has_ended()
+    }
+
     pub(in crate::proxy) fn trailers(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.body.trailers)
     }

@@ -31,8 +31,9 @@ use crate::wire::translate::{trailers_to_h1, trailers_to_h2};
 
 /// How many bytes of one stream's body may be under way to us unread: what a slow reader costs.
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// How many streams one connection has at most, in either direction.
-const STREAMS: u32 = 64;
+/// How many streams one connection has at most, in either direction: what RFC 9113 section 6.5.2 recommends, and what clients
+/// assume that have not read our settings yet.
+const STREAMS: u32 = 100;
 /// Large enough that slow streams together cannot use up what the others need.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
 /// How many bytes of one stream's body lie ready to be sent.
@@ -50,6 +51,10 @@ struct Body {
 impl Body {
     fn new(stream: RecvStream) -> Self {
         Self { stream, rest: Bytes::new(), ended: false, trailers: Vec::new() }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended || self.rest.is_empty() && self.stream.is_end_stream()
     }
 
     /// Reads into `buf`; 0 = the body has come to its proper end.

@@ -54,6 +54,12 @@ impl Builder {
         Self { listen: format!("{{ address = \"127.0.0.1:0\", tls = {tls} }}"), ..self }
     }
 
+    /// Listens in plain text and, with the files `tls.crt` and `tls.key`, over TLS.
+    pub(crate) fn listen_both(self) -> Self {
+        let tls = "{ cert = \"tls.crt\", key = \"tls.key\" }";
+        Self { listen: format!("[\"127.0.0.1:0\", {{ address = \"127.0.0.1:0\", tls = {tls} }}]"), ..self }
+    }
+
     /// Limits its file descriptors.
     pub(crate) fn descriptors(self, most: usize) -> Self {
         Self { descriptors: Some(most), ..self }
@@ -124,6 +130,12 @@ impl Cupbearer {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// `https://localhost:PORT`, where it listens over TLS too.
+    pub(crate) fn tls_url(&self) -> String {
+        let line = self.process.wait_for_line("listening on https://").unwrap_or_else(|e| panic!("{e}"));
+        format!("https://localhost:{}", line.rsplit(':').next().expect("a port"))
     }
 
     /// Its configuration's directory.

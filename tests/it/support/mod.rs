@@ -25,7 +25,7 @@ pub(crate) use client::{Client, ReadError, Response};
 pub(crate) use cupbearer::{Builder, Cupbearer};
 pub(crate) use dir::TestDir;
 pub(crate) use dpop::{Judge, Tokens, binding_provider, bound_api, http_date};
-pub(crate) use peer::{Nginx, OidcProvider, RedisServer};
+pub(crate) use peer::{Nghttpd, Nginx, OidcProvider, PythonServer, RedisServer, python, tool, try_tool};
 pub(crate) use process::Process;
 pub(crate) use sandbox::Playground;
 pub(crate) use scene::{KEY, Scene, Stage, expect_own_token};

@@ -1,4 +1,4 @@
-//! Real peers: npm `oidc-provider` and nginx. `tests/run` sees to it that they are there.
+//! Real peers: npm `oidc-provider`, nginx, redis, nghttpd, scripts in Python. `tests/run` sees to it that they are there.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
@@ -80,11 +80,12 @@ pub(crate) struct Nginx {
     process: Process,
     plain: SocketAddr,
     tls: SocketAddr,
+    h2: SocketAddr,
     dir: TestDir,
 }
 
 impl Nginx {
-    /// Serves the same `server { … }` content in plain text and over TLS 1.2/1.3. `DIR` in it stands for
+    /// Serves the same `server { … }` content in plain text, over TLS 1.2/1.3, and there with HTTP/2 too. `DIR` in it stands for
     /// the directory that [`Self::start`]'s `dir` already has its files in.
     pub(crate) fn start(dir: TestDir, server: &str) -> Self {
         let (certificate, key) = {
@@ -97,14 +98,14 @@ impl Nginx {
         // nginx cannot say which port it got, so a free one is chosen for it; another process may be
         // quicker to take it.
         for _ in 0..5 {
-            let (plain, tls) = (free_address(), free_address());
-            dir.write("nginx.conf", config(&dir, plain, tls, server));
-            let mut command = Command::new(program());
+            let (plain, tls, h2) = (free_address(), free_address(), free_address());
+            dir.write("nginx.conf", config(&dir, [plain, tls, h2], server));
+            let mut command = Command::new(program("nginx"));
             command.arg("-p").arg(dir.path()).arg("-c").arg(dir.path().join("nginx.conf"));
             command.args(["-e", "stderr"]);
             let mut process = Process::spawn("nginx", &mut command);
-            if listens(&mut process, plain) && listens(&mut process, tls) {
-                return Self { process, plain, tls, dir };
+            if [plain, tls, h2].into_iter().all(|address| listens(&mut process, address)) {
+                return Self { process, plain, tls, h2, dir };
             }
             assert!(process.output().contains("Address already in use"), "nginx failed:\n{}", process.output());
         }
@@ -119,6 +120,11 @@ impl Nginx {
     /// `https://localhost:PORT`
     pub(crate) fn tls_url(&self) -> String {
         format!("https://localhost:{}", self.tls.port())
+    }
+
+    /// The same with HTTP/2.
+    pub(crate) fn h2_url(&self) -> String {
+        format!("https://localhost:{}", self.h2.port())
     }
 
     /// Its root certificate.
@@ -166,12 +172,110 @@ impl RedisServer {
     }
 }
 
-/// Debian's nginx lives where an ordinary user's `PATH` does not look.
-fn program() -> &'static str {
-    if Path::new("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" }
+/// `nghttpd`, which speaks nothing but HTTP/2: serves files, or sends back what is uploaded.
+pub(crate) struct Nghttpd {
+    process: Process,
+    address: SocketAddr,
+    tls: bool,
 }
 
-fn config(dir: &TestDir, plain: SocketAddr, tls: SocketAddr, server: &str) -> String {
+impl Nghttpd {
+    /// Serves the files of `dir`; over TLS with the files `tls.crt` and `tls.key` there.
+    pub(crate) fn start(dir: &Path, tls: bool) -> Self {
+        for _ in 0..5 {
+            let address = free_address();
+            let mut command = Command::new(program("nghttpd"));
+            command.args(["-v", "--echo-upload", "-a", "127.0.0.1", "-d"]).arg(dir).arg(address.port().to_string());
+            if tls {
+                command.arg(dir.join("tls.key")).arg(dir.join("tls.crt"));
+            } else {
+                command.arg("--no-tls");
+            }
+            let mut process = Process::spawn("nghttpd", &mut command);
+            if listens(&mut process, address) {
+                return Self { process, address, tls };
+            }
+        }
+        panic!("no free port for nghttpd in five tries");
+    }
+
+    /// `http://127.0.0.1:PORT` or `https://localhost:PORT`
+    pub(crate) fn url(&self) -> String {
+        if self.tls { format!("https://localhost:{}", self.address.port()) } else { format!("http://{}", self.address) }
+    }
+
+    /// How many requests it got for this path.
+    pub(crate) fn requests(&self, path: &str) -> usize {
+        let asked = format!(" :path: {path}");
+        self.process.output().lines().filter(|line| line.ends_with(&asked)).count()
+    }
+
+    /// Everything that it saw.
+    pub(crate) fn output(&self) -> String {
+        self.process.output()
+    }
+}
+
+/// A server written in Python, of `tests/peers`: it prints `READY PORT`.
+pub(crate) struct PythonServer {
+    process: Process,
+    port: u16,
+}
+
+impl PythonServer {
+    /// Runs `tests/peers/SCRIPT` with these arguments.
+    pub(crate) fn start(script: &str, args: &[&str]) -> Self {
+        let process = Process::spawn(script, python(script).args(args));
+        let port = process.wait_for_line("READY ").unwrap_or_else(|e| panic!("{e}"));
+        Self { process, port: port.parse().expect("a port") }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What it printed.
+    pub(crate) fn output(&self) -> String {
+        self.process.output()
+    }
+}
+
+/// A script of `tests/peers`, run by Debian's own Python, for which the packages are.
+pub(crate) fn python(script: &str) -> Command {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(script);
+    let mut command = Command::new("/usr/bin/python3");
+    command.arg("-u").arg("-B").arg(path);
+    command
+}
+
+/// Runs a program to its end and gives back what it wrote to standard output; panics where it fails, or takes too long.
+pub(crate) fn tool<S: AsRef<std::ffi::OsStr>>(program: &str, args: &[S]) -> Vec<u8> {
+    let (status, stdout, stderr) = try_tool(program, args);
+    let shown = || format!("{}\n{stderr}", String::from_utf8_lossy(&stdout[..stdout.len().min(4000)]));
+    assert!(
+        status == 0,
+        "{program} {:?} ended with {status}:\n{}",
+        args.iter().map(AsRef::as_ref).collect::<Vec<_>>(),
+        shown()
+    );
+    stdout
+}
+
+/// The same for one that may fail: its status, standard output and standard error.
+pub(crate) fn try_tool<S: AsRef<std::ffi::OsStr>>(program: &str, args: &[S]) -> (i32, Vec<u8>, String) {
+    let mut command = Command::new("timeout");
+    command.arg(PATIENCE.as_secs().to_string()).arg(program).args(args).stdin(std::process::Stdio::null());
+    let output = command.output().unwrap_or_else(|e| panic!("cannot run {program}: {e}"));
+    (output.status.code().unwrap_or(-1), output.stdout, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Debian's servers live where an ordinary user's `PATH` does not look.
+fn program(name: &str) -> PathBuf {
+    let usual = Path::new("/usr/sbin").join(name);
+    if usual.exists() { usual } else { name.into() }
+}
+
+fn config(dir: &TestDir, [plain, tls, h2]: [SocketAddr; 3], server: &str) -> String {
     let dir = dir.path().display().to_string();
     let server = server.replace("DIR", &dir);
     format!(
@@ -182,7 +286,7 @@ fn config(dir: &TestDir, plain: SocketAddr, tls: SocketAddr, server: &str) -> St
             client_body_temp_path {dir}/tmp-body; proxy_temp_path {dir}/tmp-proxy;
             fastcgi_temp_path {dir}/tmp-f; uwsgi_temp_path {dir}/tmp-u; scgi_temp_path {dir}/tmp-s;
             server {{
-                listen {plain}; listen {tls} ssl;
+                listen {plain}; listen {tls} ssl; listen {h2} ssl http2;
                 ssl_certificate {dir}/tls.pem; ssl_certificate_key {dir}/tls.key;
                 ssl_protocols TLSv1.2 TLSv1.3;
                 {server}

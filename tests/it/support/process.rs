@@ -10,6 +10,9 @@ use std::{
 
 use super::PATIENCE;
 
+/// How many lines of its output are shown where the test has failed.
+const SHOWN: usize = 40;
+
 /// A running child. Dropping it kills it; where the test has failed, its output is shown first.
 pub(crate) struct Process {
     name: String,
@@ -114,7 +117,10 @@ impl Drop for Process {
             let _ = reader.join();
         }
         if thread::panicking() {
-            eprintln!("--- {} printed:\n{}", self.name, self.output());
+            let output = self.output();
+            let from = output.lines().count().saturating_sub(SHOWN);
+            let end: Vec<&str> = output.lines().skip(from).collect();
+            eprintln!("--- {} printed, in its last {SHOWN} lines:\n{}", self.name, end.join("\n"));
         }
     }
 }
