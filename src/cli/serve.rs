@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::{self, model::Config},
-    control::{Proxy, StartError, stop_signal},
+    control::{Proxy, Signal, Signals, StartError},
     telemetry,
 };
 
@@ -47,18 +47,25 @@ pub(super) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, StartError
 /// Starts, prints one line per listener, lets `started` say more, and serves until a signal.
 pub(super) async fn serve(config: Config, started: impl FnOnce(&Proxy)) -> Result<(), StartError> {
     // Before the first line is printed: whoever reads it may send the signal at once.
-    let stop = stop_signal()?;
+    let mut signals = Signals::listen()?;
     let proxy = Proxy::start(config)?;
     for address in proxy.addresses() {
         say(format!("listening on {address}"));
     }
     started(&proxy);
-    let signal = stop.await;
+    let signal = loop {
+        match signals.next().await {
+            Signal::Stop(name) => break name,
+            Signal::HangUp => {
+                proxy.reopen_logs();
+                tracing::warn!("SIGHUP: log files are opened anew; reload is not built yet in this version");
+            }
+        }
+    };
     tracing::info!("{signal}: finishing what runs");
-    let again = stop_signal()?;
     tokio::select! {
         () = proxy.stop() => Ok(()),
-        signal = again => {
+        signal = signals.stop() => {
             tell(format!("{signal} again: what still runs is cut off"));
             std::process::exit(1)
         }

@@ -13,7 +13,6 @@ const NOT_BUILT: &[&str] = &[
     "callers.cert",
     "routes.rate_limit",
     "routes.token_endpoint",
-    "log.access=*",
     "log.audit=*",
     "telemetry.otlp",
 ];

@@ -17,10 +17,11 @@ use crate::{
         worker::{self, Order, Plan},
     },
     snapshot::{self, Publisher, Snapshot},
+    telemetry::access::{self, Access},
     token::{Engine, Store, store::Seal},
 };
 
-pub use shutdown::stop_signal;
+pub use shutdown::{Signal, Signals, stop_signal};
 
 /// Why the proxy does not start.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,9 @@ pub enum StartError {
     /// A file that the configuration names is to blame.
     #[error("{0}")]
     Config(String),
+    /// The access log cannot be written where the configuration says.
+    #[error("{0}")]
+    AccessLog(String),
     /// A thread or runtime cannot be made.
     #[error("cannot start a worker: {0}")]
     Worker(#[from] io::Error),
@@ -57,6 +61,7 @@ pub struct Proxy {
     orders: watch::Sender<Order>,
     engine: Engine,
     guard: JoinHandle<()>,
+    access: Option<Access>,
 }
 
 impl Proxy {
@@ -75,6 +80,8 @@ impl Proxy {
                 Listener::bind(address, tls, server.workers).map_err(|source| StartError::Listen { address, source })
             })
             .collect::<Result<Vec<_>, _>>()?;
+        let access = Access::start(&config.log)
+            .map_err(|error| StartError::AccessLog(access::describe(&config.log.access, &error)))?;
         let engine = engine(&config, true)?;
         let first = compile(config, 1, &engine)?;
         let (publisher, reader) = snapshot::seam(first);
@@ -91,15 +98,23 @@ impl Proxy {
         let connections = Arc::default();
         for (index, sockets) in sockets.into_iter().enumerate() {
             let (snapshots, connections, orders) = (reader.clone(), Arc::clone(&connections), orders.subscribe());
-            let plan = Plan { index, workers: server.workers, sockets, snapshots, connections, orders };
+            let access = access.as_ref().and_then(Access::handle);
+            let plan = Plan { index, workers: server.workers, sockets, snapshots, connections, access, orders };
             workers.push(worker::start(plan)?);
         }
-        Ok(Self { addresses, workers, orders, engine, guard })
+        Ok(Self { addresses, workers, orders, engine, guard, access })
     }
 
     /// Where it listens, as URLs; port 0 replaced by the port that was given.
     pub fn addresses(&self) -> &[String] {
         &self.addresses
+    }
+
+    /// Lets go of log files that may have been moved away.
+    pub fn reopen_logs(&self) {
+        if let Some(access) = &self.access {
+            access.reopen();
+        }
     }
 
     /// Stops accepting, lets what runs finish within `drain_timeout`, and ends the workers. Tokens are
@@ -112,6 +127,7 @@ impl Proxy {
                     tracing::error!("a worker panicked");
                 }
             }
+            drop(self.access); // waits for the last lines
         });
         let _ = joined.await;
         self.guard.abort();

@@ -48,7 +48,8 @@ pub(super) async fn head(
         buffers.give(std::mem::take(&mut caller.side.buf));
         first_bytes(caller, buffers, Instant::now() + limits.idle_timeout, idle).await?;
     }
-    let deadline = Instant::now() + limits.header_timeout;
+    caller.arrived = Instant::now();
+    let deadline = caller.arrived + limits.header_timeout;
     let mut scanned = 0;
     loop {
         skip_empty_line(caller);

@@ -1,33 +1,36 @@
 //! One caller's connection: request after request, until either side has had enough.
 
-use std::{net::SocketAddr, rc::Rc, time::Instant};
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::{
     admission::{self, NoHead},
-    body::Side,
     buffer::Buffer,
     error::{self, Code, ErrorFacts, ProxyError},
     exchange::{Broken, Caller},
     forward::{self, Next, Request},
     guard, h2,
+    record::{Asked, Record},
     seats::Seat,
     socket::Socket,
-    timer::Timer,
     worker::{Core, Worker},
 };
 use crate::{
     rules::{headers::is_usable_request_id, origin::Hosts},
-    wire::{Field, Framing, Kind, RequestHead, Version, translate::TranslateError},
+    wire::{Field, Framing, Kind, RequestHead, Version, head::request_line, translate::TranslateError},
 };
 
 /// Serves a connection in a task of its own on this core.
 pub(super) fn spawn(worker: &Rc<Worker>, stream: Socket, peer: SocketAddr, hosts: Rc<Hosts>) {
     let Some(seat) = worker.seat() else {
         if let Some(seat) = worker.refusal_seat() {
-            tokio::task::spawn_local(turn_away(Rc::clone(worker), stream, seat));
+            tokio::task::spawn_local(turn_away(Rc::clone(worker), stream, peer, seat));
         }
         return;
     };
@@ -50,12 +53,13 @@ pub(super) fn spawn_tls(worker: &Rc<Worker>, tcp: TcpStream, tls: TlsAcceptor, p
 }
 
 /// Over `max_connections`: a quick answer instead of silence.
-async fn turn_away(worker: Rc<Worker>, stream: Socket, _seat: Seat) {
-    let timer = Timer::new(Instant::now() + admission::AFTER_REFUSAL);
-    let mut caller = Caller { side: Side { io: stream, buf: Buffer::default() }, timer, body_begun: false };
+async fn turn_away(worker: Rc<Worker>, stream: Socket, address: SocketAddr, _seat: Seat) {
+    let now = Instant::now();
+    let mut caller = Caller::new(stream, now, now + admission::AFTER_REFUSAL);
+    let (core, peer) = (worker.core(), address_text(address));
     let text = "as many callers are connected as may be (max_connections)";
-    let id = worker.request_id();
-    answer(&mut caller, &ProxyError::new(Code::Overloaded, text).retry_after(1), facts(&id, true)).await;
+    let overloaded = ProxyError::new(Code::Overloaded, text).retry_after(1);
+    refuse(&worker, &core, &peer, &mut caller, Asked::default(), &overloaded).await;
     admission::linger(&mut caller, admission::AFTER_REFUSAL).await;
 }
 
@@ -68,9 +72,9 @@ pub(super) struct Peer {
 
 async fn serve(worker: Rc<Worker>, stream: Socket, address: SocketAddr, hosts: Rc<Hosts>, seat: Seat) {
     let core = worker.core();
-    let timer = Timer::new(Instant::now() + core.snapshot.server().idle_timeout);
-    let mut caller = Caller { side: Side { io: stream, buf: Buffer::default() }, timer, body_begun: false };
-    let peer = Peer { address, text: address.ip().to_canonical().to_string(), hosts };
+    let now = Instant::now();
+    let mut caller = Caller::new(stream, now, now + core.snapshot.server().idle_timeout);
+    let peer = Peer { address, text: address_text(address), hosts };
     if caller.side.io.chose_h2() {
         return h2::server::serve(worker, caller.side.io, Buffer::default(), peer, seat).await;
     }
@@ -81,8 +85,8 @@ async fn serve(worker: Rc<Worker>, stream: Socket, address: SocketAddr, hosts: R
             Ok(length) => length,
             Err(NoHead::Ended) => return,
             Err(NoHead::Refused(refused)) => {
-                let id = worker.request_id();
-                answer(&mut caller, &refused, facts(&id, true)).await;
+                let bytes = caller.side.buf.filled().to_vec();
+                refuse(&worker, &core, &peer.text, &mut caller, asked_of(&bytes), &refused).await;
                 admission::linger(&mut caller, admission::AFTER_REFUSAL).await;
                 return;
             }
@@ -113,14 +117,14 @@ async fn serve(worker: Rc<Worker>, stream: Socket, address: SocketAddr, hosts: R
 
 /// Serves the one request of a stream of HTTP/2, whose head is told in the words of HTTP/1.1.
 pub(super) async fn serve_stream(worker: &Worker, peer: &Peer, io: Socket, head: Result<&[u8], TranslateError>) {
-    let core = worker.core();
-    let timer = Timer::new(Instant::now() + core.snapshot.server().idle_timeout);
-    let mut caller = Caller { side: Side { io, buf: Buffer::default() }, timer, body_begun: false };
+    let (core, now) = (worker.core(), Instant::now());
+    let mut caller = Caller::new(io, now, now + core.snapshot.server().idle_timeout);
     let next = match head {
         Ok(head) => request(worker, &core, peer, &mut caller, head, &mut Vec::new()).await,
         Err(why) => {
-            let (id, refused) = (worker.request_id(), ProxyError::new(Code::BadRequest, why.to_string()));
-            answer(&mut caller, &refused, facts(&id, true)).await;
+            let (asked, refused) =
+                (Asked::new(Version::H2, "", b""), ProxyError::new(Code::BadRequest, why.to_string()));
+            refuse(worker, &core, &peer.text, &mut caller, asked, &refused).await;
             Some(Next::Close)
         }
     };
@@ -130,18 +134,36 @@ pub(super) async fn serve_stream(worker: &Worker, peer: &Peer, io: Socket, head:
     }
 }
 
+fn address_text(address: SocketAddr) -> String {
+    address.ip().to_canonical().to_string()
+}
+
+/// What a head asks for that is not read any further.
+fn asked_of(bytes: &[u8]) -> Asked<'_> {
+    request_line(bytes).map(|(method, target, version)| Asked::new(version, method, target)).unwrap_or_default()
+}
+
+/// Answers what never became a request.
+async fn refuse(worker: &Worker, core: &Core, peer: &str, caller: &mut Caller, asked: Asked<'_>, error: &ProxyError) {
+    let id = worker.request_id();
+    let record = Record::open(worker, core, peer, &id, asked, caller.arrived);
+    answer(caller, &record, error, facts(&id, true)).await;
+}
+
 fn facts(request_id: &str, close: bool) -> ErrorFacts<'_> {
     ErrorFacts { request_id, route: None, credential: None, head_only: false, close }
 }
 
-async fn answer(caller: &mut Caller, error: &ProxyError, facts: ErrorFacts<'_>) {
-    use std::time::Duration;
+async fn answer(caller: &mut Caller, record: &Record<'_>, error: &ProxyError, facts: ErrorFacts<'_>) {
     /// A caller that does not take an error answer of a few hundred bytes is not waited for.
     const PATIENCE: Duration = Duration::from_secs(5);
     tracing::debug!(code = error.code.as_str(), request_id = facts.request_id, "{}", error.detail);
     let mut out = Vec::with_capacity(1024);
-    error::write(&mut out, error, facts);
-    let _ = tokio::time::timeout(PATIENCE, caller.side.io.answer(&out)).await;
+    record.tally.refused(error.code, error::write(&mut out, error, facts));
+    match tokio::time::timeout(PATIENCE, caller.side.io.answer(&out)).await {
+        Ok(Ok(())) => record.tally.whole.set(true),
+        _ => record.tally.aborted.set("the caller did not take the answer"),
+    }
 }
 
 /// One request: judge → authorize → forward → respond; any error ends in an answer, or in `None` where
@@ -158,8 +180,7 @@ async fn request(
     let mut head = match RequestHead::parse(bytes, std::mem::take(fields)) {
         Ok(head) => head,
         Err(e) => {
-            let id = worker.request_id();
-            answer(caller, &admission::refusal(e), facts(&id, true)).await;
+            refuse(worker, core, &peer.text, caller, asked_of(bytes), &admission::refusal(e)).await;
             return Some(Next::Close);
         }
     };
@@ -174,8 +195,12 @@ async fn request(
             &own_id
         }
     };
-    let (broken, route) = match judge_and_forward(worker, core, peer, caller, &head, bytes, id).await {
+    let asked = Asked::new(head.version, head.method(bytes), head.target(bytes));
+    let record = Record::open(worker, core, &peer.text, id, asked, caller.arrived);
+    let broken = match judge_and_forward(worker, core, peer, caller, &head, bytes, &record).await {
         Ok(next) => {
+            record.tally.whole.set(true);
+            drop(record);
             *fields = head.fields;
             return Some(next);
         }
@@ -189,6 +214,7 @@ async fn request(
         ),
         Broken::Abort(why) => {
             tracing::debug!(request_id = id, "connection dropped: {why}");
+            record.tally.aborted.set(why);
             caller.side.io.abort();
             return None;
         }
@@ -196,7 +222,7 @@ async fn request(
     // An HTTP/1.0 caller would have to be told that the connection goes on; after an error it just ends.
     let keep =
         head.version == Version::H11 && head.keeps_alive(bytes) && !worker.is_draining() && body_is_here(caller, &head);
-    let route = route.map(|at| &core.snapshot.routes[at].spec);
+    let route = record.route.get().map(|at| &core.snapshot.routes[at].spec);
     let facts = ErrorFacts {
         request_id: id,
         route: route.map(|r| r.prefix.as_str()),
@@ -204,28 +230,33 @@ async fn request(
         head_only: head.method(bytes) == "HEAD",
         close: !keep,
     };
-    answer(caller, &error, facts).await;
+    answer(caller, &record, &error, facts).await;
     Some(if keep { Next::KeepAlive } else { Next::Close })
 }
 
-async fn judge_and_forward(
+async fn judge_and_forward<'a>(
     worker: &Worker,
-    core: &Rc<Core>,
+    core: &'a Rc<Core>,
     peer: &Peer,
     caller: &mut Caller,
     head: &RequestHead,
     bytes: &[u8],
-    id: &str,
-) -> Result<Next, (Broken, Option<usize>)> {
-    let approved = guard::judge(&core.snapshot, &peer.hosts, peer.address.ip(), head, bytes)
-        .map_err(|refused| (refused.error.into(), refused.route))?;
-    let at = |broken| (broken, Some(approved.route));
-    let _permit = core.permit(approved.route).map_err(|e| at(e.into()))?;
+    record: &Record<'a>,
+) -> Result<Next, Broken> {
+    let approved = guard::judge(&core.snapshot, &peer.hosts, peer.address.ip(), head, bytes).map_err(|refused| {
+        record.route.set(refused.route);
+        record.caller.set(refused.caller);
+        refused.error
+    })?;
+    record.route.set(Some(approved.route));
+    record.caller.set(approved.caller);
+    let _permit = core.permit(approved.route)?;
     let rest = &head.target(bytes)[approved.rest];
     let scheme = peer.hosts.scheme().as_str();
     let websocket = head.asks_for_websocket(bytes);
-    let request = Request { head, bytes, rest, route: approved.route, id, peer: &peer.text, scheme, websocket };
-    forward::forward(worker, core, &request, caller).await.map_err(|broken| (broken, Some(approved.route)))
+    let (route, id, tally) = (approved.route, record.id, &record.tally);
+    let request = Request { head, bytes, rest, route, id, peer: &peer.text, scheme, websocket, tally };
+    forward::forward(worker, core, &request, caller).await
 }
 
 /// Whether nothing of an unread body stands in the way of the next request; a whole small one is skipped.

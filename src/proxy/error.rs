@@ -157,8 +157,8 @@ struct Problem<'a> {
     retry_after: Option<u64>,
 }
 
-/// Appends the whole answer to `out` (RFC 9457, RFC 9209).
-pub(super) fn write(out: &mut Vec<u8>, error: &ProxyError, facts: ErrorFacts<'_>) {
+/// Appends the whole answer to `out` (RFC 9457, RFC 9209); returns how many bytes of it are its body.
+pub(super) fn write(out: &mut Vec<u8>, error: &ProxyError, facts: ErrorFacts<'_>) -> usize {
     use std::io::Write as _;
     let code = error.code;
     let problem = Problem {
@@ -192,9 +192,11 @@ pub(super) fn write(out: &mut Vec<u8>, error: &ProxyError, facts: ErrorFacts<'_>
         out.extend_from_slice(b"Connection: close\r\n");
     }
     let _ = write!(out, "X-Request-Id: {}\r\n\r\n", facts.request_id);
-    if !facts.head_only {
-        out.extend_from_slice(body.as_bytes());
+    if facts.head_only {
+        return 0;
     }
+    out.extend_from_slice(body.as_bytes());
+    body.len()
 }
 
 fn reason(status: u16) -> &'static str {

@@ -15,8 +15,9 @@ use tokio::io::sink;
 
 use super::{
     body::{Pump, PumpError, Replay, Side, Way},
-    buffer::Buffers,
+    buffer::{Buffer, Buffers},
     error::{Code, ProxyError},
+    record::Tally,
     socket::{Link, Socket},
     timer::Timer,
 };
@@ -39,11 +40,19 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 pub(super) struct Caller {
     pub(super) side: Side<Socket>,
     pub(super) timer: Timer,
+    /// When the first byte of the current request was there.
+    pub(super) arrived: Instant,
     /// Whether some of the current request's body may have been taken out of `side`.
     pub(super) body_begun: bool,
 }
 
 impl Caller {
+    /// One that has sent nothing yet, with a timer at `deadline`.
+    pub(super) fn new(io: Socket, now: Instant, deadline: Instant) -> Self {
+        let side = Side { io, buf: Buffer::default() };
+        Self { side, timer: Timer::new(deadline), arrived: now, body_begun: false }
+    }
+
     /// Notices a caller that closes while it waits; what it sends meanwhile is kept, up to a buffer of it.
     /// Costs no system call while it is silent.
     fn poll_gone(&mut self, cx: &mut Context<'_>, buffers: &Buffers) -> Result<(), Broken> {
@@ -116,6 +125,7 @@ pub(super) struct Exchange<'a> {
     pub(super) replay: &'a mut Replay,
     pub(super) buffers: &'a Buffers,
     pub(super) route: &'a Route,
+    pub(super) tally: &'a Tally,
     /// Whether the upload is still under way.
     pub(super) uploading: bool,
     /// The upload ended because the upstream took no more.
@@ -134,7 +144,7 @@ impl<'a> Exchange<'a> {
         upload: &'a mut Pump,
         replay: &'a mut Replay,
         buffers: &'a Buffers,
-        route: &'a Route,
+        (route, tally): (&'a Route, &'a Tally),
         now: Instant,
     ) -> Self {
         let seen = upload.progress;
@@ -146,6 +156,7 @@ impl<'a> Exchange<'a> {
             replay,
             buffers,
             route,
+            tally,
             uploading: true,
             refused: None,
             seen,
@@ -173,6 +184,7 @@ impl<'a> Exchange<'a> {
         if self.upload.progress != self.seen {
             self.seen = self.upload.progress;
             self.moved = Instant::now();
+            self.tally.request_bytes.set(self.upload.taken);
         }
         match polled {
             Poll::Pending => return Ok(()),
@@ -305,15 +317,22 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Sends the answer: `head`, then the body. The rest of an unfinished upload goes on beside it.
-    pub(super) async fn respond(&mut self, head: Vec<u8>, from: Framing, to: Framing) -> Result<(), Broken> {
+    /// Sends the answer: `head`, with this status, then the body. The rest of an unfinished upload goes on beside it.
+    pub(super) async fn respond(
+        &mut self,
+        status: u16,
+        head: Vec<u8>,
+        from: Framing,
+        to: Framing,
+    ) -> Result<(), Broken> {
+        self.moved = Instant::now();
+        self.tally.answers(status, self.moved);
         let Ok(head) = self.caller.side.io.begin(head, from.is_empty()) else {
             return Err(Broken::Abort("the caller went away before the answer"));
         };
         let mut download = Pump::new(head, from, to, None);
         let mut seen = 0;
         let limit = self.route.spec.body_idle_timeout;
-        self.moved = Instant::now();
         poll_fn(|cx| {
             // A body that breaks off now cannot be answered any more.
             if self.poll_upload(cx).is_err() {
@@ -321,6 +340,7 @@ impl<'a> Exchange<'a> {
             }
             let way = Way { replay: None, trailers: &|section, out| headers::write_response_trailers(out, section) };
             let polled = download.poll(cx, self.up, &mut self.caller.side.io, way);
+            self.tally.response_bytes.set(download.taken);
             match polled {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(Broken::Abort(cut(&e)))),

@@ -14,6 +14,7 @@ use super::{
     exchange::{Broken, Caller, Exchange, too_large},
     h2::Unsent,
     proof,
+    record::Tally,
     respond::{self, Answer},
     socket::Link,
     upgrade,
@@ -40,6 +41,8 @@ pub(super) struct Request<'a> {
     pub(super) scheme: &'a str,
     /// It asks for a WebSocket.
     pub(super) websocket: bool,
+    /// Where is noted down what becomes of it.
+    pub(super) tally: &'a Tally,
 }
 
 /// How the caller's connection goes on.
@@ -102,6 +105,7 @@ pub(super) async fn forward(
         let wanted = Wanted { fresh: tries.fresh, websocket: request.websocket };
         let lent = caller.wait_for(&worker.buffers, pool.connect(route, origin, wanted)).await?;
         let mut up = lent.side;
+        request.tally.upstream_protocol.set(up.io.protocol());
         let told = tries.told.as_ref();
         let Some(Written { head, generation, proof }) =
             request_head(worker, route, origin, told, request, identity.as_ref())?
@@ -124,7 +128,8 @@ pub(super) async fn forward(
             upload.insert(Pump::new(head, from, to, route.spec.max_body))
         };
         let sent = Instant::now();
-        let mut exchange = Exchange::new(caller, &mut up, pump, &mut replay, &worker.buffers, route, sent);
+        let mut exchange =
+            Exchange::new(caller, &mut up, pump, &mut replay, &worker.buffers, (route, request.tally), sent);
         let response = match final_head(&mut exchange, core, request).await {
             // Not one byte of the request left this host: a new connection is no second execution. What was
             // taken from the caller must still be there.
@@ -135,6 +140,7 @@ pub(super) async fn forward(
             other => other?,
         };
         let bytes = &exchange.up.buf.filled()[..response.length];
+        request.tally.upstream_status.set(response.head.status);
         let rejected = is_rejection(route, &response.head, bytes);
         if !rejected && response.head.status != 401 {
             route.bearer.used(generation, sent);
@@ -150,6 +156,7 @@ pub(super) async fn forward(
         let judge = |used| proof::judge(origin, &used, can_mend, &response.head, bytes);
         let verdict = proof.map_or(proof::Verdict::Fine, judge);
         let Some(marker) = tries.end(route, generation, rejected, verdict, can_replay) else {
+            request.tally.replayed.set(true);
             if put_aside(&mut exchange, &response, request).await {
                 pool.give(up.io, response.kept_for);
             }

@@ -12,6 +12,7 @@
 //!    [`upgrade`] is what follows where it is a WebSocket.
 //!
 //! Whatever fails ends in [`error`], the only place that makes answers of cupbearer's own.
+//! [`record`] is what is told of a request when it has ended.
 //! [`worker`] is one core: everything above runs on it alone, without locks.
 //! [`rehearsal`] asks steps 2 to 4 what they would do with a request, without sending it.
 
@@ -27,6 +28,7 @@ mod guard;
 mod h2;
 mod limit;
 mod proof;
+mod record;
 mod respond;
 mod seats;
 mod socket;

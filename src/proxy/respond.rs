@@ -39,7 +39,7 @@ pub(super) async fn respond(
     if ends_with_the_connection {
         exchange.caller.side.io.reset_on_close(true);
     }
-    exchange.respond(head, from, to).await?;
+    exchange.respond(response.head.status, head, from, to).await?;
     if ends_with_the_connection {
         exchange.caller.side.io.reset_on_close(false);
     }

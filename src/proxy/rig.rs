@@ -45,6 +45,7 @@ impl Rig {
                 sockets: Vec::new(),
                 snapshots,
                 connections: Arc::default(),
+                access: None,
                 orders,
             }));
             let core = worker.core();

@@ -20,7 +20,10 @@ use super::{
     body::{Inlet, Outlet},
     h2::{Incoming, Outgoing},
 };
-use crate::{net::Stream, wire::Framing};
+use crate::{
+    net::Stream,
+    wire::{Framing, Version},
+};
 
 /// A connection from a caller.
 #[derive(Debug)]
@@ -174,6 +177,15 @@ pub(super) enum Link {
 }
 
 impl Link {
+    /// What is spoken on it.
+    pub(super) fn protocol(&self) -> &'static str {
+        match self {
+            Self::H1(_) => Version::H11,
+            Self::H2(_) => Version::H2,
+        }
+        .as_str()
+    }
+
     /// How a body arrives that its head tells as `told`.
     pub(super) fn reads(&self, told: Framing) -> Framing {
         if matches!(self, Self::H2(_)) { by_its_end(told) } else { told }

@@ -60,12 +60,14 @@ fn poll_end<W: AsyncWrite + Unpin>(
 /// Sends `head`, then moves bytes both ways. Without any byte in either direction for `body_idle_timeout`
 /// both sides are closed.
 pub(super) async fn tunnel(exchange: &mut Exchange<'_>, head: Vec<u8>) -> Result<(), Broken> {
+    let mut moved = Instant::now();
+    // RFC 8441 section 5: a caller with HTTP/2 sees a 200.
+    exchange.tally.answers(if exchange.caller.side.io.is_h2() { 200 } else { 101 }, moved);
     let Ok(head) = exchange.caller.side.io.begin(head, false) else {
         return Err(Broken::Abort("the caller went away before the switch"));
     };
     let (mut down, mut up) = (Half::new(head), Half::new(Vec::new()));
     let limit = exchange.route.spec.body_idle_timeout;
-    let mut moved = Instant::now();
     if exchange.caller.side.buf.size() == 0 {
         exchange.caller.side.buf = exchange.buffers.small();
     }
@@ -84,6 +86,8 @@ pub(super) async fn tunnel(exchange: &mut Exchange<'_>, head: Vec<u8>) -> Result
         }
         if down.has_moved() | up.has_moved() {
             moved = Instant::now();
+            exchange.tally.request_bytes.set(up.pump.taken);
+            exchange.tally.response_bytes.set(down.pump.taken);
         }
         exchange.caller.timer.set(moved + limit);
         if exchange.caller.timer.poll(cx).is_ready() {

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     net::Identity,
     snapshot::{Reader, Route, Snapshot},
+    telemetry::access::{self, Pen},
 };
 
 /// How often idle upstream connections are looked through.
@@ -59,6 +60,8 @@ pub struct Plan {
     pub snapshots: Reader,
     /// Connections of all cores together, for `max_connections`.
     pub connections: Arc<AtomicUsize>,
+    /// The access log, where there is one.
+    pub access: Option<access::Handle>,
     /// Orders of control.
     pub orders: watch::Receiver<Order>,
 }
@@ -84,10 +87,17 @@ async fn run(plan: Plan) {
         })
         .collect();
     let sweeping = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
+    let logging = Rc::clone(&worker);
+    let logging = tokio::task::spawn_local(async move {
+        if let Some(pen) = &logging.access {
+            pen.keep_handing_on().await;
+        }
+    });
     // Control gone means the same as its order to drain.
     let _ = orders.wait_for(|order| *order == Order::Drain).await;
     worker.drain(accepting).await;
     sweeping.abort();
+    logging.abort();
 }
 
 async fn sweep(worker: Rc<Worker>) {
@@ -102,6 +112,7 @@ async fn sweep(worker: Rc<Worker>) {
 pub(super) struct Worker {
     pub(super) buffers: Buffers,
     pub(super) replay_budget: Rc<Cell<usize>>,
+    pub(super) access: Option<Pen>,
     pools: Pools,
     snapshots: Reader,
     current: RefCell<Rc<Core>>,
@@ -145,6 +156,7 @@ impl Worker {
         Self {
             buffers: Buffers::default(),
             replay_budget: Rc::new(Cell::new(REPLAY_BUDGET)),
+            access: plan.access.clone().map(Pen::new),
             pools,
             snapshots: plan.snapshots.clone(),
             current: RefCell::new(Rc::new(core)),

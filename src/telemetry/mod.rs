@@ -1,3 +1,4 @@
-//! What is told about the running process: the log now, the access line and metrics later.
+//! What is told about the running process: the log, a line for each request, and metrics later.
 
+pub mod access;
 pub mod log;

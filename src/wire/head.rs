@@ -23,6 +23,17 @@ pub enum Version {
     H2,
 }
 
+impl Version {
+    /// As a request line has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::H10 => "HTTP/1.0",
+            Self::H11 => "HTTP/1.1",
+            Self::H2 => "HTTP/2",
+        }
+    }
+}
+
 /// Why a head is refused. `Display` is a sentence for whoever sent it; it repeats none of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {
@@ -98,6 +109,13 @@ pub fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
         }
     }
     None
+}
+
+/// Method, target and version of a request whose head is not read any further, where its first line is whole and good.
+pub fn request_line(bytes: &[u8]) -> Option<(&str, &[u8], Version)> {
+    let (line, _) = line(bytes, 0).ok()?;
+    let (method, target, version) = request_line_parts(bytes, line).ok()?;
+    Some((std::str::from_utf8(method.of(bytes)).ok()?, target.of(bytes), version))
 }
 
 /// The fields of a head, and what their framing says.

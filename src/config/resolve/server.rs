@@ -6,6 +6,7 @@ use super::{Note, Table, listen, not_built, refused};
 use crate::config::{
     diagnostic::Span,
     model::{AccessLog, Log, NetSpec, RedisSpec, Scheme, Server, StoreSpec, Tokens},
+    nearest::nearest,
     raw::{self, RawServer},
     reader::{At, Kind, Limit},
     secret::SecretSource,
@@ -227,18 +228,42 @@ pub(super) fn log(root: &Table<'_>) -> Option<Log> {
     Some(Log { format, access: access.unwrap_or_default() })
 }
 
+/// `"off"`, a standard stream, or a file that can stand where it is named.
 fn log_target(t: &Table<'_>, key: &'static str) -> Option<AccessLog> {
+    const WORDS: [&str; 3] = ["off", "stdout", "stderr"];
     let at = t.word(key)?;
     if at.value != "off" && not_built::value(&format!("log.{key}"), &at.value) {
         t.not_built(&at.span, &format!("`{key}` (other than \"off\")"));
         return None;
     }
-    Some(match at.value.as_str() {
-        "off" => AccessLog::Off,
-        "stdout" => AccessLog::Stdout,
-        "stderr" => AccessLog::Stderr,
-        path => AccessLog::File(t.context.dir.join(path)),
-    })
+    let refuse = |why: &str, hint: &str| {
+        let note = Note::error(&at.span, format!("`{key}` in [log] {why}"));
+        t.context.report(note.hint(hint.to_owned()));
+        None
+    };
+    let path = match at.value.as_str() {
+        "off" => return Some(AccessLog::Off),
+        "stdout" => return Some(AccessLog::Stdout),
+        "stderr" => return Some(AccessLog::Stderr),
+        "-" | "on" | "true" => return refuse("is a file or a word", "use \"stdout\""),
+        path => path,
+    };
+    let is_bare = !path.contains(['/', '.']);
+    if let Some(near) = nearest(path, WORDS.to_vec()).filter(|_| is_bare) {
+        return refuse(
+            "names a file without a directory",
+            &format!("did you mean \"{near}\"? A file can be named with ./"),
+        );
+    }
+    let path = t.context.dir.join(path);
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if path.is_dir() {
+        return refuse("names a directory", "name a file in it");
+    }
+    if directory.is_some_and(|parent| !parent.is_dir()) {
+        return refuse("names a file in a directory that is not there", "make the directory first");
+    }
+    Some(AccessLog::File(path))
 }
 
 /// `[telemetry]`: nothing yet.

@@ -62,7 +62,7 @@ listen = false
 store = "memory"
 [log]
 format = "json"
-access = "off"
+access = "stdout"
 audit = "off"
 [telemetry]
 

@@ -147,13 +147,31 @@ fn a_store_outside_of_memory_needs_its_key_and_a_directory() {
 }
 
 #[test]
+fn a_log_goes_where_a_file_can_stand() {
+    for (value, expected) in [
+        (
+            "stdotu",
+            "2:10 `access` in [log] names a file without a directory (did you mean \"stdout\"? A file can be named with ./)",
+        ),
+        ("-", "2:10 `access` in [log] is a file or a word (use \"stdout\")"),
+        ("/", "2:10 `access` in [log] names a directory (name a file in it)"),
+        ("on", "2:10 `access` in [log] is a file or a word (use \"stdout\")"),
+        (
+            "/nowhere/access.log",
+            "2:10 `access` in [log] names a file in a directory that is not there (make the directory first)",
+        ),
+    ] {
+        assert_eq!(bad_with(&format!("[log]\naccess = \"{value}\"\n")), [expected]);
+    }
+}
+
+#[test]
 fn what_is_still_to_come_is_refused_by_name() {
     let found = bad_with(
         r#"[admin]
 listen = "127.0.0.1:8081"
 [log]
 format = "xml"
-access = "stdout"
 audit = "stderr"
 [telemetry]
 otlp = "http://127.0.0.1:4317"
@@ -162,9 +180,8 @@ otlp = "http://127.0.0.1:4317"
     let expected = [
         "2:10 an admin address in [admin] is not built yet in this version",
         r#"4:10 `format` in [log] can't be `xml` (use one of "text", "json")"#,
-        r#"5:10 `access` (other than "off") in [log] is not built yet in this version"#,
-        r#"6:9 `audit` (other than "off") in [log] is not built yet in this version"#,
-        "8:1 `otlp` in [telemetry] is not built yet in this version",
+        r#"5:9 `audit` (other than "off") in [log] is not built yet in this version"#,
+        "7:1 `otlp` in [telemetry] is not built yet in this version",
     ];
     assert_eq!(found, expected);
 }
