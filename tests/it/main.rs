@@ -3,6 +3,7 @@
 //! Tests that need something from outside (npm `oidc-provider`, nginx, redis, libfaketime, gnome-keyring) are `#[ignore]`d with the reason;
 //! `tests/run` installs what they need and runs them too.
 
+mod balance;
 mod clocks;
 mod demo;
 mod discovery;
