@@ -1,4 +1,4 @@
-"""The processes of a comparison: the origin, the proxies, and how each is told to do the same job."""
+"""The processes of a comparison: the origin, the proxies, each pinned to its core."""
 
 import ctypes
 import os
@@ -11,132 +11,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-TOKEN = "not-a-token-but-as-long-as-an-opaque-one-usually-is-0123456789"
+import configs
+
 BIG = 100 * 1000 * 1000  # bytes of the large body
-
-ORIGIN = """
-daemon off; master_process off; pid {dir}/origin.pid; error_log {dir}/origin.log warn;
-events {{ worker_connections 4096; }}
-http {{
-    access_log off; sendfile on; keepalive_requests 1000000000; open_file_cache max=16;
-    client_body_temp_path {dir}/origin-body; client_max_body_size 0;
-    proxy_temp_path {dir}/o1; fastcgi_temp_path {dir}/o2; uwsgi_temp_path {dir}/o3; scgi_temp_path {dir}/o4;
-    server {{
-        listen 127.0.0.1:{plain} backlog=1024;
-        listen 127.0.0.1:{tls} ssl backlog=1024;
-        ssl_certificate {dir}/server.pem; ssl_certificate_key {dir}/server.key; ssl_protocols TLSv1.3;
-        location /v1/ {{
-            if ($http_authorization != "Bearer {token}") {{ return 401; }}
-            alias {dir}/www/;
-        }}
-        location /up/ {{
-            if ($http_authorization != "Bearer {token}") {{ return 401; }}
-            alias {dir}/uploads/; dav_methods PUT;
-        }}
-        location = /token {{
-            default_type application/json;
-            return 200 '{{"access_token":"{token}","token_type":"bearer","expires_in":86399}}';
-        }}
-    }}
-}}
-"""
-
-NGINX = """
-daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/nginx.log warn;
-events {{ worker_connections 4096; }}
-http {{
-    access_log off; keepalive_requests 1000000000; client_max_body_size 0;
-    client_body_temp_path {dir}/n0; proxy_temp_path {dir}/n1; fastcgi_temp_path {dir}/n2;
-    uwsgi_temp_path {dir}/n3; scgi_temp_path {dir}/n4;
-    upstream plain {{ server 127.0.0.1:{plain}; keepalive 64; keepalive_requests 1000000000; }}
-    upstream tls {{ server 127.0.0.1:{tls}; keepalive 64; keepalive_requests 1000000000; }}
-    proxy_http_version 1.1;
-    proxy_set_header Connection "";
-    proxy_set_header Authorization "Bearer {token}";
-    proxy_set_header Host localhost;
-    proxy_request_buffering off; proxy_max_temp_file_size 0;
-    proxy_ssl_protocols TLSv1.3; proxy_ssl_verify on; proxy_ssl_trusted_certificate {dir}/ca.pem;
-    proxy_ssl_name localhost; proxy_ssl_server_name on;
-    server {{
-        listen 127.0.0.1:{port} backlog=1024;
-        location /plain/ {{ proxy_pass http://plain/; }}
-        location /tls/ {{ proxy_pass https://tls/; }}
-    }}
-}}
-"""
-
-# `http-reuse always` and `bytes()` instead of a regular expression: what is cheapest for HAProxy.
-HAPROXY = """
-global
-    nbthread 1
-    maxconn 4000
-defaults
-    mode http
-    http-reuse always
-    timeout connect 5s
-    timeout client 75s
-    timeout server 75s
-frontend in
-    bind 127.0.0.1:{port} backlog 1024
-    use_backend plain if {{ path_beg /plain/ }}
-    use_backend tls if {{ path_beg /tls/ }}
-backend plain
-    http-request set-header Authorization "Bearer {token}"
-    http-request set-path %[path,bytes(6)]
-    server origin 127.0.0.1:{plain}
-backend tls
-    http-request set-header Authorization "Bearer {token}"
-    http-request set-path %[path,bytes(4)]
-    server origin 127.0.0.1:{tls} ssl verify required ca-file {dir}/ca.pem sni str(localhost) ssl-min-ver TLSv1.3
-"""
-
-RELAY = """
-global
-    nbthread 1
-    maxconn 4000
-defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 75s
-    timeout server 75s
-listen relay
-    bind 127.0.0.1:{port} backlog 1024
-    server origin 127.0.0.1:{plain}
-"""
-
-CUPBEARER = """
-[server]
-listen = "127.0.0.1:0"
-workers = 1
-
-[admin]
-listen = false
-
-[credentials.bench]
-client_id = "bench"
-client_secret = {{ env = "BENCH_SECRET" }}
-client_auth = "post"
-token_url = "http://127.0.0.1:{plain}/token"
-scopes = ["bench"]
-ca_file = "{dir}/ca.pem"
-ip_family = "v4"
-
-[[routes]]
-prefix = "/plain"
-upstream = "http://127.0.0.1:{plain}"
-credential = "bench"
-allow = ["GET /**", "PUT /up/*"]
-
-[[routes]]
-prefix = "/tls"
-upstream = "https://localhost:{tls}"
-credential = "bench"
-allow = ["GET /**", "PUT /up/*"]
-"""
 
 
 class Failed(Exception):
     """The comparison cannot go on; the text says why."""
+
+
+class NotAvailable(Exception):
+    """This binary cannot do what a scenario is about; the text says why."""
 
 
 @dataclass
@@ -151,11 +36,14 @@ class Cores:
         available = sorted(os.sched_getaffinity(0))
         return Cores(available[0], available[min(1, len(available) - 1)])
 
+    def both(self):
+        return {self.proxy, self.rest}
+
 
 class Server:
-    """A child process on one core, gone when this program is gone, whatever ends it."""
+    """A child process on its cores, gone when this program is gone, whatever ends it."""
 
-    def __init__(self, name, command, core, env=None, log=None):
+    def __init__(self, name, command, cores, env=None, log=None):
         self.name = name
         self.log = log
         env = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), **(env or {})}
@@ -166,7 +54,7 @@ class Server:
             stderr=subprocess.STDOUT,
             text=True,
             env=env,
-            preexec_fn=lambda: own(core),
+            preexec_fn=lambda: own(cores),
         )
         self.lines = []
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -176,8 +64,11 @@ class Server:
         for line in self.process.stdout:
             self.lines.append(line)
 
+    def printed(self):
+        return "".join(self.lines)
+
     def said(self):
-        text = "".join(self.lines)
+        text = self.printed()
         if self.log and Path(self.log).exists():
             text += Path(self.log).read_text()
         return text.strip() or "(nothing)"
@@ -200,6 +91,14 @@ class Server:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(") ", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def thread_seconds(self, name):
+        """CPU seconds of each thread that is called like this, by its id."""
+        seconds = {}
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            if (task / "comm").read_text().startswith(name):
+                seconds[task.name] = int((task / "schedstat").read_text().split()[0]) / 1e9
+        return seconds
+
     def rss_kib(self):
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1])
@@ -214,28 +113,29 @@ class Server:
                 self.process.wait()
 
 
-def own(core):
+def own(cores):
     """In the child: pin it, and let it die with its parent (PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
 
 
 @dataclass
 class Proxy:
-    """One candidate: its process, its port, and what the load generator has to say to it."""
+    """One candidate: its process, its ports by how they are spoken to."""
 
     name: str
     server: Server
-    port: int
+    ports: dict
     # A relay adds nothing, so the load generator asks the origin itself.
     relay: bool = False
 
-    def url(self, route, path):
+    def url(self, route, path, how="plain"):
         prefix = "" if self.relay else f"/{route}"
-        return f"http://127.0.0.1:{self.port}{prefix}{path}"
+        scheme = "https" if how == "tls" else "http"
+        return f"{scheme}://127.0.0.1:{self.ports[how]}{prefix}{path}"
 
     def headers(self):
-        return {"Authorization": f"Bearer {TOKEN}"} if self.relay else {}
+        return {"Authorization": f"Bearer {configs.TOKEN}"} if self.relay else {}
 
 
 class Stage:
@@ -244,16 +144,18 @@ class Stage:
     def __init__(self, directory, binary):
         """`binary`: cupbearer's, or None to compare the peers alone."""
         self.dir = Path(directory)
+        self.binary = binary
         self.cores = Cores.choose()
         self.servers = []
-        self.proxies = []
+        self.peers = []
+        self.variants = {}
         try:
-            self._start(binary)
+            self._start()
         except BaseException:
             self.stop()
             raise
 
-    def _start(self, binary):
+    def _start(self):
         make_certificates(self.dir)
         for name in ("www", "uploads"):
             (self.dir / name).mkdir()
@@ -262,41 +164,57 @@ class Stage:
             block = os.urandom(1000 * 1000)
             for _ in range(BIG // len(block)):
                 big.write(block)
-        plain, tls, nginx, haproxy, relay = free_ports(5)
-        self.ports = {"plain": plain, "tls": tls}
-
-        origin = self._config("origin.conf", ORIGIN)
-        origin = self._server("origin", [program("nginx"), "-e", "stderr", "-c", origin], self.cores.rest)
-        origin.wait_until(lambda: listens(plain) and listens(tls))
-
-        config = self._config("nginx.conf", NGINX, port=nginx)
-        self._proxy("nginx", [program("nginx"), "-e", "stderr", "-c", config], nginx)
-        config = self._config("haproxy.cfg", HAPROXY, port=haproxy)
-        self._proxy("haproxy", [program("haproxy"), "-db", "-f", config], haproxy)
-        config = self._config("relay.cfg", RELAY, port=relay)
-        self._proxy("relay", [program("haproxy"), "-db", "-f", config], relay, relay=True)
-        if binary:
-            config = self._config("proxy.toml", CUPBEARER)
-            env = {"BENCH_SECRET": "not-a-secret"}
-            server = self._server("cupbearer", [str(binary), "serve", "-c", config], self.cores.proxy, env)
-            line = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
-            found = server.wait_until(lambda: line.search("".join(server.lines)))
-            self.proxies.insert(0, Proxy("cupbearer", server, int(found[1])))
+        self.ports = dict(zip(("plain", "tls", "h2"), free_ports(3)))
+        origin = self._config("origin.conf", configs.ORIGIN)
+        origin = self.server("origin", [program("nginx"), "-e", "stderr", "-c", origin], {self.cores.rest})
+        origin.wait_until(lambda: all(listens(port) for port in self.ports.values()))
+        self._peer("nginx", ["-e", "stderr", "-c"], configs.NGINX)
+        self._peer("haproxy", ["-db", "-f"], configs.HAPROXY)
+        self._peer("relay", ["-db", "-f"], configs.RELAY, relay=True)
 
     def _config(self, name, template, **more):
         path = self.dir / name
-        path.write_text(template.format(dir=self.dir, token=TOKEN, **self.ports, **more))
+        path.write_text(template.format(dir=self.dir, token=configs.TOKEN, **self.ports, **more))
         return str(path)
 
-    def _server(self, name, command, core, env=None):
-        server = Server(name, command, core, env, self.dir / f"{name}.log")
+    def _peer(self, name, arguments, template, relay=False):
+        ports = dict(zip(("plain", "tls", "h2"), free_ports(3)))
+        config = self._config(f"{name}.conf", template, port=ports["plain"], tls_port=ports["tls"], h2_port=ports["h2"])
+        server = self.server(name, [program("haproxy" if relay else name), *arguments, config], {self.cores.proxy})
+        server.wait_until(lambda: listens(ports["plain"]))
+        self.peers.append(Proxy(name, server, ports, relay))
+
+    def server(self, name, command, cores, env=None):
+        server = Server(name, command, cores, env, self.dir / f"{name}.log")
         self.servers.append(server)
         return server
 
-    def _proxy(self, name, command, port, relay=False):
-        server = self._server(name, command, self.cores.proxy)
-        server.wait_until(lambda: listens(port))
-        self.proxies.append(Proxy(name, server, port, relay))
+    def cupbearer(self, name="cupbearer", cores=None, **settings):
+        """The one of this name, started now unless it runs already; `settings` as of `configs.cupbearer`."""
+        if name not in self.variants:
+            self.variants[name] = self.start_cupbearer(name, cores, **settings)
+        return self.variants[name]
+
+    def start_cupbearer(self, name, cores=None, **settings):
+        """A new one, which listens when this returns."""
+        server = self.spawn_cupbearer(name, cores, **settings)
+        line = re.compile(r"listening on (https?)://127\.0\.0\.1:(\d+)")
+        many = 2 if settings.get("tls") else 1
+        try:
+            server.wait_until(lambda: len(line.findall(server.printed())) == many)
+        except Failed as failure:
+            if "not built" in str(failure):
+                raise NotAvailable(f"{name}: not built yet in this version") from failure
+            raise
+        found = {scheme: int(port) for scheme, port in line.findall(server.printed())}
+        return Proxy(name, server, {"plain": found["http"], "h2": found["http"], "tls": found.get("https")})
+
+    def spawn_cupbearer(self, name, cores=None, **settings):
+        """Its process, whatever becomes of it; `settings` as of `configs.cupbearer`."""
+        path = self.dir / f"{name.replace(' ', '-')}.toml"
+        path.write_text(configs.cupbearer(self.dir, self.ports, **settings))
+        command = [str(self.binary), "serve", "-c", str(path)]
+        return self.server(name, command, cores or {self.cores.proxy}, {"BENCH_SECRET": "not-a-secret"})
 
     def stop(self):
         for server in reversed(self.servers):
@@ -342,3 +260,5 @@ def make_certificates(directory):
     (Path(directory) / "san").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
     openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
             "-days", "2", "-extfile", "san", "-out", "server.pem")
+    both = "".join((Path(directory) / name).read_text() for name in ("server.pem", "server.key"))
+    (Path(directory) / "both.pem").write_text(both)

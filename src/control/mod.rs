@@ -13,6 +13,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use crate::{
     config::model::{Config, Scheme, TokenSpec, Upstream},
     proxy::{
+        balance::Balance,
         listener::{Door, Listener},
         worker::{self, Order, Plan},
     },
@@ -95,11 +96,11 @@ impl Proxy {
             }
         }
         let mut workers = Vec::with_capacity(server.workers);
-        let connections = Arc::default();
-        for (index, sockets) in sockets.into_iter().enumerate() {
-            let (snapshots, connections, orders) = (reader.clone(), Arc::clone(&connections), orders.subscribe());
+        let (balance, inboxes) = Balance::new(server.workers);
+        for (index, (sockets, inbox)) in sockets.into_iter().zip(inboxes).enumerate() {
+            let (snapshots, balance, orders) = (reader.clone(), Arc::clone(&balance), orders.subscribe());
             let access = access.as_ref().and_then(Access::handle);
-            let plan = Plan { index, workers: server.workers, sockets, snapshots, connections, access, orders };
+            let plan = Plan { index, workers: server.workers, sockets, snapshots, balance, inbox, access, orders };
             workers.push(worker::start(plan)?);
         }
         Ok(Self { addresses, workers, orders, engine, guard, access })

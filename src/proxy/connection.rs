@@ -11,6 +11,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     admission::{self, NoHead},
+    balance::Ticket,
     buffer::Buffer,
     error::{self, Code, ErrorFacts, ProxyError},
     exchange::{Broken, Caller},
@@ -26,22 +27,29 @@ use crate::{
     wire::{Field, Framing, Kind, RequestHead, Version, head::request_line, translate::TranslateError},
 };
 
-/// Serves a connection in a task of its own on this core.
-pub(super) fn spawn(worker: &Rc<Worker>, stream: Socket, peer: SocketAddr, hosts: Rc<Hosts>) {
-    let Some(seat) = worker.seat() else {
+/// Serves a connection in a task of its own on this core; turns it away where it has no ticket.
+pub(super) fn spawn(worker: &Rc<Worker>, stream: Socket, peer: SocketAddr, hosts: Rc<Hosts>, ticket: Option<Ticket>) {
+    let Some(ticket) = ticket else {
         if let Some(seat) = worker.refusal_seat() {
             tokio::task::spawn_local(turn_away(Rc::clone(worker), stream, peer, seat));
         }
         return;
     };
-    tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, hosts, seat));
+    tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, hosts, worker.seat(ticket)));
 }
 
 /// The same behind a TLS handshake, which has as long as a head.
-pub(super) fn spawn_tls(worker: &Rc<Worker>, tcp: TcpStream, tls: TlsAcceptor, peer: SocketAddr, hosts: Rc<Hosts>) {
+pub(super) fn spawn_tls(
+    worker: &Rc<Worker>,
+    tcp: TcpStream,
+    tls: TlsAcceptor,
+    peer: SocketAddr,
+    hosts: Rc<Hosts>,
+    ticket: Option<Ticket>,
+) {
     // Over `max_connections` there is no time for a handshake, hence none for an answer.
-    let Some(seat) = worker.seat() else { return };
-    let worker = Rc::clone(worker);
+    let Some(ticket) = ticket else { return };
+    let (worker, seat) = (Rc::clone(worker), worker.seat(ticket));
     tokio::task::spawn_local(async move {
         let patience = worker.core().snapshot.server().header_timeout;
         match tokio::time::timeout(patience, tls.accept(tcp)).await {

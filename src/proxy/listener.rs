@@ -17,6 +17,7 @@ use tokio::{net::TcpStream, sync::watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
+    balance::{Arrival, Inbox, Ticket},
     connection, socket,
     worker::{Order, Worker},
 };
@@ -28,7 +29,7 @@ const BACKLOG: i32 = 4096;
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
 /// One address, with one socket for each worker. The kernel spreads connections over them
-/// (`SO_REUSEPORT`), so that no two workers share anything.
+/// (`SO_REUSEPORT`); [`balance`](super::balance) evens out what that leaves uneven.
 #[derive(Debug)]
 pub struct Listener {
     /// The address, its port known also where port 0 was asked for.
@@ -76,19 +77,43 @@ pub struct Door {
     pub tls: Option<Arc<ServerConfig>>,
 }
 
-/// Accepts until the order to drain, then whatever the kernel has already completed: those callers believe
-/// that they are connected.
+/// A listener as one core's tasks see it.
+pub(super) struct Entrance {
+    address: SocketAddr,
+    hosts: Rc<Hosts>,
+    tls: Option<TlsAcceptor>,
+}
+
+impl Entrance {
+    pub(super) fn of(worker: &Worker, door: &Door) -> Self {
+        let scheme = if door.tls.is_some() { Scheme::Https } else { Scheme::Http };
+        let hosts = Rc::new(worker.core().snapshot.hosts(door.address, scheme));
+        Self { address: door.address, hosts, tls: door.tls.clone().map(TlsAcceptor::from) }
+    }
+
+    /// Serves a connection on this core.
+    fn serve(&self, worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, ticket: Option<Ticket>) {
+        // Fails only on a connection that is gone already.
+        let _ = stream.set_nodelay(true);
+        let hosts = Rc::clone(&self.hosts);
+        match &self.tls {
+            None => connection::spawn(worker, socket::Socket::Tcp(stream), peer, hosts, ticket),
+            Some(tls) => connection::spawn_tls(worker, stream, tls.clone(), peer, hosts, ticket),
+        }
+    }
+}
+
+/// Accepts by one of the entrances until the order to drain, then whatever the kernel has already completed: those
+/// callers believe that they are connected.
 pub(super) async fn accept(
     worker: Rc<Worker>,
     socket: TcpListener,
-    door: Door,
+    entrances: Rc<[Entrance]>,
+    door: usize,
     mut orders: watch::Receiver<Order>,
 ) -> io::Result<()> {
     let socket = tokio::net::TcpListener::from_std(socket)?;
-    let Door { address, tls } = door;
-    let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
-    let hosts = Rc::new(worker.core().snapshot.hosts(address, scheme));
-    let tls = tls.map(TlsAcceptor::from);
+    let entrance = &entrances[door];
     let mut draining = pin!(orders.wait_for(|order| *order == Order::Drain));
     loop {
         let accepted = poll_fn(|cx| match draining.as_mut().poll(cx) {
@@ -97,10 +122,10 @@ pub(super) async fn accept(
         });
         let Some(accepted) = accepted.await else { break };
         match accepted {
-            Ok((stream, peer)) => serve(&worker, stream, tls.as_ref(), peer, &hosts),
+            Ok((stream, peer)) => place(&worker, &entrances, door, stream, peer),
             Err(e) if is_about_one_connection(&e) => {}
             Err(e) => {
-                tracing::warn!("cannot accept on {address}: {e}");
+                tracing::warn!("cannot accept on {}: {e}", entrance.address);
                 tokio::time::sleep(EXHAUSTED).await;
             }
         }
@@ -109,17 +134,56 @@ pub(super) async fn accept(
     let socket = socket.into_std()?;
     while let Ok((stream, peer)) = socket.accept() {
         stream.set_nonblocking(true)?;
-        serve(&worker, TcpStream::from_std(stream)?, tls.as_ref(), peer, &hosts);
+        entrance.serve(&worker, TcpStream::from_std(stream)?, peer, worker.ticket(None));
     }
     Ok(())
 }
 
-fn serve(worker: &Rc<Worker>, stream: TcpStream, tls: Option<&TlsAcceptor>, peer: SocketAddr, hosts: &Rc<Hosts>) {
-    // Fails only on a connection that is gone already.
-    let _ = stream.set_nodelay(true);
-    match tls {
-        None => connection::spawn(worker, socket::Socket::Tcp(stream), peer, Rc::clone(hosts)),
-        Some(tls) => connection::spawn_tls(worker, stream, tls.clone(), peer, Rc::clone(hosts)),
+/// Serves a connection here, or hands it to the core that should have it.
+fn place(worker: &Rc<Worker>, entrances: &[Entrance], door: usize, stream: TcpStream, peer: SocketAddr) {
+    let elsewhere = worker.elsewhere();
+    match (elsewhere, worker.ticket(elsewhere)) {
+        (Some(core), Some(ticket)) => {
+            // Fails only on a connection that is gone already.
+            let Ok(stream) = stream.into_std() else { return };
+            if let Err(back) = worker.balance.hand_over(core, Arrival { stream, peer, door, ticket }) {
+                // That core has just ended.
+                take(worker, entrances, back);
+            }
+        }
+        (_, ticket) => entrances[door].serve(worker, stream, peer, ticket),
+    }
+}
+
+/// Serves what another core accepted.
+fn take(worker: &Rc<Worker>, entrances: &[Entrance], arrival: Arrival) {
+    let Arrival { stream, peer, door, ticket } = arrival;
+    match TcpStream::from_std(stream) {
+        Ok(stream) => entrances[door].serve(worker, stream, peer, Some(ticket)),
+        Err(error) => tracing::warn!(%peer, "a connection is lost: {error}"),
+    }
+}
+
+/// Serves what other cores hand over until the order to drain, then what is already on its way; from then on they
+/// keep what they accept.
+pub(super) async fn receive(
+    worker: Rc<Worker>,
+    mut inbox: Inbox,
+    entrances: Rc<[Entrance]>,
+    mut orders: watch::Receiver<Order>,
+) {
+    let mut draining = pin!(orders.wait_for(|order| *order == Order::Drain));
+    loop {
+        let arrival = poll_fn(|cx| match draining.as_mut().poll(cx) {
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending => inbox.poll_recv(cx),
+        });
+        let Some(arrival) = arrival.await else { break };
+        take(&worker, &entrances, arrival);
+    }
+    inbox.close();
+    while let Some(arrival) = inbox.recv().await {
+        take(&worker, &entrances, arrival);
     }
 }
 

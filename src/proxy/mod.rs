@@ -1,6 +1,6 @@
 //! THE DATA PLANE: the path of a request, one copy of it per core.
 //!
-//! 1. [`listener`] **accepts** a connection; [`connection`] serves request after request on it.
+//! 1. [`listener`] **accepts** a connection, [`balance`] says on which core; [`connection`] serves request after request on it.
 //! 2. [`admission`] **admits**: a strict head, within its limits and its time; [`limit`] and [`seats`] give
 //!    it its place.
 //! 3. [`guard`] **routes**: the one canonical path, the longest prefix,
@@ -36,6 +36,7 @@ mod timer;
 mod upgrade;
 mod upstream;
 
+pub mod balance;
 pub mod listener;
 pub mod rehearsal;
 pub mod rig;

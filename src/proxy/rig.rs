@@ -1,7 +1,7 @@
 //! One core between two pipes in memory: the whole path of a request without a socket, so that its
 //! allocations and instructions can be counted (`benches/hot_path.rs`). Nothing else uses it.
 
-use std::{rc::Rc, sync::Arc};
+use std::rc::Rc;
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use super::{
+    balance::Balance,
     connection,
     socket::{Link, Socket},
     worker::{Order, Plan, Worker},
@@ -38,20 +39,29 @@ impl Rig {
         let (_, orders) = watch::channel(Order::Run);
         let listen = snapshots.snapshot().server().listen.first().map(|l| l.address);
         let listen = listen.unwrap_or_else(|| ([127, 0, 0, 1], 80).into());
+        let (balance, mut inboxes) = Balance::new(1);
+        let inbox = inboxes.remove(0);
         local.block_on(&runtime, async {
             let worker = Rc::new(Worker::new(&Plan {
                 index: 0,
                 workers: 1,
                 sockets: Vec::new(),
                 snapshots,
-                connections: Arc::default(),
+                balance,
+                inbox,
                 access: None,
                 orders,
             }));
             let core = worker.core();
             core.pool(&core.snapshot.routes[0]).give(Link::H1(Stream::Memory(upstream)), None);
             let hosts = Rc::new(core.snapshot.hosts(listen, Scheme::Http));
-            connection::spawn(&worker, Socket::Memory(accepted), ([127, 0, 0, 1], 9).into(), hosts);
+            connection::spawn(
+                &worker,
+                Socket::Memory(accepted),
+                ([127, 0, 0, 1], 9).into(),
+                hosts,
+                worker.ticket(None),
+            );
         });
         Ok(Self { runtime, local, caller, upstream: origin, buffer: vec![0; PIPE] })
     }

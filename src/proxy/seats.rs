@@ -1,15 +1,12 @@
-//! The connections of one core: counted over all cores, and known one by one, so that idle ones can be asked
-//! to leave when the core drains.
+//! The connections of one core, known one by one, so that idle ones can be asked to leave when the core drains.
 
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
     task::{Context, Waker},
 };
+
+use super::balance::Ticket;
 
 /// How an idle connection is asked to leave. It leaves by itself, and only if nothing has arrived: whoever
 /// ended it from outside could not know that a request is already there.
@@ -65,18 +62,14 @@ impl Seats {
 /// One connection's place, free again when it is dropped.
 pub(super) struct Seat {
     seats: Rc<RefCell<Seats>>,
-    all: Arc<AtomicUsize>,
     at: usize,
     idle: Rc<Idle>,
+    _counted: Ticket,
 }
 
 impl Seat {
-    /// A seat in `seats`, counted in `all`, unless `limit` are taken there.
-    pub(super) fn take(seats: &Rc<RefCell<Seats>>, all: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
-        if all.fetch_add(1, Ordering::Relaxed) >= limit {
-            all.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
+    /// A seat in `seats` for a connection that is counted.
+    pub(super) fn take(seats: &Rc<RefCell<Seats>>, counted: Ticket) -> Self {
         let idle = Rc::new(Idle::default());
         let mut inner = seats.borrow_mut();
         let at = inner.free.pop().unwrap_or(inner.places.len());
@@ -85,7 +78,7 @@ impl Seat {
         }
         inner.places[at] = Some(Rc::clone(&idle));
         drop(inner);
-        Some(Self { seats: Rc::clone(seats), all: Arc::clone(all), at, idle })
+        Self { seats: Rc::clone(seats), at, idle, _counted: counted }
     }
 
     /// How this connection is asked to leave.
@@ -99,6 +92,5 @@ impl Drop for Seat {
         let mut seats = self.seats.borrow_mut();
         seats.places[self.at] = None;
         seats.free.push(self.at);
-        self.all.fetch_sub(1, Ordering::Relaxed);
     }
 }

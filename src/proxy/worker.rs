@@ -1,4 +1,5 @@
-//! One core: its thread, its runtime, its connections and pools. Nothing here is shared with another core.
+//! One core: its thread, its runtime, its connections and pools. Nothing here is shared with another core but the
+//! count of connections.
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,10 +18,11 @@ use tokio::{
 };
 
 use super::{
+    balance::{Balance, Inbox, Ticket},
     buffer::Buffers,
     error::ProxyError,
     limit::Permit,
-    listener::{self, Door},
+    listener::{self, Door, Entrance},
     seats::{Seat, Seats},
     upstream::{Pool, Pools},
 };
@@ -58,8 +60,10 @@ pub struct Plan {
     pub sockets: Vec<(Door, TcpListener)>,
     /// The seam.
     pub snapshots: Reader,
-    /// Connections of all cores together, for `max_connections`.
-    pub connections: Arc<AtomicUsize>,
+    /// The connections of all cores.
+    pub balance: Arc<Balance>,
+    /// Connections that other cores accepted.
+    pub inbox: Inbox,
     /// The access log, where there is one.
     pub access: Option<access::Handle>,
     /// Orders of control.
@@ -78,14 +82,21 @@ pub fn start(plan: Plan) -> io::Result<thread::JoinHandle<()>> {
 async fn run(plan: Plan) {
     let mut orders = plan.orders.clone();
     let worker = Rc::new(Worker::new(&plan));
-    let accepting: Vec<_> = plan
+    let entrances: Rc<[Entrance]> = plan.sockets.iter().map(|(door, _)| Entrance::of(&worker, door)).collect();
+    let mut accepting: Vec<_> = plan
         .sockets
         .into_iter()
-        .map(|(door, socket)| {
-            let (worker, orders) = (Rc::clone(&worker), plan.orders.clone());
-            tokio::task::spawn_local(listener::accept(worker, socket, door, orders))
+        .enumerate()
+        .map(|(door, (_, socket))| {
+            let (worker, entrances, orders) = (Rc::clone(&worker), Rc::clone(&entrances), plan.orders.clone());
+            tokio::task::spawn_local(listener::accept(worker, socket, entrances, door, orders))
         })
         .collect();
+    let receiving = listener::receive(Rc::clone(&worker), plan.inbox, entrances, plan.orders);
+    accepting.push(tokio::task::spawn_local(async {
+        receiving.await;
+        Ok(())
+    }));
     let sweeping = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
     let logging = Rc::clone(&worker);
     let logging = tokio::task::spawn_local(async move {
@@ -116,10 +127,11 @@ pub(super) struct Worker {
     pools: Pools,
     snapshots: Reader,
     current: RefCell<Rc<Core>>,
+    index: usize,
     workers: usize,
     draining: Cell<bool>,
     seats: Rc<RefCell<Seats>>,
-    connections: Arc<AtomicUsize>,
+    pub(super) balance: Arc<Balance>,
     refusals: Arc<AtomicUsize>,
     scratch: RefCell<Vec<Vec<u8>>>,
     id_prefix: u64,
@@ -160,10 +172,11 @@ impl Worker {
             pools,
             snapshots: plan.snapshots.clone(),
             current: RefCell::new(Rc::new(core)),
+            index: plan.index,
             workers: plan.workers,
             draining: Cell::new(false),
             seats: Rc::default(),
-            connections: Arc::clone(&plan.connections),
+            balance: Arc::clone(&plan.balance),
             refusals: Arc::default(),
             scratch: RefCell::default(),
             id_prefix: u64::from_ne_bytes(random) ^ plan.index as u64,
@@ -227,14 +240,24 @@ impl Worker {
         }
     }
 
-    /// A seat for one more connection, unless `max_connections` are taken on all cores together.
-    pub(super) fn seat(&self) -> Option<Seat> {
-        Seat::take(&self.seats, &self.connections, self.core().snapshot.server().max_connections)
+    /// The core that should have a connection that was accepted here; `None`: this one.
+    pub(super) fn elsewhere(&self) -> Option<usize> {
+        self.balance.instead_of(self.index)
+    }
+
+    /// Counts one more connection, of this core or of another, unless there are `max_connections` on all together.
+    pub(super) fn ticket(&self, elsewhere: Option<usize>) -> Option<Ticket> {
+        self.balance.ticket(elsewhere.unwrap_or(self.index), self.core().snapshot.server().max_connections)
+    }
+
+    /// A seat for a connection that is counted.
+    pub(super) fn seat(&self, counted: Ticket) -> Seat {
+        Seat::take(&self.seats, counted)
     }
 
     /// A place to turn one more connection away with an answer; beyond those it is just closed.
     pub(super) fn refusal_seat(&self) -> Option<Seat> {
-        Seat::take(&self.seats, &self.refusals, REFUSALS)
+        self.balance.refusal(self.index, &self.refusals, REFUSALS).map(|counted| self.seat(counted))
     }
 
     /// Closes idle connections, lets the others finish, and gives up after `drain_timeout`.

@@ -4,6 +4,7 @@
 //! `tests/run` installs what they need and runs them too.
 
 mod access_log;
+mod balance;
 mod clocks;
 mod demo;
 mod discovery;

@@ -1,6 +1,7 @@
 //! The binary under test.
 
 use std::{
+    collections::{BTreeSet, HashSet},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
@@ -173,6 +174,29 @@ impl Cupbearer {
     /// How many file descriptors it has open.
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).expect("it runs").count()
+    }
+
+    /// How many callers' connections each worker serves, of workers that have any: what each of them has in its own
+    /// set of watched descriptors (epoll).
+    pub(crate) fn connections_by_worker(&self) -> Vec<usize> {
+        let own = format!("/proc/{}", self.process.id());
+        let port = format!(":{:04X}", self.address.port());
+        let table = std::fs::read_to_string(format!("{own}/net/tcp")).expect("Linux");
+        let callers: HashSet<&str> = table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .filter(|fields| fields[1].ends_with(&port) && fields[3] == "01")
+            .map(|fields| fields[9])
+            .collect();
+        // A runtime may hold several descriptors of one set.
+        let mut sets = HashSet::new();
+        for entry in std::fs::read_dir(format!("{own}/fdinfo")).expect("it runs").flatten() {
+            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            let inodes = text.lines().filter_map(|line| line.split("ino:").nth(1)?.split_whitespace().next());
+            let inodes = inodes.filter_map(|hex| u64::from_str_radix(hex, 16).ok()).map(|inode| inode.to_string());
+            sets.insert(inodes.filter(|inode| callers.contains(inode.as_str())).collect::<BTreeSet<_>>());
+        }
+        sets.iter().map(BTreeSet::len).filter(|&count| count > 0).collect()
     }
 
     /// Resident memory in KiB.

@@ -1,7 +1,7 @@
-"""One measurement: load through one proxy, and what it cost that proxy."""
+"""The load generators, and what one measurement of a proxy's cost gives."""
 
 import json
-import socket
+import re
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -18,20 +18,11 @@ end
 """
 
 
-def small(stage, proxy, route, seconds, connections):
-    """Many 1 KiB responses; the cost is CPU microseconds per request."""
-    script = stage.dir / "report.lua"
-    script.write_text(WRK_REPORT)
-    command = [program("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script)]
-    for name, value in proxy.headers().items():
-        command += ["-H", f"{name}: {value}"]
+def small(stage, proxy, route, seconds, connections, how="plain"):
+    """Many 1 KiB responses over HTTP/1.1; the cost is CPU microseconds per request."""
     before = proxy.server.cpu_seconds()
-    done = run(stage, [*command, proxy.url(route, "/v1/1k")], seconds + 30)
+    result = wrk(stage, proxy, route, seconds, connections, how)
     cpu = proxy.server.cpu_seconds() - before
-    line = next((line for line in done.splitlines() if line.startswith("RESULT ")), None)
-    if line is None:
-        raise Failed(f"wrk reported nothing: {done}")
-    result = json.loads(line.removeprefix("RESULT "))
     if result["errors"] or not result["requests"]:
         raise Failed(f"{proxy.name}: {result['errors']} of {result['requests']} requests failed")
     return {
@@ -40,6 +31,37 @@ def small(stage, proxy, route, seconds, connections):
         "per_second": result["requests"] * 1e6 / result["us"],
         "rss_kib": proxy.server.rss_kib(),
     }
+
+
+def wrk(stage, proxy, route, seconds, connections, how="plain"):
+    script = stage.dir / "report.lua"
+    script.write_text(WRK_REPORT)
+    command = [program("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script)]
+    for name, value in proxy.headers().items():
+        command += ["-H", f"{name}: {value}"]
+    done = run(stage, [*command, proxy.url(route, "/v1/1k", how)], seconds + 30)
+    line = next((line for line in done.splitlines() if line.startswith("RESULT ")), None)
+    if line is None:
+        raise Failed(f"wrk reported nothing: {done}")
+    return json.loads(line.removeprefix("RESULT "))
+
+
+def multiplexed(stage, proxy, seconds, connections):
+    """The same over HTTP/2: an eighth of the connections, with eight streams each."""
+    clients = max(1, connections // 8)
+    before = proxy.server.cpu_seconds()
+    amount = ["-D", str(seconds), f"-c{clients}", "-m8"]
+    done = run(stage, [program("h2load"), "-t1", *amount, proxy.url("plain", "/v1/1k", "h2")], seconds + 30)
+    cpu = proxy.server.cpu_seconds() - before
+    counts = re.search(r"(\d+) done, (\d+) succeeded, (\d+) failed", done)
+    answers = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", done)
+    rate = re.search(r"([\d.]+) req/s", done)
+    if not (counts and answers and rate):
+        raise Failed(f"h2load reported nothing: {done}")
+    good, bad = int(answers[1]), sum(int(answers[n]) for n in (2, 3, 4))
+    if bad or int(counts[3]) or not good:
+        raise Failed(f"{proxy.name}: {bad + int(counts[3])} of {counts[1]} requests failed over HTTP/2")
+    return {"cost": cpu * 1e6 / good, "per_second": float(rate[1]), "rss_kib": proxy.server.rss_kib()}
 
 
 def download(stage, proxy, times):
@@ -70,30 +92,6 @@ def bodies(stage, proxy, times, transfers):
     }
 
 
-def idle(proxy, connections):
-    """What a keep-alive caller connection costs in memory while nothing happens on it, in KiB."""
-    before = proxy.server.rss_kib()
-    target = proxy.url("plain", "/v1/1k").split("/", 3)[3]
-    request = f"GET /{target} HTTP/1.1\r\nHost: 127.0.0.1:{proxy.port}\r\n\r\n".encode()
-    held = []
-    try:
-        for _ in range(connections):
-            connection = socket.create_connection(("127.0.0.1", proxy.port), 10)
-            held.append(connection)
-            connection.sendall(request)
-            answer = b""
-            while len(answer) < 1024 or not answer.partition(b"\r\n\r\n")[2][1023:]:
-                part = connection.recv(65536)
-                if not part:
-                    raise Failed(f"{proxy.name} closed a connection: {answer[:200]!r}")
-                answer += part
-        after = proxy.server.rss_kib()
-    finally:
-        for connection in held:
-            connection.close()
-    return {"cost": (after - before) / connections, "rss_kib": before}
-
-
 def works(stage, proxy, route):
     """One request: the origin must have seen the right Authorization, and the file come back whole."""
     request = urllib.request.Request(proxy.url(route, "/v1/1k"), headers=proxy.headers())
@@ -117,10 +115,10 @@ def guarded(stage):
     raise Failed("the origin serves without a token")
 
 
-def run(stage, command, timeout):
-    core = stage.cores.rest
+def run(stage, command, timeout, cores=None):
+    cores = cores or {stage.cores.rest}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, preexec_fn=lambda: own(core))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, preexec_fn=lambda: own(cores))
     except subprocess.TimeoutExpired as error:
         raise Failed(f"{Path(command[0]).name} took more than {timeout} s") from error
     if done.returncode:
