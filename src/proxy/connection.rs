@@ -1,6 +1,6 @@
 //! One caller's connection: request after request, until either side has had enough.
 
-use std::{net::SocketAddr, rc::Rc, time::Instant};
+use std::{net::SocketAddr, rc::Rc};
 
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -9,6 +9,7 @@ use super::{
     admission::{self, NoHead},
     body::Side,
     buffer::Buffer,
+    clock,
     error::{self, Code, ErrorFacts, ProxyError},
     exchange::{Broken, Caller},
     forward::{self, Next, Request},
@@ -51,11 +52,11 @@ pub(super) fn spawn_tls(worker: &Rc<Worker>, tcp: TcpStream, tls: TlsAcceptor, p
 
 /// Over `max_connections`: a quick answer instead of silence.
 async fn turn_away(worker: Rc<Worker>, stream: Socket, _seat: Seat) {
-    let timer = Timer::new(Instant::now() + admission::AFTER_REFUSAL);
+    let timer = Timer::new(clock::now() + admission::AFTER_REFUSAL);
     let mut caller = Caller { side: Side { io: stream, buf: Buffer::default() }, timer, body_begun: false };
     let text = "as many callers are connected as may be (max_connections)";
     let id = worker.request_id();
-    answer(&mut caller, &ProxyError::new(Code::Overloaded, text).retry_after(1), facts(&id, true)).await;
+    answer(&mut caller, &ProxyError::new(Code::Overloaded, text).retry_after(1), facts(id.as_str(), true)).await;
     admission::linger(&mut caller, admission::AFTER_REFUSAL).await;
 }
 
@@ -68,11 +69,11 @@ pub(super) struct Peer {
 
 async fn serve(worker: Rc<Worker>, stream: Socket, address: SocketAddr, hosts: Rc<Hosts>, seat: Seat) {
     let core = worker.core();
-    let timer = Timer::new(Instant::now() + core.snapshot.server().idle_timeout);
+    let timer = Timer::new(clock::now() + core.snapshot.server().idle_timeout);
     let mut caller = Caller { side: Side { io: stream, buf: Buffer::default() }, timer, body_begun: false };
     let peer = Peer { address, text: address.ip().to_canonical().to_string(), hosts };
     if caller.side.io.chose_h2() {
-        return h2::server::serve(worker, caller.side.io, Buffer::default(), peer, seat).await;
+        return Box::pin(h2::server::serve(worker, caller.side.io, Buffer::default(), peer, seat)).await;
     }
     let (mut fields, mut first) = (Vec::new(), true);
     loop {
@@ -82,14 +83,14 @@ async fn serve(worker: Rc<Worker>, stream: Socket, address: SocketAddr, hosts: R
             Err(NoHead::Ended) => return,
             Err(NoHead::Refused(refused)) => {
                 let id = worker.request_id();
-                answer(&mut caller, &refused, facts(&id, true)).await;
-                admission::linger(&mut caller, admission::AFTER_REFUSAL).await;
+                answer(&mut caller, &refused, facts(id.as_str(), true)).await;
+                Box::pin(admission::linger(&mut caller, admission::AFTER_REFUSAL)).await;
                 return;
             }
         };
         let taken = std::mem::take(&mut caller.side.buf);
         if first && taken.filled().starts_with(h2::server::PREFACE) {
-            return h2::server::serve(worker, caller.side.io, taken, peer, seat).await;
+            return Box::pin(h2::server::serve(worker, caller.side.io, taken, peer, seat)).await;
         }
         first = false;
         let mut rest = Buffer::default();
@@ -103,7 +104,7 @@ async fn serve(worker: Rc<Worker>, stream: Socket, address: SocketAddr, hosts: R
         match next {
             Some(Next::KeepAlive) if !worker.is_draining() => {}
             Some(_) => {
-                admission::linger(&mut caller, admission::AFTER_BODY).await;
+                Box::pin(admission::linger(&mut caller, admission::AFTER_BODY)).await;
                 return;
             }
             None => return,
@@ -114,7 +115,7 @@ async fn serve(worker: Rc<Worker>, stream: Socket, address: SocketAddr, hosts: R
 /// Serves the one request of a stream of HTTP/2, whose head is told in the words of HTTP/1.1.
 pub(super) async fn serve_stream(worker: &Worker, peer: &Peer, io: Socket, head: Result<&[u8], TranslateError>) {
     let core = worker.core();
-    let timer = Timer::new(Instant::now() + core.snapshot.server().idle_timeout);
+    let timer = Timer::new(clock::now() + core.snapshot.server().idle_timeout);
     let mut caller = Caller { side: Side { io, buf: Buffer::default() }, timer, body_begun: false };
     match head {
         Ok(head) => {
@@ -122,7 +123,7 @@ pub(super) async fn serve_stream(worker: &Worker, peer: &Peer, io: Socket, head:
         }
         Err(why) => {
             let (id, refused) = (worker.request_id(), ProxyError::new(Code::BadRequest, why.to_string()));
-            answer(&mut caller, &refused, facts(&id, true)).await;
+            answer(&mut caller, &refused, facts(id.as_str(), true)).await;
         }
     }
 }
@@ -156,7 +157,7 @@ async fn request(
         Ok(head) => head,
         Err(e) => {
             let id = worker.request_id();
-            answer(caller, &admission::refusal(e), facts(&id, true)).await;
+            answer(caller, &admission::refusal(e), facts(id.as_str(), true)).await;
             return Some(Next::Close);
         }
     };
@@ -168,7 +169,7 @@ async fn request(
         Some(theirs) if is_usable_request_id(theirs) => std::str::from_utf8(theirs).unwrap_or_default(),
         _ => {
             own_id = worker.request_id();
-            &own_id
+            own_id.as_str()
         }
     };
     let (broken, route) = match judge_and_forward(worker, core, peer, caller, &head, bytes, id).await {

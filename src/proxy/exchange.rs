@@ -6,7 +6,7 @@
 use std::{
     future::poll_fn,
     io,
-    pin::pin,
+    pin::Pin,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -16,6 +16,7 @@ use tokio::io::sink;
 use super::{
     body::{Pump, PumpError, Replay, Side, Way},
     buffer::Buffers,
+    clock,
     error::{Code, ProxyError},
     socket::{Link, Socket},
     timer::Timer,
@@ -69,9 +70,8 @@ impl Caller {
     pub(super) async fn wait_for<T>(
         &mut self,
         buffers: &Buffers,
-        what: impl Future<Output = Result<T, ProxyError>>,
+        mut what: Pin<Box<impl Future<Output = Result<T, ProxyError>>>>,
     ) -> Result<T, Broken> {
-        let mut what = pin!(what);
         let mut waited = false;
         poll_fn(|cx| {
             if let Poll::Ready(result) = what.as_mut().poll(cx) {
@@ -172,7 +172,7 @@ impl<'a> Exchange<'a> {
         let polled = self.upload.poll(cx, &mut self.caller.side, &mut self.up.io, way);
         if self.upload.progress != self.seen {
             self.seen = self.upload.progress;
-            self.moved = Instant::now();
+            self.moved = clock::now();
         }
         match polled {
             Poll::Pending => return Ok(()),
@@ -255,7 +255,7 @@ impl<'a> Exchange<'a> {
 
     /// An interim response is a sign of life: the final one has its whole time again.
     pub(super) fn wait_again(&mut self) {
-        self.moved = Instant::now();
+        self.moved = clock::now();
     }
 
     pub(super) fn protocol(&self, what: &str) -> Broken {
@@ -313,7 +313,7 @@ impl<'a> Exchange<'a> {
         let mut download = Pump::new(head, from, to, None);
         let mut seen = 0;
         let limit = self.route.spec.body_idle_timeout;
-        self.moved = Instant::now();
+        self.moved = clock::now();
         poll_fn(|cx| {
             // A body that breaks off now cannot be answered any more.
             if self.poll_upload(cx).is_err() {
@@ -328,7 +328,7 @@ impl<'a> Exchange<'a> {
             }
             if download.progress != seen {
                 seen = download.progress;
-                self.moved = Instant::now();
+                self.moved = clock::now();
             }
             self.poll_caller(cx)?;
             self.caller.timer.set(self.moved + limit);

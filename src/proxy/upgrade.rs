@@ -7,13 +7,13 @@ use std::{
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll},
-    time::Instant,
 };
 
 use tokio::io::AsyncWrite;
 
 use super::{
     body::{Pump, PumpError, Way},
+    clock,
     exchange::{Broken, Exchange},
 };
 use crate::wire::Framing;
@@ -65,7 +65,7 @@ pub(super) async fn tunnel(exchange: &mut Exchange<'_>, head: Vec<u8>) -> Result
     };
     let (mut down, mut up) = (Half::new(head), Half::new(Vec::new()));
     let limit = exchange.route.spec.body_idle_timeout;
-    let mut moved = Instant::now();
+    let mut moved = clock::now();
     if exchange.caller.side.buf.size() == 0 {
         exchange.caller.side.buf = exchange.buffers.small();
     }
@@ -83,7 +83,7 @@ pub(super) async fn tunnel(exchange: &mut Exchange<'_>, head: Vec<u8>) -> Result
             return Poll::Ready(Ok(()));
         }
         if down.has_moved() | up.has_moved() {
-            moved = Instant::now();
+            moved = clock::now();
         }
         exchange.caller.timer.set(moved + limit);
         if exchange.caller.timer.poll(cx).is_ready() {
