@@ -11,6 +11,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::{
     buffer::{Buffers, SMALL},
+    clock,
     error::{Code, ProxyError},
     exchange::Caller,
     seats::Idle,
@@ -46,9 +47,9 @@ pub(super) async fn head(
 ) -> Result<usize, NoHead> {
     if caller.side.buf.is_empty() {
         buffers.give(std::mem::take(&mut caller.side.buf));
-        first_bytes(caller, buffers, Instant::now() + limits.idle_timeout, idle).await?;
+        first_bytes(caller, buffers, clock::now() + limits.idle_timeout, idle).await?;
     }
-    caller.arrived = Instant::now();
+    caller.arrived = clock::now();
     let deadline = caller.arrived + limits.header_timeout;
     let mut scanned = 0;
     loop {
@@ -157,13 +158,13 @@ pub(super) fn refusal(error: HeadError) -> ProxyError {
 /// Ends when the caller is done, is silent, or after a while.
 pub(super) async fn linger(caller: &mut Caller, longest: Duration) {
     let _: io::Result<()> = caller.side.io.shutdown().await;
-    let end = Instant::now() + longest;
+    let end = clock::now() + longest;
     // An empty buffer without memory would take every read for the end.
     caller.side.buf.grow(SMALL);
     loop {
         let used = caller.side.buf.len();
         caller.side.buf.consume(used);
-        let silent = Instant::now() + SILENCE;
+        let silent = clock::now() + SILENCE;
         caller.timer.set(end.min(silent));
         let read = poll_fn(|cx| match caller.side.poll_fill(cx) {
             Poll::Ready(Ok(n)) => Poll::Ready(n),
@@ -171,7 +172,7 @@ pub(super) async fn linger(caller: &mut Caller, longest: Duration) {
             Poll::Pending => caller.timer.poll(cx).map(|()| 0),
         })
         .await;
-        if read == 0 || Instant::now() > end {
+        if read == 0 || clock::now() > end {
             return;
         }
     }

@@ -1,10 +1,6 @@
 //! One caller's connection: request after request, until either side has had enough.
 
-use std::{
-    net::SocketAddr,
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -13,6 +9,7 @@ use super::{
     admission::{self, NoHead},
     balance::Ticket,
     buffer::Buffer,
+    clock,
     error::{self, Code, ErrorFacts, ProxyError},
     exchange::{Broken, Caller},
     forward::{self, Next, Request},
@@ -62,7 +59,7 @@ pub(super) fn spawn_tls(
 
 /// Over `max_connections`: a quick answer instead of silence.
 async fn turn_away(worker: Rc<Worker>, stream: Socket, address: SocketAddr, _seat: Seat) {
-    let now = Instant::now();
+    let now = clock::now();
     let mut caller = Caller::new(stream, now, now + admission::AFTER_REFUSAL);
     let (core, peer) = (worker.core(), address_text(address));
     let text = "as many callers are connected as may be (max_connections)";
@@ -80,11 +77,11 @@ pub(super) struct Peer {
 
 async fn serve(worker: Rc<Worker>, stream: Socket, address: SocketAddr, hosts: Rc<Hosts>, seat: Seat) {
     let core = worker.core();
-    let now = Instant::now();
+    let now = clock::now();
     let mut caller = Caller::new(stream, now, now + core.snapshot.server().idle_timeout);
     let peer = Peer { address, text: address_text(address), hosts };
     if caller.side.io.chose_h2() {
-        return h2::server::serve(worker, caller.side.io, Buffer::default(), peer, seat).await;
+        return Box::pin(h2::server::serve(worker, caller.side.io, Buffer::default(), peer, seat)).await;
     }
     let (mut fields, mut first) = (Vec::new(), true);
     loop {
@@ -95,13 +92,13 @@ async fn serve(worker: Rc<Worker>, stream: Socket, address: SocketAddr, hosts: R
             Err(NoHead::Refused(refused)) => {
                 let bytes = caller.side.buf.filled().to_vec();
                 refuse(&worker, &core, &peer.text, &mut caller, asked_of(&bytes), &refused).await;
-                admission::linger(&mut caller, admission::AFTER_REFUSAL).await;
+                Box::pin(admission::linger(&mut caller, admission::AFTER_REFUSAL)).await;
                 return;
             }
         };
         let taken = std::mem::take(&mut caller.side.buf);
         if first && taken.filled().starts_with(h2::server::PREFACE) {
-            return h2::server::serve(worker, caller.side.io, taken, peer, seat).await;
+            return Box::pin(h2::server::serve(worker, caller.side.io, taken, peer, seat)).await;
         }
         first = false;
         let mut rest = Buffer::default();
@@ -115,7 +112,7 @@ async fn serve(worker: Rc<Worker>, stream: Socket, address: SocketAddr, hosts: R
         match next {
             Some(Next::KeepAlive) if !worker.is_draining() => {}
             Some(_) => {
-                admission::linger(&mut caller, admission::AFTER_BODY).await;
+                Box::pin(admission::linger(&mut caller, admission::AFTER_BODY)).await;
                 return;
             }
             None => return,
@@ -125,7 +122,7 @@ async fn serve(worker: Rc<Worker>, stream: Socket, address: SocketAddr, hosts: R
 
 /// Serves the one request of a stream of HTTP/2, whose head is told in the words of HTTP/1.1.
 pub(super) async fn serve_stream(worker: &Worker, peer: &Peer, io: Socket, head: Result<&[u8], TranslateError>) {
-    let (core, now) = (worker.core(), Instant::now());
+    let (core, now) = (worker.core(), clock::now());
     let mut caller = Caller::new(io, now, now + core.snapshot.server().idle_timeout);
     let next = match head {
         Ok(head) => request(worker, &core, peer, &mut caller, head, &mut Vec::new()).await,
@@ -154,8 +151,8 @@ fn asked_of(bytes: &[u8]) -> Asked<'_> {
 /// Answers what never became a request.
 async fn refuse(worker: &Worker, core: &Core, peer: &str, caller: &mut Caller, asked: Asked<'_>, error: &ProxyError) {
     let id = worker.request_id();
-    let record = Record::open(worker, core, peer, &id, asked, caller.arrived);
-    answer(caller, &record, error, facts(&id, true)).await;
+    let record = Record::open(worker, core, peer, id.as_str(), asked, caller.arrived);
+    answer(caller, &record, error, facts(id.as_str(), true)).await;
 }
 
 fn facts(request_id: &str, close: bool) -> ErrorFacts<'_> {
@@ -200,7 +197,7 @@ async fn request(
         Some(theirs) if is_usable_request_id(theirs) => std::str::from_utf8(theirs).unwrap_or_default(),
         _ => {
             own_id = worker.request_id();
-            &own_id
+            own_id.as_str()
         }
     };
     let asked = Asked::new(head.version, head.method(bytes), head.target(bytes));

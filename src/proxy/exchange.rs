@@ -6,7 +6,7 @@
 use std::{
     future::poll_fn,
     io,
-    pin::pin,
+    pin::Pin,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -16,6 +16,7 @@ use tokio::io::sink;
 use super::{
     body::{Pump, PumpError, Replay, Side, Way},
     buffer::{Buffer, Buffers},
+    clock,
     error::{Code, ProxyError},
     record::Tally,
     socket::{Link, Socket},
@@ -78,9 +79,8 @@ impl Caller {
     pub(super) async fn wait_for<T>(
         &mut self,
         buffers: &Buffers,
-        what: impl Future<Output = Result<T, ProxyError>>,
+        mut what: Pin<Box<impl Future<Output = Result<T, ProxyError>>>>,
     ) -> Result<T, Broken> {
-        let mut what = pin!(what);
         let mut waited = false;
         poll_fn(|cx| {
             if let Poll::Ready(result) = what.as_mut().poll(cx) {
@@ -183,7 +183,7 @@ impl<'a> Exchange<'a> {
         let polled = self.upload.poll(cx, &mut self.caller.side, &mut self.up.io, way);
         if self.upload.progress != self.seen {
             self.seen = self.upload.progress;
-            self.moved = Instant::now();
+            self.moved = clock::now();
             self.tally.request_bytes.set(self.upload.taken);
         }
         match polled {
@@ -267,7 +267,7 @@ impl<'a> Exchange<'a> {
 
     /// An interim response is a sign of life: the final one has its whole time again.
     pub(super) fn wait_again(&mut self) {
-        self.moved = Instant::now();
+        self.moved = clock::now();
     }
 
     pub(super) fn protocol(&self, what: &str) -> Broken {
@@ -325,7 +325,7 @@ impl<'a> Exchange<'a> {
         from: Framing,
         to: Framing,
     ) -> Result<(), Broken> {
-        self.moved = Instant::now();
+        self.moved = clock::now();
         self.tally.answers(status, self.moved);
         let Ok(head) = self.caller.side.io.begin(head, from.is_empty()) else {
             return Err(Broken::Abort("the caller went away before the answer"));
@@ -348,7 +348,7 @@ impl<'a> Exchange<'a> {
             }
             if download.progress != seen {
                 seen = download.progress;
-                self.moved = Instant::now();
+                self.moved = clock::now();
             }
             self.poll_caller(cx)?;
             self.caller.timer.set(self.moved + limit);

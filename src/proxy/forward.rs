@@ -8,8 +8,9 @@ use std::{
 };
 
 use super::{
-    authorize::{authorize, identity, with_token},
+    authorize::{authorize, identity, is_authorized, with_token},
     body::{Pump, Replay, Side},
+    clock,
     error::{Code, ProxyError},
     exchange::{Broken, Caller, Exchange, too_large},
     h2::Unsent,
@@ -25,7 +26,7 @@ use crate::{
     net::Identity,
     rules::{challenge::blames_token, headers::RequestFacts},
     snapshot::{Origin, Route},
-    token::bearer::{Rejection, Terms},
+    token::bearer::{Now, Rejection, Terms},
     wire::{Framing, Kind, RequestHead, ResponseHead, Version},
 };
 
@@ -98,19 +99,29 @@ pub(super) async fn forward(
     let mut replay = Replay::new(replay_limit(route, request.head.framing), &worker.replay_budget);
     let mut upload: Option<Pump> = None;
     let mut tries = Tries::default();
+    // Exact where the turn's time was not enough to see that the token has ended.
+    let mut exact = None;
     loop {
-        caller.wait_for(&worker.buffers, authorize(route, tries.above)).await?;
-        let identity = identity(route);
+        let now = exact.take().unwrap_or_else(clock::turn);
+        // What waits is boxed: most requests wait for neither, and each would carry the room for both.
+        if !is_authorized(route, tries.above, now) {
+            caller.wait_for(&worker.buffers, Box::pin(authorize(route, tries.above))).await?;
+        }
+        let identity = identity(route, now);
         let (origin, pool) = (&core.snapshot.origins[route.origin], worker.pool(core, route, identity.as_ref()));
         let wanted = Wanted { fresh: tries.fresh, websocket: request.websocket };
-        let lent = caller.wait_for(&worker.buffers, pool.connect(route, origin, wanted)).await?;
+        let lent = match pool.ready(route, origin, wanted) {
+            Some(lent) => lent,
+            None => caller.wait_for(&worker.buffers, Box::pin(pool.connect(route, origin, wanted))).await?,
+        };
         let mut up = lent.side;
         request.tally.upstream_protocol.set(up.io.protocol());
         let told = tries.told.as_ref();
-        let Some(Written { head, generation, proof }) =
+        let Some(Written { head, generation, proof, at: sent }) =
             request_head(worker, route, origin, told, request, identity.as_ref())?
         else {
             pool.give(up.io, None);
+            exact = Some(Now::read());
             continue;
         };
         let Some(head) = begin(&mut up.io, head, request)? else {
@@ -127,7 +138,6 @@ pub(super) async fn forward(
         } else {
             upload.insert(Pump::new(head, from, to, route.spec.max_body))
         };
-        let sent = Instant::now();
         let mut exchange =
             Exchange::new(caller, &mut up, pump, &mut replay, &worker.buffers, (route, request.tally), sent);
         let response = match final_head(&mut exchange, core, request).await {
@@ -148,7 +158,7 @@ pub(super) async fn forward(
         if response.head.status == 101 {
             let head = respond::informational(core, request, &response.head, bytes);
             exchange.up.buf.consume(response.length);
-            upgrade::tunnel(&mut exchange, head).await?;
+            Box::pin(upgrade::tunnel(&mut exchange, head)).await?;
             return Ok(Next::Close);
         }
         let can_replay = exchange.replay.is_possible();
@@ -157,7 +167,7 @@ pub(super) async fn forward(
         let verdict = proof.map_or(proof::Verdict::Fine, judge);
         let Some(marker) = tries.end(route, generation, rejected, verdict, can_replay) else {
             request.tally.replayed.set(true);
-            if put_aside(&mut exchange, &response, request).await {
+            if Box::pin(put_aside(&mut exchange, &response, request)).await {
                 pool.give(up.io, response.kept_for);
             }
             continue;
@@ -194,7 +204,7 @@ impl Tries {
             proof::Verdict::Fine => "",
         };
         if rejected {
-            return match route.bearer.reject(generation, Instant::now()) {
+            return match route.bearer.reject(generation, clock::now()) {
                 _ if self.replayed => Some(AGAIN),
                 Rejection::TooFresh => Some(FRESH),
                 Rejection::Replaced if !can_replay => Some(STREAMED),
@@ -247,6 +257,8 @@ struct Written {
     head: Vec<u8>,
     generation: u64,
     proof: Option<proof::Used>,
+    /// When the token was found good.
+    at: Instant,
 }
 
 /// Writes the upstream's request head with the token in it; `None` where the token is gone meanwhile.
@@ -258,11 +270,11 @@ fn request_head(
     request: &Request<'_>,
     presented: Option<&Identity>,
 ) -> Result<Option<Written>, ProxyError> {
-    with_token(route, presented, |bearer| {
+    with_token(route, presented, |bearer, now| {
         let mut head = worker.scratch();
         let mut text = String::new();
         let proof = match &bearer.proof {
-            Some(prover) => Some(proof::prove(prover, route, origin, told, request, &mut text)?),
+            Some(prover) => Some(proof::prove(prover, route, origin, told, request, now, &mut text)?),
             None => None,
         };
         let facts = RequestFacts {
@@ -276,7 +288,7 @@ fn request_head(
             proof: &text,
         };
         route.headers.write(&mut head, request.head, request.bytes, facts);
-        Ok(Written { head, generation: bearer.generation, proof })
+        Ok(Written { head, generation: bearer.generation, proof, at: now.mono })
     })
 }
 

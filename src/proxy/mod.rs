@@ -13,13 +13,14 @@
 //!
 //! Whatever fails ends in [`error`], the only place that makes answers of cupbearer's own.
 //! [`record`] is what is told of a request when it has ended.
-//! [`worker`] is one core: everything above runs on it alone, without locks.
+//! [`worker`] is one core: everything above runs on it alone, without locks, by its own [`clock`].
 //! [`rehearsal`] asks steps 2 to 4 what they would do with a request, without sending it.
 
 mod admission;
 mod authorize;
 mod body;
 mod buffer;
+mod clock;
 mod connection;
 mod error;
 mod exchange;

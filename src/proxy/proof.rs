@@ -4,10 +4,7 @@
 //! The proof is signed here, on the core that sends the request: there is nobody to wait for, and no lock. The nonce that an
 //! upstream wants is kept with its origin, for all cores, so that a large body is not refused once on each of them.
 
-use std::{
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::sync::Arc;
 
 use super::{
     error::{Code, ProxyError},
@@ -16,7 +13,7 @@ use super::{
 use crate::{
     rules::challenge::blames_proof,
     snapshot::{Origin, Route},
-    token::bearer::{Facts, Prover, Terms, shifted},
+    token::bearer::{Facts, Now, Prover, Terms, shifted},
     wire::{Kind, ResponseHead},
 };
 
@@ -26,7 +23,7 @@ pub(super) struct Used {
     /// They are of an earlier answer to this very request, and nobody else knows them yet.
     are_told: bool,
     skew: i64,
-    at: (Instant, SystemTime),
+    at: Now,
 }
 
 /// What an answer says about the proof of its request.
@@ -49,19 +46,19 @@ pub(super) fn prove(
     origin: &Origin,
     told: Option<&Arc<Terms>>,
     request: &Request<'_>,
+    now: Now,
     out: &mut String,
 ) -> Result<Used, ProxyError> {
     let terms = told.cloned().unwrap_or_else(|| origin.terms.load_full());
     let skew = terms.skew.unwrap_or_else(|| prover.skew());
-    let now = SystemTime::now();
     let mut url = Vec::with_capacity(256);
     route.headers.url(&mut url, &route.spec.upstream, request.head, request.bytes, request.rest);
     let method = request.head.method(request.bytes);
-    let facts = Facts { method, url: &url, at: shifted(now, skew), nonce: terms.nonce.as_deref() };
+    let facts = Facts { method, url: &url, at: shifted(now.wall, skew), nonce: terms.nonce.as_deref() };
     prover.prove(&facts, out).map_err(|why| {
         ProxyError::new(Code::SecretUnavailable, format!("no proof for the token could be made: {why}"))
     })?;
-    Ok(Used { terms, are_told: told.is_some(), skew, at: (Instant::now(), now) })
+    Ok(Used { terms, are_told: told.is_some(), skew, at: now })
 }
 
 /// Learns from the answer to a request whose proof was made with `used`: from every one the nonce, from one that refuses the
@@ -93,8 +90,8 @@ pub(super) fn judge(origin: &Origin, used: &Used, can_mend: bool, head: &Respons
 
 impl Used {
     fn with_clock(&self, told: &Terms, date: &[u8]) -> Option<Terms> {
-        let (began, sent) = self.at;
-        told.with_clock(date, sent, sent + began.elapsed(), self.skew)
+        let sent = self.at.wall;
+        told.with_clock(date, sent, sent + self.at.mono.elapsed(), self.skew)
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     balance::Balance,
-    connection,
+    clock, connection,
     socket::{Link, Socket},
     worker::{Order, Plan, Worker},
 };
@@ -69,12 +69,15 @@ impl Rig {
     /// Sends one request through; returns how many bytes reached the upstream and the caller.
     pub fn request(&mut self, request: &[u8], response: &[u8]) -> std::io::Result<(usize, usize)> {
         let Self { runtime, local, caller, upstream, buffer } = self;
-        local.block_on(runtime, async {
-            caller.write_all(request).await?;
-            let forwarded = upstream.read(buffer).await?;
-            upstream.write_all(response).await?;
-            let answered = caller.read(buffer).await?;
-            Ok((forwarded, answered))
-        })
+        local.block_on(
+            runtime,
+            clock::kept(async {
+                caller.write_all(request).await?;
+                let forwarded = upstream.read(buffer).await?;
+                upstream.write_all(response).await?;
+                let answered = caller.read(buffer).await?;
+                Ok((forwarded, answered))
+            }),
+        )
     }
 }

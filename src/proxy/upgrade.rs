@@ -7,13 +7,13 @@ use std::{
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll},
-    time::Instant,
 };
 
 use tokio::io::AsyncWrite;
 
 use super::{
     body::{Pump, PumpError, Way},
+    clock,
     exchange::{Broken, Exchange},
 };
 use crate::wire::Framing;
@@ -60,7 +60,7 @@ fn poll_end<W: AsyncWrite + Unpin>(
 /// Sends `head`, then moves bytes both ways. Without any byte in either direction for `body_idle_timeout`
 /// both sides are closed.
 pub(super) async fn tunnel(exchange: &mut Exchange<'_>, head: Vec<u8>) -> Result<(), Broken> {
-    let mut moved = Instant::now();
+    let mut moved = clock::now();
     // RFC 8441 section 5: a caller with HTTP/2 sees a 200.
     exchange.tally.answers(if exchange.caller.side.io.is_h2() { 200 } else { 101 }, moved);
     let Ok(head) = exchange.caller.side.io.begin(head, false) else {
@@ -85,7 +85,7 @@ pub(super) async fn tunnel(exchange: &mut Exchange<'_>, head: Vec<u8>) -> Result
             return Poll::Ready(Ok(()));
         }
         if down.has_moved() | up.has_moved() {
-            moved = Instant::now();
+            moved = clock::now();
             exchange.tally.request_bytes.set(up.pump.taken);
             exchange.tally.response_bytes.set(down.pump.taken);
         }

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use super::{
     body::Side,
     buffer::Buffer,
+    clock,
     error::{Code, ProxyError},
     h2::Shared,
     socket::Link,
@@ -84,12 +85,24 @@ pub(super) struct Wanted {
     pub(super) websocket: bool,
 }
 
+impl Wanted {
+    fn offer(self, route: &Route, origin: &Origin) -> Offer {
+        match (route.spec.http, origin.upstream.scheme) {
+            // Servers that take WebSockets over HTTP/2 (RFC 8441) take them over HTTP/1.1 too.
+            _ if self.websocket => Offer::H1,
+            (HttpVersion::H1, _) | (HttpVersion::Auto, Scheme::Http) => Offer::H1,
+            (HttpVersion::H2, _) => Offer::H2,
+            (HttpVersion::Auto, Scheme::Https) => Offer::Both,
+        }
+    }
+}
+
 impl Pool {
     /// An idle connection that is still quiet.
     fn take(&self) -> Option<Stream> {
         loop {
             let mut idle = self.idle.borrow_mut().pop()?;
-            if Instant::now() < idle.until && idle.stream.is_quiet() {
+            if clock::now() < idle.until && idle.stream.is_quiet() {
                 return Some(idle.stream);
             }
         }
@@ -106,7 +119,7 @@ impl Pool {
         // Surplus bytes would be taken for the answer to the next request.
         if idle.len() < MAX_IDLE && stream.is_quiet() {
             let safe = promised.map_or(IDLE_TTL, |p| p.saturating_sub(CROSSING).min(IDLE_TTL));
-            idle.push(Idle { stream, until: Instant::now() + safe });
+            idle.push(Idle { stream, until: clock::now() + safe });
         }
     }
 
@@ -115,22 +128,17 @@ impl Pool {
         self.shared.sweep(now, IDLE_TTL);
     }
 
-    /// A connection that is there, or a new one.
-    pub(super) async fn connect(&self, route: &Route, origin: &Origin, wanted: Wanted) -> Result<Lent, ProxyError> {
-        let scheme = origin.upstream.scheme;
-        let offer = match (route.spec.http, scheme) {
-            // Servers that take WebSockets over HTTP/2 (RFC 8441) take them over HTTP/1.1 too.
-            _ if wanted.websocket => Offer::H1,
-            (HttpVersion::H1, _) | (HttpVersion::Auto, Scheme::Http) => Offer::H1,
-            (HttpVersion::H2, _) => Offer::H2,
-            (HttpVersion::Auto, Scheme::Https) => Offer::Both,
-        };
-        if offer != Offer::H2
-            && !wanted.fresh
-            && let Some(stream) = self.take()
-        {
-            return Ok(Lent::new(Link::H1(stream), true));
+    /// A kept connection of HTTP/1.1, where one lies ready.
+    pub(super) fn ready(&self, route: &Route, origin: &Origin, wanted: Wanted) -> Option<Lent> {
+        if wanted.fresh || wanted.offer(route, origin) == Offer::H2 {
+            return None;
         }
+        self.take().map(|stream| Lent::new(Link::H1(stream), true))
+    }
+
+    /// A place on a connection that is shared, or a new one; where none lies [`Self::ready`].
+    pub(super) async fn connect(&self, route: &Route, origin: &Origin, wanted: Wanted) -> Result<Lent, ProxyError> {
+        let offer = wanted.offer(route, origin);
         if offer == Offer::H1 || offer == Offer::Both && self.speaks_h2.get() == Some(false) {
             let stream = self.dial(route, origin, offer).await?;
             return self.lend(stream, origin, offer).await;
@@ -249,7 +257,7 @@ impl Pools {
 
     /// Closes what has been idle for too long or was closed by the upstream, and forgets pools that no route uses.
     pub(super) fn sweep(&self) {
-        let now = Instant::now();
+        let now = clock::now();
         let mut pools = self.by_origin.borrow_mut();
         for pool in pools.values() {
             pool.sweep(now);

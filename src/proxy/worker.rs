@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     balance::{Balance, Inbox, Ticket},
     buffer::Buffers,
+    clock,
     error::ProxyError,
     limit::Permit,
     listener::{self, Door, Entrance},
@@ -76,7 +77,7 @@ pub fn start(plan: Plan) -> io::Result<thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new()
         .name(format!("worker-{}", plan.index))
-        .spawn(move || LocalSet::new().block_on(&runtime, run(plan)))
+        .spawn(move || LocalSet::new().block_on(&runtime, clock::kept(run(plan))))
 }
 
 async fn run(plan: Plan) {
@@ -136,6 +137,27 @@ pub(super) struct Worker {
     scratch: RefCell<Vec<Vec<u8>>>,
     id_prefix: u64,
     ids: Cell<u64>,
+}
+
+/// 32 hexadecimal digits.
+pub(super) struct RequestId([u8; 32]);
+
+impl RequestId {
+    fn new(prefix: u64, n: u64) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 32];
+        let bytes = (u128::from(prefix) << 64 | u128::from(n)).to_be_bytes();
+        for (two, byte) in text.chunks_exact_mut(2).zip(bytes) {
+            two[0] = DIGITS[usize::from(byte >> 4)];
+            two[1] = DIGITS[usize::from(byte & 15)];
+        }
+        Self(text)
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        // Digits are always UTF-8.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
 /// This core's view of a snapshot: with its own pools and counters.
@@ -207,11 +229,11 @@ impl Worker {
         }
     }
 
-    /// A new request id: 32 hexadecimal digits, random for each core and counted within.
-    pub(super) fn request_id(&self) -> String {
+    /// A new request id: random for each core and counted within.
+    pub(super) fn request_id(&self) -> RequestId {
         let n = self.ids.get() + 1;
         self.ids.set(n);
-        format!("{:016x}{n:016x}", self.id_prefix)
+        RequestId::new(self.id_prefix, n)
     }
 
     /// A new `Sec-WebSocket-Key` (RFC 6455 section 4.1), for a caller whose version of HTTP has none.
@@ -281,5 +303,16 @@ impl Worker {
             let left = self.seats.borrow().len();
             tracing::warn!(connections = left, "drain_timeout has passed; the rest is cut off");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_id_is_the_cores_number_and_the_requests() {
+        assert_eq!(RequestId::new(0x1f, 10).as_str(), "000000000000001f000000000000000a");
+        assert_eq!(RequestId::new(u64::MAX, 1).as_str(), "ffffffffffffffff0000000000000001");
     }
 }

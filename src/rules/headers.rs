@@ -4,6 +4,8 @@
 //! names are left out *first*, the caller's credentials with them; our own fields come after; the token is
 //! written last. So no spelling of `Connection: authorization` can cost us our header.
 
+use std::ops::Range;
+
 use crate::{
     config::model::{HostPolicy, RouteSpec, Upstream},
     wire::{
@@ -68,6 +70,36 @@ fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Copies lines as they are, those that follow each other in one go.
+struct Lines<'a> {
+    bytes: &'a [u8],
+    run: Range<usize>,
+}
+
+impl<'a> Lines<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        Self { bytes, run: 0..0 }
+    }
+
+    /// Appends the line of `field`, at the latest with [`Self::end`].
+    fn field(&mut self, out: &mut Vec<u8>, field: Field) {
+        match field.plain_line(self.bytes) {
+            Some(line) if line.start == self.run.end => self.run.end = line.end,
+            plain => {
+                self.end(out);
+                match plain {
+                    Some(line) => self.run = line,
+                    None => line(out, field.name(self.bytes), field.value(self.bytes)),
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.bytes[std::mem::take(&mut self.run)]);
+    }
 }
 
 /// Whether an element of `TE` asks for trailers, whatever its parameters.
@@ -148,7 +180,7 @@ fn announces_trailers(framing: Framing, value: &[u8], fits: impl Fn(&[u8]) -> bo
 
 fn fitting_trailers(out: &mut Vec<u8>, section: &[u8], fits: impl Fn(Kind, &[u8]) -> bool) {
     // The decoder has parsed it already; what does not parse has no place here either.
-    for field in wire::head::trailers(section).unwrap_or_default() {
+    for field in wire::fields::trailers(section).unwrap_or_default() {
         if fits(field.kind, field.name(section)) {
             line(out, field.name(section), field.value(section));
         }
@@ -266,11 +298,13 @@ impl RequestRules {
         line(out, b"Host", self.host.as_deref().unwrap_or_else(|| request.host(bytes)));
 
         let named = connection_options(&request.fields, bytes);
+        let mut copy = Lines::of(bytes);
         for field in &request.fields {
             if self.passes(*field, bytes, &named) && self.is_told(*field, request.framing, bytes) {
-                line(out, field.name(bytes), field.value(bytes));
+                copy.field(out, *field);
             }
         }
+        copy.end(out);
         framing_line(out, request.framing);
         if facts.websocket {
             out.extend_from_slice(UPGRADE);
@@ -349,6 +383,7 @@ pub fn write_response(
     out.extend_from_slice(response.reason(bytes));
     out.extend_from_slice(b"\r\n");
     let named = connection_options(&response.fields, bytes);
+    let mut copy = Lines::of(bytes);
     for field in &response.fields {
         let name = field.name(bytes);
         let dropped = match field.kind {
@@ -366,17 +401,24 @@ pub fn write_response(
             continue;
         }
         match (field.kind, field.value(bytes)) {
-            (Kind::Other | Kind::ContentLength | Kind::Trailer, value) => line(out, name, value),
+            (Kind::Other | Kind::ContentLength | Kind::Trailer, _) => copy.field(out, *field),
             // The caller gets the id that it can find in our log; the upstream's own is not lost.
             (Kind::XRequestId, value) if value == facts.request_id => {}
-            (Kind::XRequestId, value) => line(out, b"X-Upstream-Request-Id", value),
+            (Kind::XRequestId, value) => {
+                copy.end(out);
+                line(out, b"X-Upstream-Request-Id", value);
+            }
             (kind, value) => match rewrite(kind, value) {
-                ResponseField::Keep => line(out, name, value),
+                ResponseField::Keep => copy.field(out, *field),
                 ResponseField::Drop => {}
-                ResponseField::Replace(value) => line(out, name, &value),
+                ResponseField::Replace(value) => {
+                    copy.end(out);
+                    line(out, name, &value);
+                }
             },
         }
     }
+    copy.end(out);
     framing_line(out, facts.framing);
     if facts.websocket {
         out.extend_from_slice(UPGRADE);

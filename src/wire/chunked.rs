@@ -125,7 +125,7 @@ impl Chunked {
         if !ended {
             return Ok(State::Trailers);
         }
-        super::head::trailers(&self.trailers).map_err(|_| ChunkError::Trailers)?;
+        super::fields::trailers(&self.trailers).map_err(|_| ChunkError::Trailers)?;
         Ok(State::Done)
     }
 }

@@ -1,5 +1,7 @@
 //! Header fields: the grammar of names and values, and the names that mean something to us.
 
+use std::ops::Range;
+
 use super::Span;
 
 /// One header field of a head.
@@ -15,6 +17,14 @@ impl Field {
     /// The name as it was written.
     pub fn name(self, bytes: &[u8]) -> &[u8] {
         self.name.of(bytes)
+    }
+
+    /// Where its line lies, if it is written as we write one: name, colon, one space, value, CRLF.
+    pub(crate) fn plain_line(self, bytes: &[u8]) -> Option<Range<usize>> {
+        let (start, colon) = (self.name.start as usize, self.name.end as usize);
+        let (value, end) = (self.value.start as usize, self.value.end as usize);
+        let is_plain = value == colon + 2 && bytes[colon + 1] == b' ' && bytes.get(end..end + 2)? == b"\r\n";
+        is_plain.then_some(start..end + 2)
     }
 
     /// The value without the white space around it.
@@ -34,16 +44,7 @@ macro_rules! kinds {
         }
 
         impl Kind {
-            /// Classifies a name, in any case.
-            pub fn of(name: &[u8]) -> Self {
-                // The length and the first letter leave at most a handful of names to compare with.
-                $(if const { $name.len() } == name.len()
-                    && name[0] | 0x20 == const { $name.as_bytes()[0] }
-                    && name.eq_ignore_ascii_case($name.as_bytes()) {
-                    return Self::$kind;
-                })*
-                Self::Other
-            }
+            const ALL: &[(&str, Self)] = &[$(($name, Self::$kind)),*];
         }
     };
 }
@@ -99,9 +100,53 @@ kinds! {
     XRewriteUrl = "x-rewrite-url",
 }
 
-const TOKEN: u8 = 1;
-const VALUE: u8 = 2;
+impl Kind {
+    /// Classifies a name, in any case.
+    pub fn of(name: &[u8]) -> Self {
+        let Some(slot) = slot(name) else { return Self::Other };
+        let (known, kind) = SLOTS[slot];
+        if name.eq_ignore_ascii_case(known.as_bytes()) { kind } else { Self::Other }
+    }
+}
+
+/// Where a name of this length, and with these letters at three places, would stand among the known ones. The weights are such
+/// that no two of them meet, which the compiler checks; a new name may need others.
+const fn slot(name: &[u8]) -> Option<usize> {
+    let n = name.len();
+    if n == 0 {
+        return None;
+    }
+    let (first, late, last) = (name[0] | 0x20, name[n * 4 / 5] | 0x20, name[n - 1] | 0x20);
+    Some((50 * n + 14 * first as usize + 37 * late as usize + 57 * last as usize) % SLOTS.len())
+}
+
+/// The known names, each in its own [`slot`].
+static SLOTS: [(&str, Kind); 256] = {
+    let mut slots = [("", Kind::Other); 256];
+    let mut at = 0;
+    while at < Kind::ALL.len() {
+        let (name, kind) = Kind::ALL[at];
+        if let Some(slot) = slot(name.as_bytes()) {
+            assert!(slots[slot].0.is_empty(), "two names share a slot: weigh the letters otherwise");
+            slots[slot] = (name, kind);
+        }
+        at += 1;
+    }
+    slots
+};
+
+/// May stand in a token.
+pub(super) const TOKEN: u8 = 1;
+/// May stand in a value.
+pub(super) const VALUE: u8 = 2;
 const VISIBLE: u8 = 4;
+/// Is one.
+pub(super) const UNDERSCORE: u8 = 8;
+
+/// What a byte may be part of.
+pub(super) fn class(byte: u8) -> u8 {
+    CLASS[usize::from(byte)]
+}
 
 /// What each byte may be part of.
 static CLASS: [u8; 256] = {
@@ -123,6 +168,9 @@ static CLASS: [u8; 256] = {
         if c > b' ' && c < 0x7f {
             table[b] |= VISIBLE;
         }
+        if c == b'_' {
+            table[b] |= UNDERSCORE;
+        }
         b += 1;
     }
     table
@@ -130,17 +178,17 @@ static CLASS: [u8; 256] = {
 
 /// Whether `text` is a token (RFC 9110 section 5.6.2).
 pub fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|&b| CLASS[usize::from(b)] & TOKEN != 0)
+    !text.is_empty() && text.iter().all(|&b| class(b) & TOKEN != 0)
 }
 
 /// Whether `text` may stand in a field value: no control byte but the tab (RFC 9110 section 5.5).
 pub fn is_value(text: &[u8]) -> bool {
-    text.iter().all(|&b| CLASS[usize::from(b)] & VALUE != 0)
+    text.iter().all(|&b| class(b) & VALUE != 0)
 }
 
 /// Whether every byte is visible ASCII.
 pub fn is_visible(text: &[u8]) -> bool {
-    text.iter().all(|&b| CLASS[usize::from(b)] & VISIBLE != 0)
+    text.iter().all(|&b| class(b) & VISIBLE != 0)
 }
 
 /// The elements of a comma-separated list, trimmed, empty ones left out (RFC 9110 section 5.6.1).
@@ -159,6 +207,15 @@ mod tests {
         assert_eq!(Kind::of(b"X-Request-ID"), Kind::XRequestId);
         assert_eq!(Kind::of(b"authorizatio"), Kind::Other);
         assert_eq!(Kind::of(b"x"), Kind::Other);
+        assert_eq!(Kind::of(b""), Kind::Other);
+    }
+
+    #[test]
+    fn every_known_name_is_found() {
+        for (name, kind) in Kind::ALL {
+            assert_eq!(Kind::of(name.as_bytes()), *kind, "{name}");
+            assert_eq!(Kind::of(name.to_uppercase().as_bytes()), *kind, "{name}");
+        }
     }
 
     #[test]

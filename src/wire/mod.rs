@@ -6,8 +6,10 @@
 
 pub mod chunked;
 pub mod field;
+pub mod fields;
 pub mod flood;
 pub mod head;
+mod scan;
 pub mod translate;
 
 pub use chunked::Chunked;

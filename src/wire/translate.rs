@@ -6,7 +6,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response};
 
-use super::{Kind, RequestHead, ResponseHead, head};
+use super::{Kind, RequestHead, ResponseHead, fields, head};
 
 /// What stands in for the upgrade of an HTTP/1.1 WebSocket in the extended CONNECT of RFC 8441.
 const WEBSOCKET: &[u8] = b"connection: upgrade\r\nupgrade: websocket\r\n";
@@ -187,7 +187,7 @@ pub fn response_to_h2(bytes: &[u8]) -> Result<Response<()>, TranslateError> {
 pub fn trailers_to_h2(lines: &[u8]) -> Result<HeaderMap, TranslateError> {
     let section = [lines, b"\r\n"].concat();
     let mut map = HeaderMap::new();
-    for of in head::trailers(&section)? {
+    for of in fields::trailers(&section)? {
         field(&mut map, of.name(&section), of.value(&section), false)?;
     }
     Ok(map)

@@ -24,6 +24,7 @@ use crate::{
     config::model::Server,
     proxy::{
         buffer::Buffer,
+        clock,
         connection::{self, Peer},
         seats::Seat,
         socket::Socket,
@@ -90,7 +91,7 @@ struct Place(Rc<Running>);
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.count.set(self.0.count.get() - 1);
-        self.0.idle_since.set(Instant::now());
+        self.0.idle_since.set(clock::now());
     }
 }
 
@@ -102,8 +103,8 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, io: Socket, read: Buffer
     let handshake = builder(limits).handshake::<_, Bytes>(io);
     let Ok(Ok(mut connection)) = tokio::time::timeout(limits.header_timeout, handshake).await else { return };
     let peer = Rc::new(peer);
-    let running = Rc::new(Running { count: Cell::new(0), idle_since: Cell::new(Instant::now()) });
-    let mut timer = Timer::new(Instant::now() + limits.idle_timeout);
+    let running = Rc::new(Running { count: Cell::new(0), idle_since: Cell::new(clock::now()) });
+    let mut timer = Timer::new(clock::now() + limits.idle_timeout);
     let mut leaving = None;
     loop {
         let next = poll_fn(|cx| {
@@ -111,7 +112,7 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, io: Socket, read: Buffer
                 return Poll::Ready(Next::of(accepted));
             }
             let patience = if leaving.is_some() { FAREWELL } else { limits.idle_timeout };
-            let since = if running.count.get() > 0 { Instant::now() } else { running.idle_since.get() };
+            let since = if running.count.get() > 0 { clock::now() } else { running.idle_since.get() };
             timer.set(since.max(leaving.unwrap_or(since)) + patience);
             if leaving.is_none() && seat.idle().poll_leave(cx) {
                 return Poll::Ready(Next::Leave);
@@ -126,7 +127,7 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, io: Socket, read: Buffer
             }
             Next::Leave => {
                 connection.graceful_shutdown();
-                leaving = Some(Instant::now());
+                leaving = Some(clock::now());
             }
             Next::Ended => return,
         }

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     config::model::Scheme,
     net::{Stream, alerted},
+    proxy::clock,
 };
 
 /// After so long a connection gets no new requests: a name may lead elsewhere by now.
@@ -41,7 +42,7 @@ impl Lane {
 
     pub(super) fn leave(&self) {
         self.running.set(self.running.get() - 1);
-        self.used.set(Some(Instant::now()));
+        self.used.set(Some(clock::now()));
     }
 
     /// The TLS alert that its connection ended with, as an error.
@@ -81,7 +82,7 @@ impl Shared {
     /// A stream on a connection that has a place.
     pub(in crate::proxy) async fn join(&self, scheme: Scheme) -> Option<Outgoing> {
         loop {
-            let now = Instant::now();
+            let now = clock::now();
             let (mut sender, lane) = {
                 let mut all = self.connections.borrow_mut();
                 // One that takes nobody any more lives as long as its last stream.
@@ -118,7 +119,7 @@ impl Shared {
             closing.close();
         });
         poll_fn(|cx| sender.poll_ready(cx)).await.map_err(failed)?;
-        let connection = Connection { sender: sender.clone(), lane: Rc::clone(&lane), born: Instant::now() };
+        let connection = Connection { sender: sender.clone(), lane: Rc::clone(&lane), born: clock::now() };
         self.connections.borrow_mut().push(connection);
         Ok(Outgoing::new(sender, scheme.as_str(), lane))
     }
