@@ -91,7 +91,9 @@ pub(super) fn judge_marked<'s>(
     let blame = |error, denial, caller| Refused { error, route: Some(index), caller, denial };
     // A server that drops path parameters (`/admin;v=1`) would read a path of another route.
     let loosely = Loose::of(path.decoded());
-    if snapshot.table.longest_prefix(loosely.reading(path.decoded())).map(|(at, _)| at) != Some(index) {
+    if loosely.differs()
+        && snapshot.table.longest_prefix(loosely.reading(path.decoded())).map(|(at, _)| at) != Some(index)
+    {
         let text = "with its path parameters (;…) left out, as some servers do, this path belongs to another route";
         return Err(blame(ProxyError::new(Code::BadPath, text), None, None));
     }

@@ -53,6 +53,11 @@ impl Loose {
         Self(Some(loose))
     }
 
+    /// Whether it reads otherwise than the path that it was made of.
+    pub fn differs(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The reading itself; `path` is what it was made of.
     pub fn reading<'a>(&'a self, path: &'a [u8]) -> &'a [u8] {
         self.0.as_deref().unwrap_or(path)
