@@ -192,6 +192,6 @@ fn both_leave_from_the_local_address_and_only_to_the_wanted_family() {
     assert_eq!(*peers.lock().expect("not poisoned"), [IpAddr::from([127, 0, 0, 77]); 2]);
     let proxy = start(&config("ip_family = \"v6\"", &tokens.url(), &api.url()));
     let text = detail(&proxy.get("/api"), "idp_unavailable");
-    assert!(text.contains("cannot resolve 127.0.0.1: no address of the wanted family"), "{text}");
+    assert!(text.contains("name resolution failed for 127.0.0.1: no address of the wanted family"), "{text}");
     clean(proxy);
 }
