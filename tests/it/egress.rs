@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use crate::support::{Ca, Connection, Cupbearer, Ending, Response, TlsUpstream, Upstream};
+use crate::support::{Ca, Connection, Cupbearer, Dns, Ending, Response, TlsUpstream, Upstream};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const TOKEN: &str =
@@ -150,6 +150,25 @@ fn token_requests_and_upstream_connections_both_leave_through_the_egress_proxy_i
         assert!(asked[1..].iter().all(|target| *target == place(api.url())) && asked.len() > 1, "{asked:?}");
         let received = String::from_utf8(api.received()).expect("text").to_ascii_lowercase();
         assert!(received.contains("authorization: bearer not-a-token\r\n"), "{received}");
+        clean(proxy);
+    }
+}
+
+#[test]
+fn an_egress_proxy_gets_the_name_and_only_its_own_is_looked_up_here() {
+    for (scheme, egress) in [("http", Egress::http()), ("socks5", Egress::socks5())] {
+        let dns = Dns::start();
+        dns.set("proxy.test", &["127.0.0.2", "127.0.0.1"], 60);
+        let port = egress.address.port();
+        let proxy = Cupbearer::builder().env("SECRET", "not-a-secret").server(&dns.line()).start(&format!(
+            "[credentials.c]\ngrant = \"static\"\ntoken = {{ env = \"SECRET\" }}\n\
+             egress_proxy = \"{scheme}://proxy.test:{port}\"\n\
+             [[routes]]\nprefix = \"/api\"\nupstream = \"https://api.test\"\ncredential = \"c\"\n"
+        ));
+        // Nobody is there behind it.
+        assert_eq!(proxy.get("/api").status, 502);
+        assert_eq!(egress.asked().first().map(String::as_str), Some("api.test:443"), "{scheme}");
+        assert!(dns.all_asked().iter().all(|name| name == "proxy.test"), "{:?}", dns.all_asked());
         clean(proxy);
     }
 }

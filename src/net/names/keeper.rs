@@ -27,7 +27,7 @@ const MOST: usize = 16;
 
 /// Keeps `name` until the runtime ends.
 pub(super) async fn keep(name: Arc<Name>, source: Arc<Source>) {
-    let mut keeper = Keeper { name, places: Vec::new().into(), good_until: None, leaving: Vec::new(), away: false };
+    let mut keeper = Keeper::of(name);
     loop {
         keeper.wait_for_need().await;
         keeper.look_up(&source).await;
@@ -47,6 +47,10 @@ struct Keeper {
 }
 
 impl Keeper {
+    fn of(name: Arc<Name>) -> Self {
+        Self { name, places: Vec::new().into(), good_until: None, leaving: Vec::new(), away: false }
+    }
+
     /// Until what is known is out of date and somebody wants more.
     async fn wait_for_need(&mut self) {
         loop {
@@ -140,5 +144,58 @@ impl Keeper {
 
     fn publish(&self, result: Result<Arc<[Arc<Place>]>, Failure>, until: Instant) {
         self.name.known.send_replace(Some(Known { result, until }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::IpFamily;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn keeper() -> Keeper {
+        Keeper::of(Name::new("api.example", IpFamily::Any, None))
+    }
+
+    /// What is known after an answer with these last octets.
+    fn accept(keeper: &mut Keeper, octets: &[u8], now: Instant) -> Vec<Arc<Place>> {
+        let addresses = octets.iter().map(|octet| [192, 0, 2, *octet].into()).collect();
+        keeper.accept(Found { addresses, ttl: SECOND }, now);
+        keeper.name.known.borrow().clone().and_then(|known| known.result.ok()).expect("published").to_vec()
+    }
+
+    #[test]
+    fn an_address_is_gone_once_answers_have_been_without_it_for_a_while() {
+        let (mut keeper, start) = (keeper(), Instant::now());
+        let first = accept(&mut keeper, &[1, 2], start);
+        let second = accept(&mut keeper, &[2, 3], start + SECOND);
+        assert!(Arc::ptr_eq(&first[1], &second[0]), "it stays the same");
+        // Its turn comes again before the time is over.
+        let third = accept(&mut keeper, &[3, 1], start + SECOND * 4);
+        assert!(Arc::ptr_eq(&first[0], &third[1]));
+        keeper.let_go(start + SECOND * 8);
+        assert!(![&first[0], &first[1], &second[1]].into_iter().any(|place| place.is_gone()));
+        keeper.let_go(start + SECOND * 9);
+        assert_eq!([&first[0], &first[1], &second[1]].map(|place| place.is_gone()), [false, true, false]);
+        // What comes back later is another one: connections to the former stay retired.
+        let fourth = accept(&mut keeper, &[2], start + SECOND * 10);
+        assert!(first[1].is_gone() && !fourth[0].is_gone());
+    }
+
+    #[test]
+    fn an_address_counts_once_and_only_so_many_do() {
+        let (mut keeper, now) = (keeper(), Instant::now());
+        assert_eq!(accept(&mut keeper, &[1, 2, 1, 1], now).len(), 2);
+        assert_eq!(accept(&mut keeper, &(0..200).collect::<Vec<u8>>(), now).len(), MOST);
+    }
+
+    #[test]
+    fn the_last_answer_stands_in_for_a_while_and_no_longer() {
+        let (mut keeper, start) = (keeper(), Instant::now());
+        assert_eq!(keeper.stale_until(start), None, "there was none");
+        accept(&mut keeper, &[1], start);
+        assert_eq!(keeper.stale_until(start + SECOND * 2), Some(start + SECOND + STALE));
+        assert_eq!(keeper.stale_until(start + SECOND + STALE), None);
     }
 }

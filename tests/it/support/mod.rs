@@ -26,7 +26,7 @@ pub(crate) use client::{Client, ReadError, Response};
 pub(crate) use cupbearer::{Builder, Cupbearer};
 pub(crate) use dir::TestDir;
 pub(crate) use dns::{Dns, Mood, listeners};
-pub(crate) use dpop::{Judge, Tokens, binding_provider, bound_api, http_date};
+pub(crate) use dpop::{Judge, Tokens, binding_provider, bound_api, bound_api_over_h2, http_date};
 pub(crate) use peer::{Nghttpd, Nginx, OidcProvider, PythonServer, RedisServer, python, tool, try_tool};
 pub(crate) use process::Process;
 pub(crate) use sandbox::Playground;
