@@ -325,6 +325,7 @@ pub(super) struct RawRoute<'t> {
     pub(super) insecure_http: bool,
     pub(super) http: Option<HttpVersion>,
     pub(super) allow_empty_segments: bool,
+    pub(super) preconnect: Option<u64>,
 }
 
 impl<'t> RawRoute<'t> {
@@ -355,6 +356,7 @@ impl<'t> RawRoute<'t> {
             insecure_http: t.boolean("insecure_http").is_some_and(|at| at.value),
             http: t.choice("http", &[("auto", HttpVersion::Auto), ("h1", HttpVersion::H1), ("h2", HttpVersion::H2)]),
             allow_empty_segments: t.boolean("allow_empty_segments").is_some_and(|at| at.value),
+            preconnect: t.integer("preconnect", 0, 64).map(|at| at.value),
             table: t,
         }
     }
@@ -383,6 +385,7 @@ pub(super) struct RawServer {
     pub(super) drain_timeout: Option<Duration>,
     pub(super) max_connections: Option<u64>,
     pub(super) max_header_bytes: Option<Limit>,
+    pub(super) resolver: Option<At<Vec<At<String>>>>,
 }
 
 impl RawServer {
@@ -397,6 +400,7 @@ impl RawServer {
             drain_timeout: t.duration("drain_timeout", Duration::ZERO, HOUR),
             max_connections: t.integer("max_connections", 1, 1_000_000).map(|at| at.value),
             max_header_bytes: t.size("max_header_bytes", 1024, 1 << 20),
+            resolver: t.strings("resolver"),
         }
     }
 }

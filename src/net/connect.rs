@@ -1,21 +1,21 @@
-//! Name → address → TCP → TLS, under one deadline.
+//! Who makes connections: the rules of one [`NetSpec`], ready to be used.
 
 use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use rustix::io::Errno;
 use rustls::{ClientConfig, pki_types::ServerName};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::client::TlsStream;
 
-use super::{Stream, tls, tunnel};
+use super::{ConnectError, Stream, attempt::Attempt, names::Names, tls};
 use crate::config::{
     identity::Identity,
-    model::{EgressProxy, IpFamily, NetSpec, Scheme, Upstream},
+    model::{IpFamily, NetSpec, Scheme, Upstream},
 };
 
 /// Where a connection goes.
@@ -36,105 +36,6 @@ impl<'a> Target<'a> {
     pub fn of(upstream: &'a Upstream) -> Self {
         let Upstream { scheme, host, port, insecure, .. } = upstream;
         Self { scheme: *scheme, host, port: *port, insecure: *insecure }
-    }
-}
-
-/// Why there is no connection. The text names the server and never holds a secret.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The name does not resolve, or to no address of the wanted family.
-    #[error("cannot resolve {host}: {why}")]
-    Name {
-        /// The name.
-        host: String,
-        /// Why.
-        why: String,
-    },
-    /// No address accepted the connection.
-    #[error("cannot connect to {host}:{port}: {source}")]
-    Tcp {
-        /// The host.
-        host: String,
-        /// The port.
-        port: u16,
-        /// The last address's error.
-        source: io::Error,
-    },
-    /// The handshake failed: certificate, name, version.
-    #[error("TLS with {host}:{port} failed: {source}")]
-    Tls {
-        /// The host.
-        host: String,
-        /// The port.
-        port: u16,
-        /// Why.
-        source: io::Error,
-    },
-    /// The server does not take our certificate, or wants one.
-    #[error("{}", certificate_refused(host, *port, *presented, alert))]
-    Certificate {
-        /// The host.
-        host: String,
-        /// The port.
-        port: u16,
-        /// Whether we presented one.
-        presented: bool,
-        /// The server's word, as RFC 8446 names it.
-        alert: &'static str,
-    },
-    /// Not connected within the timeout.
-    #[error("no connection to {host}:{port} within {timeout:?}")]
-    Timeout {
-        /// The host.
-        host: String,
-        /// The port.
-        port: u16,
-        /// The timeout.
-        timeout: Duration,
-    },
-    /// The egress proxy cannot be reached, or made no tunnel.
-    #[error("no way through the egress proxy {proxy}: {why}")]
-    Proxy {
-        /// Its host and port.
-        proxy: String,
-        /// Why.
-        why: String,
-    },
-    /// Plain text to an address that is not loopback.
-    #[error("{host} is not a loopback address and plain http to it is not allowed")]
-    NotLoopback {
-        /// The host.
-        host: String,
-    },
-}
-
-impl ConnectError {
-    /// What has run out here, if that is why: no fault of the server's.
-    pub fn shortage(&self) -> Option<&io::Error> {
-        match self {
-            Self::Tcp { source, .. } if is_shortage(source) => Some(source),
-            _ => None,
-        }
-    }
-}
-
-/// Whether descriptors have run out: tells by trying to get one. For failures whose own words don't say so.
-pub fn shortage() -> Option<io::Error> {
-    Socket::new(Domain::UNIX, Type::STREAM, None).err().filter(is_shortage)
-}
-
-/// Descriptors, local ports or buffers have run out here.
-fn is_shortage(error: &io::Error) -> bool {
-    let shortages = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
-    error.raw_os_error().is_some_and(|code| shortages.iter().any(|e| e.raw_os_error() == code))
-}
-
-/// In words for people; [`ConnectError::Certificate`], or the same where it comes with the first read.
-pub fn certificate_refused(host: &str, port: u16, presented: bool, alert: &str) -> String {
-    if presented {
-        format!("{host}:{port} refused our client certificate (TLS alert {alert})")
-    } else {
-        format!("{host}:{port} wants a client certificate, and this credential has no client_cert (TLS alert {alert})")
     }
 }
 
@@ -179,8 +80,9 @@ impl Offering {
 /// Makes connections by the rules of one [`NetSpec`], and presents one [`Identity`] or none.
 #[derive(Debug, Clone)]
 pub struct Connector {
-    spec: Arc<NetSpec>,
+    pub(super) spec: Arc<NetSpec>,
     tls: Arc<Offering>,
+    pub(super) names: Arc<Names>,
     presents: bool,
 }
 
@@ -188,14 +90,15 @@ impl Connector {
     /// Reads the roots. The error names the file that is to blame.
     pub fn new(spec: Arc<NetSpec>) -> Result<Self, String> {
         let tls = tls::client_config(&spec)?;
-        Ok(Self { spec, tls: Arc::new(Offering::new(&tls)), presents: false })
+        let names = Names::of(&spec.resolver);
+        Ok(Self { spec, tls: Arc::new(Offering::new(&tls)), names, presents: false })
     }
 
     /// The same way, presenting a certificate. TLS sessions are not shared with `self`.
     #[must_use]
     pub fn presenting(&self, identity: &Identity) -> Self {
         let tls = Offering::new(&tls::presenting(&self.tls.h1, identity));
-        Self { spec: Arc::clone(&self.spec), tls: Arc::new(tls), presents: true }
+        Self { spec: Arc::clone(&self.spec), tls: Arc::new(tls), names: Arc::clone(&self.names), presents: true }
     }
 
     /// Whether a certificate is presented to servers that ask for one.
@@ -209,91 +112,24 @@ impl Connector {
     }
 
     /// The same for what the server chooses of `offer`.
+    ///
+    /// All addresses of a name have their turn: they race for the connection ([`race`]); one that breaks off before the
+    /// TLS handshake is over, or holds it up, is followed by the next. What a server says in a handshake, its certificate
+    /// or an alert, is its answer: no other address is asked.
     pub async fn offer(&self, target: Target<'_>, timeout: Duration, offer: Offer) -> Result<Stream, ConnectError> {
-        let late = || ConnectError::Timeout { host: target.host.to_owned(), port: target.port, timeout };
-        tokio::time::timeout(timeout, self.connect_now(target, offer)).await.map_err(|_| late())?
+        let attempt = Attempt { connector: self, target, offer, timeout, began: Instant::now() };
+        attempt.run().await
     }
 
-    async fn connect_now(&self, target: Target<'_>, offer: Offer) -> Result<Stream, ConnectError> {
-        let plain = target.scheme == Scheme::Http && !target.insecure;
-        let tcp = match &self.spec.egress_proxy {
-            None => self.reach(target.host, target.port, plain).await?,
-            Some(proxy) => self.through(proxy, target, plain).await?,
-        };
-        let (host, port) = (target.host.to_owned(), target.port);
-        match target.scheme {
-            Scheme::Http => Ok(Stream::Plain(tcp)),
-            Scheme::Https => match self.handshake(target.host, tcp, offer).await {
-                Ok(stream) => Ok(stream),
-                Err(source) => Err(match tls::certificate_alert(&source, self.presents) {
-                    Some(alert) => ConnectError::Certificate { host, port, presented: self.presents, alert },
-                    None => ConnectError::Tls { host, port, source },
-                }),
-            },
+    pub(super) fn family(&self) -> IpFamily {
+        match self.spec.local_address {
+            Some(IpAddr::V4(_)) => IpFamily::V4,
+            Some(IpAddr::V6(_)) => IpFamily::V6,
+            None => self.spec.ip_family,
         }
     }
 
-    /// A connection to the first address that accepts one; with `loopback_only` to none but loopback addresses.
-    async fn reach(&self, host: &str, port: u16, loopback_only: bool) -> Result<TcpStream, ConnectError> {
-        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for address in self.resolve(host, port).await? {
-            if loopback_only && !address.ip().is_loopback() {
-                return Err(ConnectError::NotLoopback { host: host.to_owned() });
-            }
-            match self.dial(address).await {
-                Ok(tcp) => return Ok(tcp),
-                Err(e) => last = e,
-            }
-        }
-        Err(ConnectError::Tcp { host: host.to_owned(), port, source: last })
-    }
-
-    /// A tunnel through `proxy`. Plain text stays on this host also with a proxy: target and proxy must be here.
-    async fn through(
-        &self,
-        proxy: &EgressProxy,
-        target: Target<'_>,
-        loopback_only: bool,
-    ) -> Result<TcpStream, ConnectError> {
-        let here = target.host == "localhost" || target.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if loopback_only && !here {
-            return Err(ConnectError::NotLoopback { host: target.host.to_owned() });
-        }
-        let refused = |why: String| ConnectError::Proxy { proxy: format!("{}:{}", proxy.host, proxy.port), why };
-        let unreached = |e: ConnectError| if e.shortage().is_some() { e } else { refused(e.to_string()) };
-        let mut tcp = self.reach(&proxy.host, proxy.port, loopback_only).await.map_err(unreached)?;
-        tunnel::open(&mut tcp, proxy, target.host, target.port).await.map_err(refused)?;
-        Ok(tcp)
-    }
-
-    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
-        let unresolved = |why: String| ConnectError::Name { host: host.to_owned(), why };
-        let mut addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
-            Ok(ip) => vec![SocketAddr::new(ip, port)],
-            Err(_) => match tokio::net::lookup_host((host, port)).await {
-                Ok(addresses) => addresses.collect(),
-                // The resolver says "temporary failure" or worse where it got no descriptor.
-                Err(e) => match shortage() {
-                    Some(source) => return Err(ConnectError::Tcp { host: host.to_owned(), port, source }),
-                    None => return Err(unresolved(e.to_string())),
-                },
-            },
-        };
-        addresses.retain(|a| match self.spec.ip_family {
-            IpFamily::Any => true,
-            IpFamily::V4 => a.is_ipv4(),
-            IpFamily::V6 => a.is_ipv6(),
-        });
-        if let Some(local) = self.spec.local_address {
-            addresses.retain(|a| a.is_ipv4() == local.is_ipv4());
-        }
-        if addresses.is_empty() {
-            return Err(unresolved("no address of the wanted family".to_owned()));
-        }
-        Ok(addresses)
-    }
-
-    async fn dial(&self, address: SocketAddr) -> io::Result<TcpStream> {
+    pub(super) async fn dial(&self, address: SocketAddr) -> io::Result<TcpStream> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
@@ -310,10 +146,9 @@ impl Connector {
         TcpSocket::from_std_stream(socket.into()).connect(address).await
     }
 
-    async fn handshake(&self, host: &str, tcp: TcpStream, offer: Offer) -> io::Result<Stream> {
+    pub(super) async fn handshake(&self, host: &str, tcp: TcpStream, offer: Offer) -> io::Result<TlsStream<TcpStream>> {
         let config = self.tls.of(offer);
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        let tls = tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name, tcp).await?;
-        Ok(Stream::Tls(Box::new(tls)))
+        tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name, tcp).await
     }
 }

@@ -1,14 +1,24 @@
 //! How a connection leaves this host: names, source address, family, egress proxy, TLS identity. Token calls and
 //! upstream connections both go through [`Connector::connect`], so that a credential's egress rules
 //! hold for both.
+//!
+//! 1. [`connect`]: the rules, ready to be used    2. [`attempt`]: one connection in the making
+//! 3. [`names`]: a name's addresses               4. [`race`]: which of them is taken
+//! 5. [`tunnel`] and [`tls`]: what comes on top   6. [`stream`]: the result
 
 mod advice;
+mod attempt;
 mod connect;
+mod error;
+mod names;
+mod race;
 mod stream;
 mod tls;
 mod tunnel;
 
-pub use connect::{ConnectError, Connector, Offer, Target, certificate_refused, shortage};
+pub use connect::{Connector, Offer, Target};
+pub use error::{ConnectError, certificate_refused, shortage};
+pub use names::Place;
 pub use stream::Stream;
 pub use tls::{alert, alerted, certificate_alert};
 

@@ -4,55 +4,121 @@ use std::{
     io,
     mem::MaybeUninit,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
+use rustls::HandshakeKind;
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::client::TlsStream;
 
+use super::names::Place;
+
+/// A connection takes no new requests after so long: behind a load balancer, an anycast address or an egress proxy, a name may
+/// lead elsewhere without its addresses telling.
+const MAX_AGE: Duration = Duration::from_secs(300);
+/// Up to so many seconds earlier, by chance: connections that were made together do not all end together.
+const SPREAD: u64 = 64;
+
 /// A connection to a server.
 #[derive(Debug)]
-pub enum Stream {
+pub struct Stream {
+    io: Io,
+    /// The address it leads to, where that is one of a name.
+    place: Option<Arc<Place>>,
+    retires: Instant,
+}
+
+#[derive(Debug)]
+pub(super) enum Io {
     /// Plain TCP.
     Plain(TcpStream),
     /// TLS over TCP.
     Tls(Box<TlsStream<TcpStream>>),
-    /// A pipe in memory: a server without a socket, for measuring.
+    /// A pipe in memory.
     Memory(DuplexStream),
 }
 
-impl Stream {
-    fn tcp(&self) -> Option<&TcpStream> {
+impl Io {
+    /// How its TLS was begun, for the log.
+    pub(super) fn handshake(&self) -> &'static str {
         match self {
-            Self::Plain(tcp) => Some(tcp),
-            Self::Tls(tls) => Some(tls.get_ref().0),
-            Self::Memory(_) => None,
+            Self::Tls(tls) => match tls.get_ref().1.handshake_kind() {
+                Some(HandshakeKind::Resumed) => "resumed",
+                _ => "full",
+            },
+            Self::Plain(_) | Self::Memory(_) => "none",
+        }
+    }
+}
+
+impl Stream {
+    pub(super) fn new(io: Io, place: Option<Arc<Place>>) -> Self {
+        let mut stream = Self { io, place, retires: Instant::now() + MAX_AGE };
+        let port = stream.tcp().and_then(|tcp| tcp.local_addr().ok()).map_or(0, |local| local.port());
+        stream.retires -= Duration::from_secs(u64::from(port) % SPREAD);
+        stream
+    }
+
+    /// A server without a socket, for measuring.
+    pub fn memory(pipe: DuplexStream) -> Self {
+        Self::new(Io::Memory(pipe), None)
+    }
+
+    /// From when on it takes no new requests.
+    pub fn retires(&self) -> Instant {
+        self.retires
+    }
+
+    /// The address of a name that it leads to; it takes no new requests once that [is gone](Place::is_gone).
+    pub fn place(&self) -> Option<&Arc<Place>> {
+        self.place.as_ref()
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
+        match &self.io {
+            Io::Plain(tcp) => Some(tcp),
+            Io::Tls(tls) => Some(tls.get_ref().0),
+            Io::Memory(_) => None,
         }
     }
 
     /// Whether the handshake chose HTTP/2.
     pub fn speaks_h2(&self) -> bool {
-        matches!(self, Self::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2"))
+        matches!(&self.io, Io::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2"))
     }
 
     /// Whether an idle connection may still be used: nothing has arrived on it (an answer nobody asked
     /// for, or its end). Costs no system call while nothing has.
     pub fn is_quiet(&mut self) -> bool {
-        if let Self::Tls(tls) = self {
-            // What rustls has read and decrypted already is in no socket buffer any more.
-            let nothing_more =
-                |state: rustls::IoState| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed();
-            if !tls.get_mut().1.process_new_packets().is_ok_and(nothing_more) {
-                return false;
-            }
+        if let Io::Tls(tls) = &mut self.io {
+            return is_quiet(tls);
         }
         let Some(tcp) = self.tcp() else { return true };
         match tcp.try_io(Interest::READABLE, || peek(tcp)) {
             Err(e) => e.kind() == io::ErrorKind::WouldBlock,
             Ok(_) => false,
+        }
+    }
+}
+
+/// Nothing for us, that is: what TLS says for itself is taken in (a server sends tickets for later sessions when it likes).
+fn is_quiet(tls: &mut TlsStream<TcpStream>) -> bool {
+    let (tcp, connection) = tls.get_mut();
+    loop {
+        let silent = |state: rustls::IoState| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed();
+        if !connection.process_new_packets().is_ok_and(silent) {
+            return false;
+        }
+        let socket = socket2::SockRef::from(&*tcp);
+        match tcp.try_io(Interest::READABLE, || connection.read_tls(&mut &*socket)) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(e) => return e.kind() == io::ErrorKind::WouldBlock,
         }
     }
 }
@@ -77,36 +143,36 @@ fn peek(tcp: &TcpStream) -> io::Result<usize> {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
-            Self::Memory(pipe) => Pin::new(pipe).poll_read(cx, buf),
+        match &mut self.get_mut().io {
+            Io::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Io::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Io::Memory(pipe) => Pin::new(pipe).poll_read(cx, buf),
         }
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
-            Self::Tls(tls) => Pin::new(&mut *tls).poll_write(cx, buf).map_err(|e| why(tls, e)),
-            Self::Memory(pipe) => Pin::new(pipe).poll_write(cx, buf),
+        match &mut self.get_mut().io {
+            Io::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Io::Tls(tls) => Pin::new(&mut *tls).poll_write(cx, buf).map_err(|e| why(tls, e)),
+            Io::Memory(pipe) => Pin::new(pipe).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
-            Self::Tls(tls) => Pin::new(&mut *tls).poll_flush(cx).map_err(|e| why(tls, e)),
-            Self::Memory(pipe) => Pin::new(pipe).poll_flush(cx),
+        match &mut self.get_mut().io {
+            Io::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Io::Tls(tls) => Pin::new(&mut *tls).poll_flush(cx).map_err(|e| why(tls, e)),
+            Io::Memory(pipe) => Pin::new(pipe).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
-            Self::Memory(pipe) => Pin::new(pipe).poll_shutdown(cx),
+        match &mut self.get_mut().io {
+            Io::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Io::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Io::Memory(pipe) => Pin::new(pipe).poll_shutdown(cx),
         }
     }
 }

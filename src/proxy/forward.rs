@@ -155,16 +155,16 @@ pub(super) async fn forward(
         if !rejected && response.head.status != 401 {
             route.bearer.used(generation, sent);
         }
+        let can_replay = exchange.replay.is_possible();
+        let can_mend = can_replay && !tries.mended;
+        let judge = |used| proof::judge(origin, &used, can_mend, &response.head, bytes);
+        let verdict = proof.map_or(proof::Verdict::Fine, judge);
         if response.head.status == 101 {
             let head = respond::informational(core, request, &response.head, bytes);
             exchange.up.buf.consume(response.length);
             Box::pin(upgrade::tunnel(&mut exchange, head)).await?;
             return Ok(Next::Close);
         }
-        let can_replay = exchange.replay.is_possible();
-        let can_mend = can_replay && !tries.mended;
-        let judge = |used| proof::judge(origin, &used, can_mend, &response.head, bytes);
-        let verdict = proof.map_or(proof::Verdict::Fine, judge);
         let Some(marker) = tries.end(route, generation, rejected, verdict, can_replay) else {
             request.tally.replayed.set(true);
             if Box::pin(put_aside(&mut exchange, &response, request)).await {
@@ -320,9 +320,14 @@ async fn final_head(exchange: &mut Exchange<'_>, core: &Core, request: &Request<
         if head.status == 101 && !asked {
             return Err(exchange.protocol("it switched protocols without being asked"));
         }
-        if request.websocket && request.head.version == Version::H2 && (200..300).contains(&head.status) {
+        if request.websocket && request.head.version == Version::H2 {
             // To this caller any 2xx would say that it was switched (RFC 8441 section 5).
-            return Err(exchange.protocol("it did not switch to WebSocket"));
+            if (200..300).contains(&head.status) {
+                return Err(exchange.protocol("it did not switch to WebSocket"));
+            }
+            if head.status == 101 && !upgrade::is_proven(request, &head, &exchange.up.buf.filled()[..length]) {
+                return Err(exchange.protocol("its Sec-WebSocket-Accept does not answer the key"));
+            }
         }
         if head.status >= 200 || head.status == 101 {
             let bytes = &exchange.up.buf.filled()[..length];

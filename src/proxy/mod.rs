@@ -13,7 +13,8 @@
 //!
 //! Whatever fails ends in [`error`], the only place that makes answers of cupbearer's own.
 //! [`record`] is what is told of a request when it has ended.
-//! [`worker`] is one core: everything above runs on it alone, without locks, by its own [`clock`].
+//! [`worker`] is one core: everything above runs on it alone, without locks, by its own [`clock`]. [`preconnect`] makes connections
+//! before they are asked for.
 //! [`rehearsal`] asks steps 2 to 4 what they would do with a request, without sending it.
 
 mod admission;
@@ -28,6 +29,7 @@ mod forward;
 mod guard;
 mod h2;
 mod limit;
+mod preconnect;
 mod proof;
 mod record;
 mod respond;

@@ -53,7 +53,7 @@ impl Rig {
                 orders,
             }));
             let core = worker.core();
-            core.pool(&core.snapshot.routes[0]).give(Link::H1(Stream::Memory(upstream)), None);
+            core.pool(&core.snapshot.routes[0]).give(Link::H1(Stream::memory(upstream)), None);
             let hosts = Rc::new(core.snapshot.hosts(listen, Scheme::Http));
             connection::spawn(
                 &worker,

@@ -9,14 +9,20 @@ use std::{
     task::{Context, Poll},
 };
 
+use aws_lc_rs::digest::{Context as Digest, SHA1_FOR_LEGACY_USE_ONLY};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tokio::io::AsyncWrite;
 
 use super::{
     body::{Pump, PumpError, Way},
     clock,
     exchange::{Broken, Exchange},
+    forward::Request,
 };
-use crate::wire::Framing;
+use crate::wire::{Framing, Kind, ResponseHead};
+
+/// RFC 6455 section 1.3.
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// One direction.
 struct Half {
@@ -34,6 +40,20 @@ impl Half {
     fn has_moved(&mut self) -> bool {
         std::mem::replace(&mut self.seen, self.pump.progress) != self.pump.progress
     }
+}
+
+/// Whether a 101 answers the key of the request (RFC 6455 section 4.1). A caller of HTTP/1.1 made the key and looks at that
+/// itself; the key of an HTTP/2 caller's request is ours.
+pub(super) fn is_proven(request: &Request<'_>, head: &ResponseHead, bytes: &[u8]) -> bool {
+    let keys = request.head.fields.iter().filter(|field| field.kind == Kind::SecWebSocketKey);
+    let Some(key) = keys.map(|field| field.value(request.bytes)).next() else { return false };
+    let mut digest = Digest::new(&SHA1_FOR_LEGACY_USE_ONLY);
+    digest.update(key);
+    digest.update(GUID);
+    let expected = STANDARD.encode(digest.finish());
+    let is_accept = |name: &[u8]| name.eq_ignore_ascii_case(b"sec-websocket-accept");
+    let mut accepts = head.fields.iter().filter(|field| is_accept(field.name(bytes))).map(|field| field.value(bytes));
+    accepts.next() == Some(expected.as_bytes()) && accepts.next().is_none()
 }
 
 /// Passes the end of one side's sending on to the other.

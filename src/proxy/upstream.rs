@@ -19,11 +19,12 @@ use super::{
     clock,
     error::{Code, ProxyError},
     h2::Shared,
+    preconnect::Pace,
     socket::Link,
 };
 use crate::{
     config::model::{HttpVersion, NetSpec, Scheme, Upstream},
-    net::{ConnectError, Connector, Identity, Offer, Stream, Target, certificate_alert, certificate_refused},
+    net::{ConnectError, Connector, Identity, Offer, Place, Stream, Target, certificate_alert, certificate_refused},
     snapshot::{Origin, Route},
 };
 
@@ -39,6 +40,17 @@ struct Idle {
     until: Instant,
 }
 
+impl Idle {
+    fn is_usable(&mut self, now: Instant) -> bool {
+        now < self.until && !is_gone(&self.stream) && self.stream.is_quiet()
+    }
+}
+
+/// Whether its name leads elsewhere by now.
+fn is_gone(stream: &Stream) -> bool {
+    stream.place().is_some_and(|place| place.is_gone())
+}
+
 /// The connections to one origin, all presenting the same certificate or none: idle ones of HTTP/1.1, the most recently
 /// used on top, and shared ones of HTTP/2.
 #[derive(Default)]
@@ -51,6 +63,12 @@ pub(super) struct Pool {
     speaks_h2: Cell<Option<bool>>,
     dialing: Cell<bool>,
     dialed: Notify,
+    /// Where the last new connection leads, if that is to an address of a name.
+    place: RefCell<Option<Arc<Place>>>,
+    /// Used since the last sweep.
+    used: Cell<bool>,
+    /// When connections are made ready.
+    pub(super) pace: RefCell<Pace>,
 }
 
 /// Somebody connects in order to share the connection; the others wait for it.
@@ -98,11 +116,12 @@ impl Wanted {
 }
 
 impl Pool {
-    /// An idle connection that is still quiet.
+    /// An idle connection that is still quiet, and still leads where it should.
     fn take(&self) -> Option<Stream> {
         loop {
             let mut idle = self.idle.borrow_mut().pop()?;
-            if clock::now() < idle.until && idle.stream.is_quiet() {
+            if idle.is_usable(clock::now()) {
+                self.used.set(true);
                 return Some(idle.stream);
             }
         }
@@ -117,15 +136,27 @@ impl Pool {
         let Link::H1(mut stream) = link else { return };
         let mut idle = self.idle.borrow_mut();
         // Surplus bytes would be taken for the answer to the next request.
-        if idle.len() < MAX_IDLE && stream.is_quiet() {
+        if idle.len() < MAX_IDLE && !is_gone(&stream) && stream.is_quiet() {
             let safe = promised.map_or(IDLE_TTL, |p| p.saturating_sub(CROSSING).min(IDLE_TTL));
-            idle.push(Idle { stream, until: clock::now() + safe });
+            let until = (clock::now() + safe).min(stream.retires());
+            idle.push(Idle { stream, until });
         }
     }
 
     fn sweep(&self, now: Instant) {
-        self.idle.borrow_mut().retain_mut(|c| now < c.until && c.stream.is_quiet());
+        self.idle.borrow_mut().retain_mut(|idle| idle.is_usable(now));
         self.shared.sweep(now, IDLE_TTL);
+        // A name is asked for again only while it is used, and kept connections use theirs without asking.
+        let is_kept = !self.idle.borrow().is_empty() || !self.shared.is_empty();
+        let is_used = self.used.replace(false);
+        if is_used {
+            self.pace.borrow_mut().used();
+        }
+        if (is_used || is_kept)
+            && let Some(place) = &*self.place.borrow()
+        {
+            place.keep_fresh();
+        }
     }
 
     /// A kept connection of HTTP/1.1, where one lies ready.
@@ -138,12 +169,27 @@ impl Pool {
 
     /// A place on a connection that is shared, or a new one; where none lies [`Self::ready`].
     pub(super) async fn connect(&self, route: &Route, origin: &Origin, wanted: Wanted) -> Result<Lent, ProxyError> {
+        self.used.set(true);
         let offer = wanted.offer(route, origin);
         if offer == Offer::H1 || offer == Offer::Both && self.speaks_h2.get() == Some(false) {
             let stream = self.dial(route, origin, offer).await?;
             return self.lend(stream, origin, offer).await;
         }
         self.share(route, origin, offer, wanted.fresh).await
+    }
+
+    /// Whether fewer than `wanted` connections lie ready; one of HTTP/2 is enough for many requests.
+    pub(super) fn lacks(&self, wanted: usize, now: Instant) -> bool {
+        self.idle.borrow().len() < wanted && !self.shared.is_open(now)
+    }
+
+    /// Makes one connection ready. Not a byte of a request is sent on it.
+    pub(super) async fn prepare(&self, route: &Route, origin: &Origin) -> Result<(), ProxyError> {
+        let offer = Wanted { fresh: true, websocket: false }.offer(route, origin);
+        let stream = self.dial(route, origin, offer).await?;
+        let ready = self.lend(stream, origin, offer).await?;
+        self.give(ready.side.io, None);
+        Ok(())
     }
 
     /// A place on a shared connection. One request at a time connects, the others wait for what comes of it: in all
@@ -188,7 +234,9 @@ impl Pool {
     async fn dial(&self, route: &Route, origin: &Origin, offer: Offer) -> Result<Stream, ProxyError> {
         let (target, timeout) = (Target::of(&origin.upstream), route.spec.connect_timeout);
         let connector = self.connector.as_ref().unwrap_or(&origin.connector);
-        connector.offer(target, timeout, offer).await.map_err(|e| refused(&e))
+        let stream = connector.offer(target, timeout, offer).await.map_err(|e| refused(&e))?;
+        self.place.replace(stream.place().cloned());
+        Ok(stream)
     }
 
     /// Takes a new connection into use.
@@ -232,7 +280,8 @@ fn refused(error: &ConnectError) -> ProxyError {
         | ConnectError::Proxy { .. }
         | ConnectError::NotLoopback { .. } => Code::UpstreamConnect,
     };
-    ProxyError::new(code, format!("{error}; the request was not sent"))
+    let advice = error.advice().map_or_else(String::new, |advice| format!(". {advice}"));
+    ProxyError::new(code, format!("{error}; the request was not sent{advice}"))
 }
 
 /// Where a connection leads, how it leaves and which certificate it presents: connections are shared only where all

@@ -24,6 +24,7 @@ use super::{
     error::ProxyError,
     limit::Permit,
     listener::{self, Door, Entrance},
+    preconnect,
     seats::{Seat, Seats},
     upstream::{Pool, Pools},
 };
@@ -114,9 +115,9 @@ async fn run(plan: Plan) {
 
 async fn sweep(worker: Rc<Worker>) {
     loop {
-        tokio::time::sleep(SWEEP).await;
         worker.pools.sweep();
-        worker.core();
+        preconnect::prepare(&worker);
+        tokio::time::sleep(SWEEP).await;
     }
 }
 

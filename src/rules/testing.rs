@@ -101,6 +101,7 @@ pub(super) fn route(prefix: &str, upstream_url: &str, credential_name: &str) -> 
         max_in_flight: 1000,
         http: HttpVersion::Auto,
         allow_empty_segments: false,
+        preconnect: 0,
     }
 }
 

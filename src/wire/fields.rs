@@ -70,6 +70,29 @@ impl Fields {
         }
     }
 
+    /// Makes one length of several that are all the same, in lines or in a list, as RFC 9110 section 8.6 allows; whether
+    /// that could be done. For answers only: what a caller sends may have been read by somebody before us.
+    pub(super) fn merge_lengths(&mut self, bytes: &[u8]) -> bool {
+        let of_kind = || self.list.iter().filter(|field| field.kind == Kind::ContentLength);
+        let Some(first) = of_kind().next().map(|field| field.value) else { return false };
+        let value = first.of(bytes).split(|&b| b == b',').next().unwrap_or_default().trim_ascii_end();
+        if !of_kind().flat_map(|field| field.value(bytes).split(|&b| b == b',')).all(|same| same.trim_ascii() == value)
+        {
+            return false;
+        }
+        let start = first.start as usize;
+        let merged = Span::new(start, start + value.len());
+        self.list.retain_mut(|field| {
+            let is_first = field.value.start == first.start;
+            if field.kind == Kind::ContentLength && is_first {
+                field.value = merged;
+            }
+            field.kind != Kind::ContentLength || is_first
+        });
+        self.length = Single { count: 1, value: merged };
+        true
+    }
+
     /// The framing that the fields tell, `None` where they tell none (RFC 9112 section 6.3).
     pub(super) fn framing(&self, bytes: &[u8], version: Version) -> Result<Option<Framing>, HeadError> {
         if self.encoding.count > 0 && self.length.count > 0 {

@@ -283,8 +283,11 @@ impl ResponseHead {
         }
         let end = status_line.end as usize;
         // Underscores are the upstream's own affair; nobody behind us takes them for CGI variables.
-        let fields = Fields::parse(bytes, next, reused, true)?;
-        let told = fields.framing(bytes, version)?;
+        let mut fields = Fields::parse(bytes, next, reused, true)?;
+        let told = match fields.framing(bytes, version) {
+            Err(HeadError::Length) if fields.merge_lengths(bytes) => fields.framing(bytes, version)?,
+            told => told?,
+        };
         Ok(Self { status, reason: Span::new(end - reason.len(), end), version, told, fields: fields.list })
     }
 

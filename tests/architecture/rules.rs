@@ -32,6 +32,7 @@ const LIMITS: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "rules",
     "wire",
+    "net::names::message",
     "token::state",
     "token::grant",
     "token::reply",

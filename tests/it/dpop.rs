@@ -1,6 +1,8 @@
 //! `DPoP` (RFC 9449) against a provider and an API that judge every proof strictly.
 
 use std::{
+    collections::HashSet,
+    net::TcpStream,
     path::Path,
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
@@ -11,7 +13,8 @@ use std::{
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
 
 use crate::support::{
-    Cupbearer, Judge, TestDir, Tokens, Upstream, binding_provider, bound_api, eventually, http_date, noise,
+    Cupbearer, Judge, TestDir, Tokens, Upstream, binding_provider, bound_api, bound_api_over_h2, eventually, http_date,
+    noise,
 };
 
 /// A token younger than this is not replaced after a 401.
@@ -142,6 +145,79 @@ fn the_nonces_of_both_sides_are_learned_by_one_more_request_and_the_callers_noti
     assert_eq!(bodies, [true, true], "sent again whole");
     assert_eq!(world.at_api.refusals(), ["use_dpop_nonce: nonce"; 2]);
     assert_eq!(world.token_requests(), 2, "a nonce is no rejected token");
+}
+
+#[test]
+fn an_upstream_that_speaks_http_2_gets_proofs_and_teaches_nonces_too() {
+    let world = World::new();
+    let api = bound_api_over_h2(&world.at_api, &world.tokens);
+    world.at_api.want_nonce("a1");
+    let config = world.config("", "http = \"h2\"").replace(&world.api.url(), &api.url());
+    let proxy = Cupbearer::builder().env("SECRET", "not-a-secret").start(&config);
+    let response = proxy.get("/api/x?q=1");
+    assert_eq!((response.status, response.header("dpop-nonce")), (200, None));
+    assert_eq!((world.token_requests(), api.requests().len()), (1, 2));
+    for _ in 0..20 {
+        ok(&proxy, "/api/%61/b%22c?x");
+    }
+    assert_eq!(api.requests().len(), 22, "the nonce is known");
+    world.at_api.want_nonce("a2");
+    let body = noise(10_000);
+    assert_eq!(proxy.request("POST", "/api/y", "", &body).status, 200);
+    let bodies: Vec<bool> = api.requests().iter().filter(|r| r.method == "POST").map(|r| r.body == body).collect();
+    assert_eq!(bodies, [true, true], "sent again whole");
+    assert_eq!(world.at_api.accepted(), 22);
+    assert_eq!(world.at_api.refusals(), ["use_dpop_nonce: nonce"; 2]);
+    let proofs: HashSet<_> = api.requests().iter().map(|r| r.header("dpop").expect("a proof").to_owned()).collect();
+    assert_eq!(proofs.len(), api.requests().len(), "each has a proof of its own");
+}
+
+#[test]
+fn the_head_that_switches_to_websocket_teaches_the_nonce() {
+    let world = World::new();
+    let (judge, tokens) = (world.at_api.clone(), world.tokens.clone());
+    let rest = bound_api(&judge, &tokens);
+    let switching = Upstream::start(|connection| {
+        let Some(_) = connection.request() else { return };
+        connection.send(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nDPoP-Nonce: w1\r\n\r\nhello",
+        );
+        connection.wait_for_close();
+    });
+    // One origin: it switches first, and judges whatever comes on later connections.
+    let front = Upstream::start({
+        let (switching, rest) = (switching.address(), rest.address());
+        move |connection| {
+            let to = if connection.number() == 0 { switching } else { rest };
+            let server = TcpStream::connect(to).expect("it listens");
+            pipe(connection.stream(), &server);
+        }
+    });
+    let config = world.config("", "").replace(&world.api.url(), &front.url());
+    let proxy = Cupbearer::builder().env("SECRET", "not-a-secret").start(&config);
+    let mut client = proxy.connect();
+    let asks = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let head = client.exchange(format!("GET /api/chat HTTP/1.1\r\nHost: {}\r\n{asks}\r\n", proxy.address()));
+    assert_eq!((head.status, head.header("dpop-nonce")), (101, None));
+    client.wait_for(b"hello");
+    world.at_api.want_nonce("w1");
+    ok(&proxy, "/api/x");
+    assert!(world.at_api.refusals().is_empty(), "the nonce was known: {:?}", world.at_api.refusals());
+}
+
+/// Passes bytes both ways until one side ends.
+fn pipe(caller: &TcpStream, server: &TcpStream) {
+    let handle = |stream: &TcpStream| stream.try_clone().expect("a second handle");
+    let (mut up, mut down) = ((handle(caller), handle(server)), (handle(server), handle(caller)));
+    let back = thread::spawn(move || {
+        let _ = std::io::copy(&mut down.0, &mut down.1);
+        let _ = down.1.shutdown(std::net::Shutdown::Both);
+    });
+    let _ = std::io::copy(&mut up.0, &mut up.1);
+    let _ = up.1.shutdown(std::net::Shutdown::Both);
+    let _ = back.join();
 }
 
 #[test]

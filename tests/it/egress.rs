@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use crate::support::{Ca, Connection, Cupbearer, Ending, Response, TlsUpstream, Upstream};
+use crate::support::{Ca, Connection, Cupbearer, Dns, Ending, Response, TlsUpstream, Upstream};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const TOKEN: &str =
@@ -155,6 +155,25 @@ fn token_requests_and_upstream_connections_both_leave_through_the_egress_proxy_i
 }
 
 #[test]
+fn an_egress_proxy_gets_the_name_and_only_its_own_is_looked_up_here() {
+    for (scheme, egress) in [("http", Egress::http()), ("socks5", Egress::socks5())] {
+        let dns = Dns::start();
+        dns.set("proxy.test", &["127.0.0.2", "127.0.0.1"], 60);
+        let port = egress.address.port();
+        let proxy = Cupbearer::builder().env("SECRET", "not-a-secret").server(&dns.line()).start(&format!(
+            "[credentials.c]\ngrant = \"static\"\ntoken = {{ env = \"SECRET\" }}\n\
+             egress_proxy = \"{scheme}://proxy.test:{port}\"\n\
+             [[routes]]\nprefix = \"/api\"\nupstream = \"https://api.test\"\ncredential = \"c\"\n"
+        ));
+        // Nobody is there behind it.
+        assert_eq!(proxy.get("/api").status, 502);
+        assert_eq!(egress.asked().first().map(String::as_str), Some("api.test:443"), "{scheme}");
+        assert!(dns.all_asked().iter().all(|name| name == "proxy.test"), "{:?}", dns.all_asked());
+        clean(proxy);
+    }
+}
+
+#[test]
 fn an_egress_proxy_that_wants_credentials_or_is_away_is_named_and_nothing_goes_around_it() {
     let (tokens, api, egress) = (Upstream::tokens(3600), Upstream::always(OK), Egress::closed());
     let nowhere = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
@@ -192,6 +211,6 @@ fn both_leave_from_the_local_address_and_only_to_the_wanted_family() {
     assert_eq!(*peers.lock().expect("not poisoned"), [IpAddr::from([127, 0, 0, 77]); 2]);
     let proxy = start(&config("ip_family = \"v6\"", &tokens.url(), &api.url()));
     let text = detail(&proxy.get("/api"), "idp_unavailable");
-    assert!(text.contains("cannot resolve 127.0.0.1: no address of the wanted family"), "{text}");
+    assert!(text.contains("name resolution failed for 127.0.0.1: no address of the wanted family"), "{text}");
     clean(proxy);
 }

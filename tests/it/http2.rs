@@ -489,6 +489,39 @@ fn an_upstream_that_does_not_switch_is_no_websocket_to_an_http_2_caller() {
 }
 
 #[test]
+fn a_switch_that_does_not_answer_our_key_is_none_to_an_http_2_caller() {
+    let api = Upstream::start(|connection| {
+        let Some(request) = connection.request() else { return };
+        let accepts = match request.target() {
+            // That of the key in RFC 6455, which is not the one that was sent.
+            "/wrong" => "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n",
+            "/twice" => "Sec-WebSocket-Accept: a\r\nSec-WebSocket-Accept: b\r\n",
+            _ => "",
+        };
+        connection.send(format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{accepts}\r\n"
+        ));
+        connection.wait_for_close();
+    });
+    let tokens = Upstream::tokens(3600);
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "");
+    run(async {
+        let client = H2Client::connect(proxy.address()).await;
+        assert_eq!(client.get("/nowhere").await.status, 404, "the settings are there by now");
+        for path in ["/api/wrong", "/api/twice", "/api/none"] {
+            let connect = client.ask("CONNECT", path).header("sec-websocket-version", "13");
+            let connect = connect.extension(h2::ext::Protocol::from_static("websocket"));
+            let (response, _stream) = client.begin(connect.body(()).expect("a request"), false).await.expect("begun");
+            let answer = crate::support::h2::answer(response).await.expect("an answer");
+            assert_eq!((answer.status, answer.json()["code"].as_str()), (502, Some("upstream_protocol")), "{path}");
+            let detail = answer.json()["detail"].as_str().expect("text").to_owned();
+            assert!(detail.contains("Sec-WebSocket-Accept"), "{detail}");
+        }
+    });
+    crate::support::eventually("what was switched in vain is closed", || api.open_connections() == 0);
+}
+
+#[test]
 fn requests_to_an_upstream_that_never_answers_do_not_wait_for_each_other() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a loopback port");
     let url = format!("https://{}", silent.local_addr().expect("bound"));

@@ -44,5 +44,6 @@ mod tls_listener;
 mod token_life;
 mod trailers;
 mod upstream_faults;
+mod upstreams;
 mod vault;
 mod websocket;

@@ -194,6 +194,8 @@ fn every_legal_answer_is_passed_on_whole_and_nothing_after_it() {
     const CASES: &[Case] = &[
         ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", Then::Keep),
         ("HTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello", Then::Keep),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", Then::Keep),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello", Then::Keep),
         ("HTTP/1.1 299 \u{e9}\r\nContent-Length: 5\r\n\r\nhello", Then::Keep),
         ("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", Then::Close),
         ("HTTP/1.0 200 OK\r\n\r\nhello", Then::Close),

@@ -1,6 +1,9 @@
 //! How connections leave this host.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use crate::config::secret::SecretSource;
 
@@ -17,6 +20,8 @@ pub struct NetSpec {
     pub egress_proxy: Option<EgressProxy>,
     /// Presented wherever a server asks for one.
     pub client_cert: Option<ClientCert>,
+    /// `[server] resolver`: name servers; empty = the system's resolver.
+    pub resolver: Vec<SocketAddr>,
 }
 
 /// `client_cert` and `client_key`: re-read for every token request, and when they change.
@@ -58,4 +63,15 @@ pub enum IpFamily {
     V4,
     /// IPv6 only.
     V6,
+}
+
+impl IpFamily {
+    /// Whether an address may be used.
+    pub fn admits(self, ip: IpAddr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::V4 => ip.is_ipv4(),
+            Self::V6 => ip.is_ipv6(),
+        }
+    }
 }

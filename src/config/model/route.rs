@@ -56,6 +56,8 @@ pub struct RouteSpec {
     pub http: HttpVersion,
     /// `allow_empty_segments`
     pub allow_empty_segments: bool,
+    /// `preconnect`: connections that each core keeps ready.
+    pub preconnect: usize,
 }
 
 /// What one route needs of its credential. Routes whose needs lead to equal keys share one token.

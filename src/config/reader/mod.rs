@@ -11,6 +11,7 @@ mod value;
 use std::{
     cell::RefCell,
     collections::{BTreeMap, HashSet},
+    net::SocketAddr,
     path::PathBuf,
 };
 
@@ -45,6 +46,8 @@ pub(super) struct Context<'e> {
     pub(super) dir: PathBuf,
     /// The environment is not the process's own: secrets from it are taken now, they can't be read later.
     pub(super) capture: bool,
+    /// `[server] resolver`, which holds for all connections.
+    pub(super) resolver: RefCell<Vec<SocketAddr>>,
     /// Where the first secret stands that comes from Vault.
     pub(super) uses_vault: RefCell<Option<Span>>,
     notes: RefCell<Vec<Note>>,
@@ -59,8 +62,8 @@ pub(super) struct Context<'e> {
 
 impl<'e> Context<'e> {
     pub(super) fn new(env: &'e dyn Fn(&str) -> Option<String>, dir: PathBuf, capture: bool) -> Self {
-        let (notes, hidden, expanded) = <_>::default();
-        Self { env, dir, capture, uses_vault: RefCell::default(), notes, hidden, expanded, learned: RefCell::default() }
+        let (resolver, uses_vault, notes, hidden, expanded, learned) = <_>::default();
+        Self { env, dir, capture, resolver, uses_vault, notes, hidden, expanded, learned }
     }
 
     /// Nobody may see what stands here.

@@ -271,7 +271,8 @@ impl Builder<'_, '_> {
 
     fn net(&self, raw: &RawCredential) -> NetSpec {
         let context = self.t.context;
-        let mut net = NetSpec { ip_family: raw.ip_family.unwrap_or_default(), ..NetSpec::default() };
+        let (ip_family, resolver) = (raw.ip_family.unwrap_or_default(), context.resolver.borrow().clone());
+        let mut net = NetSpec { ip_family, resolver, ..NetSpec::default() };
         if let Some(at) = &raw.local_address {
             match at.value.parse::<IpAddr>() {
                 Ok(ip) => net.local_address = Some(ip),

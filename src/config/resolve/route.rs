@@ -126,6 +126,7 @@ impl Resolver<'_> {
                 max_in_flight: raw.max_in_flight.unwrap_or(1000) as usize,
                 http: raw.http.unwrap_or_default(),
                 allow_empty_segments: raw.allow_empty_segments,
+                preconnect: raw.preconnect.unwrap_or(0) as usize,
             })
         };
         let spec = spec();

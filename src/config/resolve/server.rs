@@ -1,6 +1,10 @@
 //! `[server]`, `[admin]`, `[tokens]`, `[log]`, `[telemetry]`.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{Note, Table, listen, not_built, refused};
 use crate::config::{
@@ -26,6 +30,7 @@ pub(super) fn server(root: &Table<'_>) -> Resolved {
             let read = (listen::listen(&t), RawServer::read(&t));
             let hosts = hosts(&t, read.1.allowed_hosts.as_ref());
             let origins = origins(&t, read.1.allowed_origins.as_ref());
+            t.context.resolver.replace(resolver(&t, read.1.resolver.as_ref()));
             if read.1.max_header_bytes == Some(Limit::None) {
                 t.context.error(&t.key_place("max_header_bytes"), "`max_header_bytes` can't be \"none\"");
             }
@@ -73,6 +78,25 @@ fn hosts(t: &Table<'_>, list: Option<&At<Vec<At<String>>>>) -> Vec<String> {
         }
     };
     list.map(|l| l.value.iter().filter_map(check).collect()).unwrap_or_default()
+}
+
+/// Name servers: an IP address, with a port where it is not 53.
+fn resolver(t: &Table<'_>, list: Option<&At<Vec<At<String>>>>) -> Vec<SocketAddr> {
+    if let Some(at) = list.filter(|list| list.value.is_empty()) {
+        let note = Note::error(&at.span, "`resolver` in [server] is an empty list");
+        t.context.report(note.hint("leave it out for the system's resolver"));
+    }
+    let server = |at: &At<String>| {
+        let bare = at.value.trim_start_matches('[').trim_end_matches(']');
+        let address = at.value.parse().or_else(|_| bare.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53)));
+        let usable = address.ok().filter(|address: &SocketAddr| address.port() > 0 && !address.ip().is_unspecified());
+        if usable.is_none() {
+            let what = format!("an entry of `resolver`: {} is no address of a name server", t.context.quote(at));
+            t.context.report(Note::error(&at.span, what).hint("\"192.0.2.53\", \"127.0.0.1:8600\" or \"[::1]:53\""));
+        }
+        usable
+    };
+    list.map(|l| l.value.iter().filter_map(server).collect()).unwrap_or_default()
 }
 
 /// Origins: `scheme://host[:port]`, in lower case, the port only where it is not the default.
@@ -176,7 +200,9 @@ fn store(t: &Table<'_>) -> Option<StoreSpec> {
             if scheme == Scheme::Http && ca_file.is_some() {
                 t.context.error(&inner.key_place("ca_file"), "`ca_file` in `store` goes with rediss://");
             }
-            let (net, username) = (Arc::new(NetSpec { ca_file, ..NetSpec::default() }), username.map(|at| at.value));
+            let net =
+                Arc::new(NetSpec { ca_file, resolver: t.context.resolver.borrow().clone(), ..NetSpec::default() });
+            let username = username.map(|at| at.value);
             Some(StoreSpec::Redis(RedisSpec { scheme, net, host, port, database, username, password }))
         }
         (None, None) => None,

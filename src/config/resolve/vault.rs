@@ -101,7 +101,7 @@ impl Settings {
             }
         };
         let Some(login) = login else { return Vault::Wrong };
-        let net = Arc::new(NetSpec { ca_file, ..NetSpec::default() });
+        let net = Arc::new(NetSpec { ca_file, resolver: context.resolver.borrow().clone(), ..NetSpec::default() });
         Vault::At(Box::new(VaultSpec { address, login, namespace: namespace.map(|at| at.value), net }))
     }
 

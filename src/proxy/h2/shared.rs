@@ -5,6 +5,7 @@ use std::{
     future::poll_fn,
     io,
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,12 +18,10 @@ use super::{
 };
 use crate::{
     config::model::Scheme,
-    net::{Stream, alerted},
+    net::{Place, Stream, alerted},
     proxy::clock,
 };
 
-/// After so long a connection gets no new requests: a name may lead elsewhere by now.
-const MAX_AGE: Duration = Duration::from_secs(300);
 /// Largest response head, as with HTTP/1.1.
 const MAX_HEAD: u32 = 64 * 1024;
 
@@ -60,11 +59,15 @@ struct Connection {
     sender: SendRequest<Bytes>,
     lane: Rc<Lane>,
     born: Instant,
+    retires: Instant,
+    place: Option<Arc<Place>>,
 }
 
 impl Connection {
+    /// Whether it takes new requests, as far as time and its name say.
     fn is_open(&self, now: Instant) -> bool {
-        !self.lane.closed.get() && now < self.born + MAX_AGE
+        let is_gone = self.place.as_ref().is_some_and(|place| place.is_gone());
+        !self.lane.closed.get() && now < self.retires && !is_gone
     }
 
     fn has_place(&self) -> bool {
@@ -100,6 +103,7 @@ impl Shared {
     /// Takes a new connection, whose work is done by a task of its own, and opens a stream on it.
     pub(in crate::proxy) async fn open(&self, stream: Stream, scheme: Scheme) -> io::Result<Outgoing> {
         let lane = Rc::new(Lane::default());
+        let (born, retires, place) = (clock::now(), stream.retires(), stream.place().cloned());
         let stream = Watched { stream, alert: Rc::clone(&lane.alert) };
         let failed = |e| lane.alert().unwrap_or_else(|| io::Error::other::<h2::Error>(e));
         let (mut sender, connection) = Builder::new()
@@ -119,7 +123,7 @@ impl Shared {
             closing.close();
         });
         poll_fn(|cx| sender.poll_ready(cx)).await.map_err(failed)?;
-        let connection = Connection { sender: sender.clone(), lane: Rc::clone(&lane), born: clock::now() };
+        let connection = Connection { sender: sender.clone(), lane: Rc::clone(&lane), born, retires, place };
         self.connections.borrow_mut().push(connection);
         Ok(Outgoing::new(sender, scheme.as_str(), lane))
     }
@@ -130,6 +134,11 @@ impl Shared {
             let idle_since = c.lane.used.get().unwrap_or(c.born);
             c.is_open(now) && (c.lane.running.get() > 0 || now < idle_since + ttl)
         });
+    }
+
+    /// Whether there is one that takes new requests.
+    pub(in crate::proxy) fn is_open(&self, now: Instant) -> bool {
+        self.connections.borrow().iter().any(|connection| connection.is_open(now))
     }
 
     pub(in crate::proxy) fn is_empty(&self) -> bool {

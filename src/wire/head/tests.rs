@@ -156,6 +156,39 @@ fn an_upstream_may_say_how_long_it_keeps_a_connection() {
 }
 
 #[test]
+fn a_length_that_is_told_twice_is_taken_from_an_answer_where_it_is_the_same() {
+    let parse = |fields: &str| {
+        let text = format!("HTTP/1.1 200 OK\r\nX: y\r\n{fields}Z: \r\n\r\n").into_bytes();
+        let head = ResponseHead::parse(&text, Vec::new());
+        head.map(|head| {
+            let lengths: Vec<_> = head.values(&text, Kind::ContentLength).map(<[u8]>::to_vec).collect();
+            assert_eq!((lengths, head.fields.len()), (vec![b"3".to_vec()], 3), "{fields}");
+            head.framing("GET")
+        })
+    };
+    for same in [
+        "Content-Length: 3\r\nContent-Length: 3\r\n",
+        "Content-Length: 3, 3\r\n",
+        "content-length: 3 ,3\r\nContent-Length:\t3 \r\nContent-Length: 3\r\n",
+    ] {
+        assert_eq!(parse(same).unwrap(), Framing::Length(3), "{same}");
+    }
+    for other in [
+        "Content-Length: 3\r\nContent-Length: 4\r\n",
+        "Content-Length: 3\r\nContent-Length: 03\r\n",
+        "Content-Length: 3,\r\n",
+        "Content-Length: ,3\r\n",
+        "Content-Length: \r\nContent-Length: \r\n",
+        "Content-Length: 3 3\r\n",
+        "Content-Length: +3, +3\r\n",
+    ] {
+        assert_eq!(parse(other).expect_err(other), HeadError::Length);
+    }
+    let encoded = "Content-Length: 3, 3\r\nTransfer-Encoding: chunked\r\n";
+    assert_eq!(parse(encoded).expect_err(encoded), HeadError::LengthAndEncoding);
+}
+
+#[test]
 fn an_ambiguous_response_is_refused() {
     let error = |text: &str| ResponseHead::parse(text.as_bytes(), Vec::new()).expect_err(text);
     let both = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";

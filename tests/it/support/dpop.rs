@@ -16,7 +16,10 @@ use aws_lc_rs::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
 
-use super::{Request, Upstream};
+use super::{
+    Request, Upstream,
+    h2::{Act, H2Upstream, response},
+};
 
 /// How far `iat` may be from the judge's clock.
 const WINDOW: u64 = 20;
@@ -244,23 +247,49 @@ pub(crate) fn binding_provider(judge: &Judge, tokens: &Tokens, token_type: &str,
     })
 }
 
+/// Whether a request has a good token and a proof by the key that it is bound to; else the `error` to answer.
+fn judged(judge: &Judge, tokens: &Tokens, request: &Request) -> Result<(), &'static str> {
+    let fields: Vec<&str> = request.all("authorization").collect();
+    let token = match fields[..] {
+        [field] => field.strip_prefix("DPoP ").unwrap_or_default(),
+        _ => "",
+    };
+    let key = tokens.0.lock().unwrap().get(token).cloned();
+    match (key, judge.proof(request, Some(token))) {
+        (Some(key), Ok(proof)) if key == proof => Ok(()),
+        (_, Ok(_)) => Err("invalid_token"),
+        (_, Err(error)) => Err(error),
+    }
+}
+
+/// The same as [`bound_api`] over HTTP/2, without TLS.
+pub(crate) fn bound_api_over_h2(judge: &Judge, tokens: &Tokens) -> H2Upstream {
+    let (judge, tokens) = (judge.clone(), tokens.clone());
+    H2Upstream::start(move |message| {
+        let mut head = format!("{} {} HTTP/1.1\r\nhost: {}\r\n", message.method, message.path, message.authority);
+        for (name, value) in &message.headers {
+            head += &format!("{name}: {}\r\n", value.to_str().expect("text"));
+        }
+        let request = Request { connection: message.connection, head: head + "\r\n", body: message.body.clone() };
+        let judged = judged(&judge, &tokens, &request);
+        let fields = judge.fields();
+        let mut headers: Vec<_> = fields.lines().filter_map(|line| line.split_once(": ")).collect();
+        let challenge = format!("DPoP error=\"{}\", algs=\"ES256\"", judged.err().unwrap_or_default());
+        if judged.is_err() {
+            headers.push(("WWW-Authenticate", &challenge));
+        }
+        let (status, body) = if judged.is_ok() { (200, "ok") } else { (401, "no") };
+        Act::Answer(response(status, &headers, body))
+    })
+}
+
 /// An API that takes good tokens by the scheme `DPoP` with a proof by the key that each is bound to. It judges a request by its
 /// head, before the body is there.
 pub(crate) fn bound_api(judge: &Judge, tokens: &Tokens) -> Upstream {
     let (judge, tokens) = (judge.clone(), tokens.clone());
     Upstream::start(move |connection| {
         while let Some(request) = connection.request() {
-            let fields: Vec<&str> = request.all("authorization").collect();
-            let token = match fields[..] {
-                [field] => field.strip_prefix("DPoP ").unwrap_or_default(),
-                _ => "",
-            };
-            let key = tokens.0.lock().unwrap().get(token).cloned();
-            let judged = match (key, judge.proof(&request, Some(token))) {
-                (Some(key), Ok(proof)) if key == proof => Ok(()),
-                (_, Ok(_)) => Err("invalid_token"),
-                (_, Err(error)) => Err(error),
-            };
+            let judged = judged(&judge, &tokens, &request);
             let fields = judge.fields();
             match judged {
                 Ok(()) => connection.send(format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nok")),

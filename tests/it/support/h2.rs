@@ -238,11 +238,21 @@ type Script = Arc<dyn Fn(&H2Message) -> Act + Send + Sync>;
 impl H2Upstream {
     /// Without TLS, by prior knowledge.
     pub(crate) fn start(script: impl Fn(&H2Message) -> Act + Send + Sync + 'static) -> Self {
-        Self::launch(Arc::new(script), None)
+        Self::launch(any_port(), Arc::new(script), None)
     }
 
     /// With TLS and ALPN, for `localhost`.
     pub(crate) fn start_tls(
+        certificate: &str,
+        key: &str,
+        script: impl Fn(&H2Message) -> Act + Send + Sync + 'static,
+    ) -> Self {
+        Self::on_tls(any_port(), certificate, key, script)
+    }
+
+    /// The same on a socket that listens already, for whatever name the certificate has.
+    pub(crate) fn on_tls(
+        listener: TcpListener,
         certificate: &str,
         key: &str,
         script: impl Fn(&H2Message) -> Act + Send + Sync + 'static,
@@ -258,11 +268,10 @@ impl H2Upstream {
             .with_single_cert(chain, key)
             .expect("a matching key");
         config.alpn_protocols = vec![b"h2".to_vec()];
-        Self::launch(Arc::new(script), Some(Arc::new(config)))
+        Self::launch(listener, Arc::new(script), Some(Arc::new(config)))
     }
 
-    fn launch(script: Script, tls: Option<Arc<ServerConfig>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    fn launch(listener: TcpListener, script: Script, tls: Option<Arc<ServerConfig>>) -> Self {
         listener.set_nonblocking(true).expect("non-blocking");
         let address = listener.local_addr().expect("bound");
         let (requests, connections) = (Arc::default(), Arc::new(Mutex::new(0)));
@@ -294,6 +303,10 @@ impl H2Upstream {
     pub(crate) fn connections(&self) -> usize {
         *self.connections.lock().expect("not poisoned")
     }
+}
+
+fn any_port() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").expect("a loopback port")
 }
 
 impl Drop for H2Upstream {

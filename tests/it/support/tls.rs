@@ -29,12 +29,18 @@ struct Seen {
     closing: AtomicBool,
     connections: AtomicUsize,
     handshakes: AtomicUsize,
+    resumed: AtomicUsize,
     bytes: Mutex<Vec<u8>>,
 }
 
 impl TlsUpstream {
     /// With this certificate chain and key (PEM).
     pub(crate) fn start(certificate: &str, key: &str, answer: &'static str, ends: Ending) -> Self {
+        Self::on(TcpListener::bind("127.0.0.1:0").expect("a loopback port"), certificate, key, answer, ends)
+    }
+
+    /// The same on a socket that listens already.
+    pub(crate) fn on(listener: TcpListener, certificate: &str, key: &str, answer: &'static str, ends: Ending) -> Self {
         let chain: Vec<_> =
             CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>().expect("PEM");
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
@@ -46,7 +52,6 @@ impl TlsUpstream {
             .with_single_cert(chain, key)
             .expect("a matching key");
         let config = Arc::new(config);
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
         let address = listener.local_addr().expect("bound");
         let seen = Arc::new(Seen::default());
         let shared = Arc::clone(&seen);
@@ -77,6 +82,11 @@ impl TlsUpstream {
     /// How many of them finished their handshake.
     pub(crate) fn handshakes(&self) -> usize {
         self.seen.handshakes.load(Ordering::SeqCst)
+    }
+
+    /// How many of those went on with the session of an earlier one.
+    pub(crate) fn resumed(&self) -> usize {
+        self.seen.resumed.load(Ordering::SeqCst)
     }
 
     /// All plain text that was received.
@@ -114,6 +124,9 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, seen: &Seen, answer: &str
         if tls.conn.complete_io(&mut tls.sock).is_err() {
             return;
         }
+    }
+    if tls.conn.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
+        seen.resumed.fetch_add(1, Ordering::SeqCst);
     }
     seen.handshakes.fetch_add(1, Ordering::SeqCst);
     let mut since_answer = Vec::new();

@@ -54,7 +54,11 @@ pub(crate) struct Connection {
 impl Upstream {
     /// Runs `script` on every connection; the connection is closed when it returns.
     pub(crate) fn start(script: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+        Self::on(TcpListener::bind("127.0.0.1:0").expect("a loopback port"), script)
+    }
+
+    /// The same on a socket that listens already.
+    pub(crate) fn on(listener: TcpListener, script: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().expect("bound");
         let shared = Arc::new(Shared::default());
         let script = Arc::new(script);
