@@ -96,7 +96,7 @@ fn rig(bound: bool) -> (Rig, bearer::Writer) {
     let bearer =
         Bearer::new(token, "00000000".to_owned(), 1, now, mandatory, expires, false, now.mono).with_proof(proof);
     writer.publish(View { bearer: Some(bearer.into()), ..View::default() });
-    let snapshot = Snapshot::compile(config, 1, |_| Ok(reader.clone())).unwrap();
+    let snapshot = Snapshot::compile(config, 1, None, |_| Ok(reader.clone())).unwrap();
     let (_, snapshots) = seam(snapshot);
     (Rig::new(snapshots).unwrap(), writer)
 }

@@ -3,6 +3,10 @@
 //! A [`Snapshot`] is everything that the data plane needs to judge and forward a request. It is replaced
 //! whole; a request keeps the one it started with. The bearers inside are cells of their own: a refresh
 //! never republishes a snapshot, and a reload hands an unchanged credential its old cell.
+//!
+//! What the cores have counted and learned goes on in the snapshot that follows, since requests of the old one still run
+//! and upstreams do not start anew: [`Route::running`] by prefix, whatever else of the route has changed, and
+//! [`Origin::terms`] by place. Connectors are made anew by a reload, which reads `ca_file` again, and by nothing else.
 
 use std::{
     collections::HashMap,
@@ -33,8 +37,9 @@ pub struct Origin {
     pub net: Arc<NetSpec>,
     /// Makes the connections.
     pub connector: Connector,
-    /// What it wants of the proofs that go with bound tokens; learned from its answers, by all cores for all.
-    pub terms: ArcSwap<bearer::Terms>,
+    /// What it wants of the proofs that go with bound tokens; learned from its answers, by all cores for all. Shared with
+    /// the snapshots before and after.
+    pub terms: Arc<ArcSwap<bearer::Terms>>,
 }
 
 /// One route, ready to be used.
@@ -48,8 +53,9 @@ pub struct Route {
     pub bearer: bearer::Reader,
     /// Which of [`Snapshot::origins`] it leads to.
     pub origin: usize,
-    /// Its running requests on all cores; counted only where `max_in_flight` is small.
-    pub running: AtomicUsize,
+    /// Its running requests on all cores; counted only where `max_in_flight` is small. Shared with the snapshots before
+    /// and after.
+    pub running: Arc<AtomicUsize>,
 }
 
 /// All that the cores read.
@@ -64,7 +70,7 @@ pub struct Snapshot {
     /// In file order.
     pub routes: Vec<Route>,
     /// Distinct origins.
-    pub origins: Vec<Origin>,
+    pub origins: Vec<Arc<Origin>>,
     /// Browser origins that pass.
     pub browser_origins: Origins,
     /// Upstream references → references behind the prefixes.
@@ -74,39 +80,29 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Compiles a configuration. `reader` gives the cell of a token; the error names the file to blame.
+    /// Compiles a configuration, to follow `before` where there is one. `reader` gives the cell of a token; the error names
+    /// the file to blame. The new configuration knows no discovered endpoints: see [`Self::forbidding`].
     pub fn compile(
         config: Config,
         generation: u64,
+        before: Option<&Self>,
         mut reader: impl FnMut(&Arc<TokenSpec>) -> Result<bearer::Reader, String>,
     ) -> Result<Self, String> {
-        let mut origins: Vec<Origin> = Vec::new();
-        let mut connectors: HashMap<Arc<NetSpec>, Connector> = HashMap::new();
-        let mut known: HashMap<(Upstream, Arc<NetSpec>), usize> = HashMap::new();
+        let mut places = Places { before, ..Places::default() };
+        let running: HashMap<&str, &Arc<AtomicUsize>> =
+            before.iter().flat_map(|b| &b.routes).map(|r| (r.spec.prefix.as_str(), &r.running)).collect();
         let mut routes = Vec::with_capacity(config.routes.len());
         for spec in &config.routes {
-            let net = Arc::clone(&spec.token.credential.net);
-            let place = (Upstream { base_path: String::new(), ..spec.upstream.clone() }, Arc::clone(&net));
-            let origin = if let Some(&at) = known.get(&place) {
-                at
-            } else {
-                let connector = if let Some(connector) = connectors.get(&net) {
-                    connector.clone()
-                } else {
-                    let connector = Connector::new(Arc::clone(&net))?;
-                    connectors.insert(Arc::clone(&net), connector.clone());
-                    connector
-                };
-                let terms = ArcSwap::default();
-                origins.push(Origin { upstream: place.0.clone(), net, connector, terms });
-                known.insert(place, origins.len() - 1);
-                origins.len() - 1
-            };
-            let (headers, bearer) = (RequestRules::new(spec), reader(&spec.token)?);
-            routes.push(Route { spec: spec.clone(), headers, bearer, origin, running: AtomicUsize::new(0) });
+            let (origin, bearer) = (places.of(spec)?, reader(&spec.token)?);
+            let running = running.get(spec.prefix.as_str()).copied().cloned().unwrap_or_default();
+            routes.push(Route { spec: spec.clone(), headers: RequestRules::new(spec), bearer, origin, running });
         }
+        Ok(Self::of(config, generation, routes, places.origins))
+    }
+
+    fn of(config: Config, generation: u64, routes: Vec<Route>, origins: Vec<Arc<Origin>>) -> Self {
         let prefixes: Vec<&str> = config.routes.iter().map(|r| r.prefix.as_str()).collect();
-        Ok(Self {
+        Self {
             generation,
             table: Table::new(&prefixes),
             browser_origins: Origins::new(&config.server.allowed_origins),
@@ -115,12 +111,12 @@ impl Snapshot {
             routes,
             origins,
             config,
-        })
+        }
     }
 
     /// The same with these token endpoints (by issuer) out of reach; `None` where no route leads to one of them, or all are out of
-    /// reach already. The cells of the bearers stay.
-    pub fn forbidding(&self, endpoints: &[(String, Upstream)]) -> Result<Option<Self>, String> {
+    /// reach already. No file is read and nothing forgotten: it cannot fail.
+    pub fn forbidding(&self, endpoints: &[(String, Upstream)]) -> Option<Self> {
         let mut config = self.config.clone();
         let mut changed = false;
         for route in &mut config.routes {
@@ -140,14 +136,17 @@ impl Snapshot {
                 changed = true;
             }
         }
-        if !changed {
-            return Ok(None);
-        }
-        let cell = |spec: &Arc<TokenSpec>| {
-            let route = self.routes.iter().find(|route| Arc::ptr_eq(&route.spec.token, spec));
-            route.map(|route| route.bearer.clone()).ok_or_else(|| "a route without a token".to_owned())
+        let same = |(route, spec): (&Route, &RouteSpec)| Route {
+            headers: RequestRules::new(spec),
+            spec: spec.clone(),
+            bearer: route.bearer.clone(),
+            origin: route.origin,
+            running: Arc::clone(&route.running),
         };
-        Self::compile(config, self.generation, cell).map(Some)
+        changed.then(|| {
+            let routes = self.routes.iter().zip(&config.routes).map(same).collect();
+            Self::of(config, self.generation, routes, self.origins.clone())
+        })
     }
 
     /// `[server]`
@@ -158,6 +157,38 @@ impl Snapshot {
     /// The `Host` names that pass on one listener.
     pub fn hosts(&self, listen: SocketAddr, scheme: Scheme) -> Hosts {
         Hosts::new(listen, scheme, &self.config.server.allowed_hosts)
+    }
+}
+
+/// Finds the distinct origins of routes.
+#[derive(Default)]
+struct Places<'a> {
+    before: Option<&'a Snapshot>,
+    origins: Vec<Arc<Origin>>,
+    known: HashMap<(Upstream, Arc<NetSpec>), usize>,
+    connectors: HashMap<Arc<NetSpec>, Connector>,
+}
+
+impl Places<'_> {
+    /// The position of the route's origin; the error names the file to blame.
+    fn of(&mut self, route: &RouteSpec) -> Result<usize, String> {
+        let net = Arc::clone(&route.token.credential.net);
+        let upstream = Upstream { base_path: String::new(), ..route.upstream.clone() };
+        let place = (upstream.clone(), Arc::clone(&net));
+        if let Some(&at) = self.known.get(&place) {
+            return Ok(at);
+        }
+        let connector = match self.connectors.get(&net) {
+            Some(connector) => connector.clone(),
+            None => Connector::new(Arc::clone(&net))?,
+        };
+        self.connectors.insert(Arc::clone(&net), connector.clone());
+        let mut before = self.before.iter().flat_map(|before| &before.origins);
+        let before = before.find(|origin| origin.upstream == upstream && origin.net == net);
+        let terms = before.map(|origin| Arc::clone(&origin.terms)).unwrap_or_default();
+        self.origins.push(Arc::new(Origin { upstream, net, connector, terms }));
+        self.known.insert(place, self.origins.len() - 1);
+        Ok(self.origins.len() - 1)
     }
 }
 
@@ -190,5 +221,58 @@ impl Reader {
     /// The published snapshot, to be held by a core.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.0.load_full()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compiled(before: Option<&Snapshot>, routes: &str) -> Snapshot {
+        let text = format!(
+            "[credentials.c]\nclient_id = \"id\"\nclient_secret = {{ env = \"S\" }}\nissuer = \"https://id.example\"\n{routes}"
+        );
+        let config = crate::config::parse(&text, &|_| Some("not-a-secret".to_owned())).expect("a good file").0;
+        Snapshot::compile(config, 1, before, |_| Ok(bearer::cell().1)).expect("nothing is read")
+    }
+
+    fn route(prefix: &str, upstream: &str) -> String {
+        format!("[[routes]]\nprefix = \"{prefix}\"\nupstream = \"{upstream}\"\ncredential = \"c\"\n")
+    }
+
+    fn origin<'a>(snapshot: &'a Snapshot, prefix: &str) -> &'a Arc<Origin> {
+        let route = snapshot.routes.iter().find(|route| route.spec.prefix == prefix).expect("such a route");
+        &snapshot.origins[route.origin]
+    }
+
+    #[test]
+    fn the_snapshot_that_follows_goes_on_counting_and_knows_what_was_learned() {
+        let [a, b] = [route("/a", "https://a.example"), route("/b", "https://b.example")];
+        let before = compiled(None, &[a.as_str(), &b].concat());
+        let moved = route("/b", "https://c.example");
+        let after = compiled(Some(&before), &[route("/new", "https://b.example"), moved, a].concat());
+        assert!(Arc::ptr_eq(&after.routes[2].running, &before.routes[0].running), "the same route");
+        assert!(Arc::ptr_eq(&after.routes[1].running, &before.routes[1].running), "its requests still run");
+        assert_eq!(Arc::strong_count(&after.routes[0].running), 1, "a new route");
+        assert!(Arc::ptr_eq(&origin(&after, "/a").terms, &origin(&before, "/a").terms));
+        assert!(Arc::ptr_eq(&origin(&after, "/new").terms, &origin(&before, "/b").terms), "the same upstream");
+        assert_eq!(Arc::strong_count(&origin(&after, "/b").terms), 1, "another upstream");
+    }
+
+    #[test]
+    fn a_token_endpoint_is_put_out_of_reach_and_nothing_else_changes() {
+        let before = compiled(None, &[route("/a", "https://a.example"), route("/id", "https://id.example")].concat());
+        let mut endpoint = before.routes[1].spec.upstream.clone();
+        endpoint.base_path = "/mint".to_owned();
+        let found = [("https://id.example".to_owned(), endpoint)];
+        let after = before.forbidding(&found).expect("a route leads there");
+        assert_eq!(after.routes[1].spec.forbidden_paths, ["/mint"]);
+        assert!(after.forbidding(&found).is_none(), "it is out of reach");
+        for (after, before) in after.routes.iter().zip(&before.routes) {
+            assert!(Arc::ptr_eq(&after.running, &before.running));
+        }
+        for (after, before) in after.origins.iter().zip(&before.origins) {
+            assert!(Arc::ptr_eq(after, before), "connector and terms");
+        }
     }
 }

@@ -75,7 +75,7 @@ fn explain(args: &ExplainArgs, mut config: Config) -> Result<(String, ExitCode),
         }
     }
     // The cells stay empty: nobody looks into them before a request is sent.
-    let snapshot = Snapshot::compile(config, 1, |_| Ok(bearer::cell().1))?;
+    let snapshot = Snapshot::compile(config, 1, None, |_| Ok(bearer::cell().1))?;
     let caller = args.caller.as_deref().map(|name| find_caller(&snapshot.config.callers, name)).transpose()?;
     let listen = snapshot.server().listen.first().map_or_else(|| "localhost".to_owned(), |l| l.address.to_string());
     let (host, target) = split_url(&args.path).unwrap_or((&listen, &args.path));

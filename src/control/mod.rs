@@ -145,10 +145,8 @@ async fn forbid_found_endpoints(
 ) {
     while found.changed().await.is_ok() {
         let endpoints = found.borrow_and_update().clone();
-        match snapshots.snapshot().forbidding(&endpoints) {
-            Ok(Some(next)) => publisher.publish(next),
-            Ok(None) => {}
-            Err(why) => tracing::error!("a discovered token endpoint cannot be put out of reach: {why}"),
+        if let Some(next) = snapshots.snapshot().forbidding(&endpoints) {
+            publisher.publish(next);
         }
     }
 }
@@ -186,7 +184,7 @@ fn compile(config: Config, generation: u64, engine: &Engine) -> Result<Snapshot,
         used.insert(crate::token::Key::of(spec));
         engine.reader(spec).map_err(|e| e.to_string())
     };
-    let snapshot = Snapshot::compile(config, generation, reader).map_err(StartError::Config)?;
+    let snapshot = Snapshot::compile(config, generation, None, reader).map_err(StartError::Config)?;
     engine.retain(&used);
     Ok(snapshot)
 }

@@ -133,6 +133,8 @@ pub struct Ledger {
     account: Account,
     store: Arc<Store>,
     inner: Mutex<Inner>,
+    /// From reading what others have counted until it is written back: what one gives back another must not bring again.
+    turn: tokio::sync::Mutex<()>,
     changes: watch::Sender<()>,
 }
 
@@ -152,6 +154,12 @@ impl Inner {
         let shared = self.shared.filter(|(_, at)| *at + budget.window > now);
         shared.map_or(own, |(used, _)| used.max(own))
     }
+
+    /// A command beside a running cupbearer counts into the same store.
+    fn join(&mut self, mut stored: Vec<SystemTime>, now: SystemTime) {
+        stored.retain(|at| *at <= now); // what lies in the future is ours, from before the clock was set back
+        self.window.join(&Window::new(stored));
+    }
 }
 
 /// Says once that little is left, and once that nothing is.
@@ -167,9 +175,9 @@ fn warn_at_thresholds(credential: &str, BudgetUse { used, limit, window }: Budge
 impl Ledger {
     /// With what an earlier process has counted.
     pub(super) fn open(account: Account, store: Arc<Store>) -> Self {
-        let window = Window::new(store.load_window(account));
+        let window = Window::new(store.load_window_blocking(account));
         let inner = Mutex::new(Inner { window, ..Inner::default() });
-        Self { account, store, inner, changes: watch::Sender::new(()) }
+        Self { account, store, inner, turn: tokio::sync::Mutex::default(), changes: watch::Sender::new(()) }
     }
 
     /// One credential's budget. Where one configuration gives an account several, the one that lets the
@@ -203,17 +211,20 @@ impl Ledger {
         let Some(budget) = self.lock().budget else { return Ok(Taken::default()) };
         let usage = |used| BudgetUse { used, limit: budget.limit, window: budget.window };
         let id = self.take_shared(budget).await.map_err(|(used, free_in)| Spent { usage: usage(used), free_in })?;
+        let _turn = self.turn.lock().await;
+        let stored = self.store.load_window(self.account).await;
         let now = whole_millis(SystemTime::now());
-        let mut inner = self.lock();
-        self.join(&mut inner, now);
-        if id.is_some() {
-            inner.window.add(now);
-        } else if let Err(free_in) = inner.window.take(budget, now) {
-            return Err(Spent { usage: usage(inner.window.used(budget, now)), free_in });
-        }
-        self.store.save_window(self.account, &inner.window);
-        let used = inner.used(budget, now);
-        drop(inner);
+        let (window, used) = {
+            let mut inner = self.lock();
+            inner.join(stored, now);
+            if id.is_some() {
+                inner.window.add(now);
+            } else if let Err(free_in) = inner.window.take(budget, now) {
+                return Err(Spent { usage: usage(inner.window.used(budget, now)), free_in });
+            }
+            (inner.window.clone(), inner.used(budget, now))
+        };
+        self.store.save_window(self.account, &window).await;
         warn_at_thresholds(credential, usage(used));
         Ok(Taken { at: Some(now), id })
     }
@@ -237,13 +248,18 @@ impl Ledger {
         if let (Store::Redis(redis), Some(id)) = (&*self.store, &taken.id) {
             redis.give_back(self.account, id).await;
         }
-        let mut inner = self.lock();
-        self.join(&mut inner, whole_millis(SystemTime::now()));
-        inner.window.give_back(at);
-        if let Some((used, _)) = inner.shared.as_mut().filter(|_| taken.id.is_some()) {
-            *used = used.saturating_sub(1);
-        }
-        self.store.save_window(self.account, &inner.window);
+        let _turn = self.turn.lock().await;
+        let stored = self.store.load_window(self.account).await;
+        let window = {
+            let mut inner = self.lock();
+            inner.join(stored, whole_millis(SystemTime::now()));
+            inner.window.give_back(at);
+            if let Some((used, _)) = inner.shared.as_mut().filter(|_| taken.id.is_some()) {
+                *used = used.saturating_sub(1);
+            }
+            inner.window.clone()
+        };
+        self.store.save_window(self.account, &window).await;
         self.changes.send_replace(());
     }
 
@@ -258,13 +274,6 @@ impl Ledger {
     /// Tells when the budget is another one, or a slot was given back.
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
-    }
-
-    /// A command beside a running cupbearer counts into the same store.
-    fn join(&self, inner: &mut Inner, now: SystemTime) {
-        let mut stored = self.store.load_window(self.account);
-        stored.retain(|at| *at <= now); // what lies in the future is ours, from before the clock was set back
-        inner.window.join(&Window::new(stored));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -120,19 +120,20 @@ impl Task {
         tracing::info!(credential, "waiting for the answer to a token request that may have used up its refresh token");
         let most = self.asking(Last::default(), None).longest_turn();
         match tokio::time::timeout(most, fetch).await {
-            Ok(fetched) => drop(self.fetched(&mut run, fetched)),
+            Ok(fetched) => drop(self.fetched(&mut run, fetched).await),
             Err(_) => tracing::error!(credential, "no answer within {most:?}: its refresh token may be lost"),
         }
     }
 
     /// The token that an earlier process left in the store, if it can still be used.
     async fn restored(&self) -> Event {
-        if !self.is_storable() || !self.store.holds(self.key) {
+        if !self.is_storable() || !self.store.holds(self.key).await {
             return Event::Look;
         }
         let credential = &self.spec.credential;
         let Ok(material) = self.secrets.read().await else { return Event::Look };
-        let Some(minted) = self.store.load(self.key, material.version(), Now::read().wall) else { return Event::Look };
+        let stored = self.store.load(self.key, material.version(), Now::read().wall).await;
+        let Some(minted) = stored else { return Event::Look };
         let Ok(minted) = self.asking(Last::default(), None).bind(&material, minted) else { return Event::Look };
         self.secrets.proved(&material);
         let left = minted.life.saturating_sub(minted.issued.mono.elapsed());
@@ -215,7 +216,7 @@ impl Task {
             tokio::select! {
                 fetched = finished(&mut run.fetch) => {
                     run.fetch = None;
-                    return self.fetched(run, fetched);
+                    return self.fetched(run, fetched).await;
                 }
                 () = self.writer.signalled() => return Event::Look,
                 () = until(run.wake) => return Event::Look,
@@ -285,7 +286,7 @@ impl Task {
     }
 
     /// Counts and logs a fetch, once.
-    fn fetched(&self, run: &mut Run, fetched: Fetched) -> Event {
+    async fn fetched(&self, run: &mut Run, fetched: Fetched) -> Event {
         let Fetched { result, version, secret, taken_over, was_trial } = fetched;
         run.tried = version;
         if was_trial && let Err(refusal) = &result {
@@ -299,7 +300,7 @@ impl Task {
             return Event::Fetched(Box::new(result));
         }
         if let (Ok(minted), Some(version), true) = (&result, version, self.is_storable()) {
-            self.store.save(self.key, version, minted);
+            self.store.save(self.key, version, minted).await;
         }
         let credential = &self.spec.credential;
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use crate::support::{Cupbearer, Upstream, eventually};
+use crate::support::{Ca, Cupbearer, TestDir, Upstream, eventually};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -135,4 +135,45 @@ fn a_provider_that_is_down_at_start_stops_neither_the_process_nor_other_routes()
     assert!(problem["detail"].as_str().is_some_and(|d| d.contains("discovery failed")), "{problem}");
     up.store(true, Ordering::SeqCst);
     eventually("it heals by itself", || proxy.get("/c").status == 200);
+}
+
+/// A second route and its credential, in front of `api`; `lines` are further ones of the route.
+fn other(tokens: &Upstream, api: &Upstream, credential: &str, route: &str) -> String {
+    format!(
+        "[credentials.d]\nclient_id = \"id\"\nclient_secret = {{ env = \"SECRET\" }}\ntoken_url = \"{}/token\"\n{credential}\n\
+         [[routes]]\nprefix = \"/other\"\nupstream = \"{}\"\ncredential = \"d\"\n{route}\n",
+        tokens.url(),
+        api.url()
+    )
+}
+
+#[test]
+fn places_among_max_in_flight_stay_taken_when_a_token_endpoint_is_discovered() {
+    let (provider, tokens) = (provider(DOCUMENT), Upstream::tokens(3600));
+    let api = Upstream::start(|connection| {
+        connection.request();
+        connection.wait_for_close();
+    });
+    let more = other(&tokens, &api, "", "max_in_flight = 1");
+    let proxy = start(&[config(&provider, "/id", ""), more].concat());
+    let mut held = proxy.connect();
+    held.send(format!("GET /other HTTP/1.1\r\nHost: {}\r\n\r\n", proxy.address()));
+    api.wait_for_requests(1);
+    proxy.get("/other").expect_problem(503, "overloaded");
+    assert_eq!(proxy.get("/api/things").text(), "ok");
+    proxy.get("/api/oauth/mint").expect_problem(403, "policy_denied");
+    proxy.get("/other").expect_problem(503, "overloaded");
+}
+
+#[test]
+fn a_discovered_token_endpoint_is_out_of_reach_whatever_has_become_of_a_ca_file() {
+    let (provider, tokens, api) = (provider(DOCUMENT), Upstream::tokens(3600), Upstream::always(OK));
+    let dir = TestDir::new();
+    let root = dir.write("root.pem", Ca::new().pem());
+    let more = other(&tokens, &api, &format!("ca_file = \"{}\"", root.display()), "");
+    let proxy = start(&[config(&provider, "/id", ""), more].concat());
+    dir.write("root.pem", "no certificate");
+    assert_eq!(proxy.get("/api/things").text(), "ok");
+    proxy.get("/api/oauth/mint").expect_problem(403, "policy_denied");
+    assert_eq!(proxy.get("/other").text(), "ok");
 }

@@ -4,7 +4,8 @@
 //! A store that is away, damaged or somebody else's never stands in the way of a token: it is said once,
 //! and the token is fetched.
 
-mod file;
+mod directory;
+mod files;
 mod record;
 mod redis;
 mod refresh;
@@ -23,7 +24,7 @@ use super::{
     reply::Minted,
 };
 use crate::config::model::StoreSpec;
-use file::Files;
+use files::Files;
 use record::Record;
 pub use redis::{Away, Lease, Redis};
 pub use refresh::{Claim, Unclaimed};
@@ -63,19 +64,19 @@ impl Store {
     }
 
     /// Whether anything could be stored here, so that it is worth to read the secrets for [`Store::load`].
-    pub fn holds(&self, key: Key) -> bool {
+    pub async fn holds(&self, key: Key) -> bool {
         match self {
             // What others have shared is looked for before each fetch.
             Self::Memory | Self::Redis(_) => false,
-            Self::File { files, .. } => files.exists(&token_name(key)),
+            Self::File { files, .. } => files.exists(token_name(key)).await,
         }
     }
 
     /// The token of `key`, if one is there that was got with this version of the secrets and has not expired.
-    pub fn load(&self, key: Key, version: Version, now: SystemTime) -> Option<Minted> {
+    pub async fn load(&self, key: Key, version: Version, now: SystemTime) -> Option<Minted> {
         let Self::File { files, seal } = self else { return None };
         let name = token_name(key);
-        let sealed = match files.read(&name) {
+        let sealed = match files.read(name.clone()).await {
             Ok(sealed) => sealed,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
             Err(e) => {
@@ -93,12 +94,12 @@ impl Store {
     }
 
     /// Keeps a token. Failing to is said and survived: the token is good all the same.
-    pub fn save(&self, key: Key, version: Version, minted: &Minted) {
+    pub async fn save(&self, key: Key, version: Version, minted: &Minted) {
         let Self::File { files, seal } = self else { return };
         let name = token_name(key);
         let sealed = seal.seal(key.as_bytes(), &Record::of(version, minted).to_bytes());
         let saved = match sealed {
-            Ok(sealed) => files.write(&name, &sealed).map_err(|e| e.to_string()),
+            Ok(sealed) => files.write(name.clone(), sealed).await.map_err(|e| e.to_string()),
             Err(e) => Err(e.to_string()),
         };
         if let Err(why) = saved {
@@ -107,35 +108,35 @@ impl Store {
         }
     }
 
-    /// Forgets a token that an upstream has rejected.
+    /// Forgets a token that an upstream has rejected: whatever is asked of the store from now on knows of it.
     pub fn forget(&self, key: Key) {
         if let Self::File { files, .. } = self {
-            files.remove(&token_name(key));
+            files.remove(token_name(key));
         }
     }
 
-    /// The token requests that earlier processes counted against an account's budget.
-    pub fn load_window(&self, account: Account) -> Vec<SystemTime> {
+    /// The token requests that all processes counted against an account's budget.
+    pub async fn load_window(&self, account: Account) -> Vec<SystemTime> {
         let Self::File { files, seal } = self else { return Vec::new() };
         let name = window_name(account);
-        let Ok(sealed) = files.read(&name) else { return Vec::new() };
-        let plain = seal.open(name.as_bytes(), &sealed);
-        let Some(moments) = plain.and_then(|plain| serde_json::from_slice::<Vec<u64>>(&plain).ok()) else {
-            let file = files.path(&name);
-            tracing::warn!(file, "the count of a budget is damaged or was sealed with another key; it begins anew");
-            return Vec::new();
-        };
-        moments.into_iter().filter_map(|at| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(at))).collect()
+        opened_window(files, seal, &name, files.read(name.clone()).await)
+    }
+
+    /// The same here and now, for when an account is first heard of.
+    pub fn load_window_blocking(&self, account: Account) -> Vec<SystemTime> {
+        let Self::File { files, seal } = self else { return Vec::new() };
+        let name = window_name(account);
+        opened_window(files, seal, &name, files.read_blocking(&name))
     }
 
     /// Keeps the token requests that count against an account's budget.
-    pub fn save_window(&self, account: Account, window: &Window) {
+    pub async fn save_window(&self, account: Account, window: &Window) {
         let Self::File { files, seal } = self else { return };
         let millis = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         let moments: Vec<u64> = window.moments().map(|at| u64::try_from(millis(at)).unwrap_or(u64::MAX)).collect();
         let (name, plain) = (window_name(account), serde_json::to_vec(&moments).unwrap_or_default());
         let saved = match seal.seal(name.as_bytes(), &plain) {
-            Ok(sealed) => files.write(&name, &sealed).map_err(|e| e.to_string()),
+            Ok(sealed) => files.write(name.clone(), sealed).await.map_err(|e| e.to_string()),
             Err(e) => Err(e.to_string()),
         };
         if let Err(why) = saved {
@@ -143,6 +144,17 @@ impl Store {
             tracing::warn!(file, "the count of a budget cannot be stored, so a restart will forget it: {why}");
         }
     }
+}
+
+fn opened_window(files: &Files, seal: &Seal, name: &str, sealed: io::Result<Vec<u8>>) -> Vec<SystemTime> {
+    let Ok(sealed) = sealed else { return Vec::new() };
+    let plain = seal.open(name.as_bytes(), &sealed);
+    let Some(moments) = plain.and_then(|plain| serde_json::from_slice::<Vec<u64>>(&plain).ok()) else {
+        let file = files.path(name);
+        tracing::warn!(file, "the count of a budget is damaged or was sealed with another key; it begins anew");
+        return Vec::new();
+    };
+    moments.into_iter().filter_map(|at| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(at))).collect()
 }
 
 fn token_name(key: Key) -> String {

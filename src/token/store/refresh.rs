@@ -2,7 +2,6 @@
 //! one process at a time.
 
 use std::{
-    fs::File,
     io,
     time::{Duration, Instant},
 };
@@ -10,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{Away, Key, Lease, Seal, Store};
+use super::{Away, Key, Lease, Seal, Store, files::Lock};
 use crate::{
     config::secret::Secret,
     token::{
@@ -25,13 +24,14 @@ const LOOK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_mi
 /// A refresh token that was just given exists nowhere else: a store that is away is tried again this often.
 const SAVES: u32 = 4;
 
-/// The right of this process to use a refresh token. A file's lock ends with the value, a lease by [`Store::release`].
+/// The right of this process to use a refresh token. A file's lock ends with the value, once all is
+/// written that was to be, a lease by [`Store::release`].
 #[derive(Debug)]
 pub enum Claim {
     /// Nobody else could use it.
     Alone,
     /// The lock of a file.
-    File(File),
+    File(Lock),
     /// The lease of a Redis.
     Lease(Lease),
 }
@@ -95,7 +95,7 @@ impl Store {
         loop {
             let claim = match self {
                 Self::Memory => Some(Claim::Alone),
-                Self::File { files, .. } => files.lock(&format!("{}.lock", name(key)))?.map(Claim::File),
+                Self::File { files, .. } => files.lock(format!("{}.lock", name(key))).await?.map(Claim::File),
                 Self::Redis(redis) => match redis.lease(key, length, None).await? {
                     share::Claim::Ours(lease) => Some(Claim::Lease(lease)),
                     share::Claim::Theirs(_) => None,
@@ -122,7 +122,7 @@ impl Store {
     pub async fn load_refresh(&self, key: Key) -> Result<Option<Kept>, Unclaimed> {
         let (sealed, seal) = match self {
             Self::Memory => return Ok(None),
-            Self::File { files, seal } => match files.read(&name(key)) {
+            Self::File { files, seal } => match files.read(name(key)).await {
                 Ok(sealed) => (sealed, seal),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Err(e) => return Err(Unclaimed::Unread(self.place(key), e)),
@@ -139,9 +139,10 @@ impl Store {
     pub async fn save_refresh(&self, key: Key, kept: &Kept) -> bool {
         let saved = match self {
             Self::Memory => return false,
-            Self::File { files, seal } => {
-                sealed(seal, key, kept).and_then(|sealed| files.write(&name(key), &sealed).map_err(|e| e.to_string()))
-            }
+            Self::File { files, seal } => match sealed(seal, key, kept) {
+                Ok(sealed) => files.write(name(key), sealed).await.map_err(|e| e.to_string()),
+                Err(why) => Err(why),
+            },
             Self::Redis(redis) => match sealed(redis.seal(), key, kept) {
                 Ok(sealed) => save_shared(redis, key, sealed).await,
                 Err(why) => Err(why),
@@ -161,7 +162,7 @@ impl Store {
     pub async fn forget_refresh(&self, key: Key) {
         match self {
             Self::Memory => {}
-            Self::File { files, .. } => files.remove(&name(key)),
+            Self::File { files, .. } => files.remove(name(key)),
             Self::Redis(redis) => {
                 let _ = redis.remove(&redis_name(key)).await;
             }

@@ -76,27 +76,27 @@ fn version(n: u8) -> Version {
     Version::from_bytes([n; 32])
 }
 
-fn load(store: &Store) -> Option<Minted> {
-    store.load(key(1), version(1), SystemTime::now())
+async fn load(store: &Store) -> Option<Minted> {
+    store.load(key(1), version(1), SystemTime::now()).await
 }
 
-#[test]
-fn a_restart_finds_the_token_with_its_age() {
+#[tokio::test]
+async fn a_restart_finds_the_token_with_its_age() {
     let directory = Directory::new("restart");
-    directory.open(7).save(key(1), version(1), &minted());
+    directory.open(7).save(key(1), version(1), &minted()).await;
     let store = directory.open(7);
-    assert!(store.holds(key(1)) && !store.holds(key(2)));
-    let found = load(&store).unwrap();
+    assert!(store.holds(key(1)).await && !store.holds(key(2)).await);
+    let found = load(&store).await.unwrap();
     assert_eq!(found.token.expose(), "not-a-token");
     assert_eq!(found.scope.as_deref(), Some("billing"));
     let left = Deadline::after(found.issued, found.life).left(Now::read());
     assert!(left <= LIFE && left + Duration::from_secs(60) > LIFE, "{left:?}");
 }
 
-#[test]
-fn the_store_holds_nothing_readable_and_is_private() {
+#[tokio::test]
+async fn the_store_holds_nothing_readable_and_is_private() {
     let directory = Directory::new("private");
-    directory.open(7).save(key(1), version(1), &minted());
+    directory.open(7).save(key(1), version(1), &minted()).await;
     let bytes = fs::read(directory.file()).unwrap();
     assert!(
         memchr::memmem::find(&bytes, b"not-a-token").is_none() && memchr::memmem::find(&bytes, b"billing").is_none()
@@ -105,51 +105,51 @@ fn the_store_holds_nothing_readable_and_is_private() {
     assert_eq!((mode(directory.file()), mode(directory.0.clone())), (0o600, 0o700));
 }
 
-#[test]
-fn a_token_that_cannot_be_used_is_not_found() {
+#[tokio::test]
+async fn a_token_that_cannot_be_used_is_not_found() {
     let directory = Directory::new("unusable");
     let store = directory.open(7);
-    store.save(key(1), version(1), &minted());
+    store.save(key(1), version(1), &minted()).await;
     let now = SystemTime::now();
-    assert!(store.load(key(1), version(2), now).is_none(), "got with other secrets");
-    assert!(store.load(key(1), version(1), now + LIFE).is_none(), "expired");
-    assert!(store.load(key(1), version(1), now - LIFE).is_none(), "issued in the future");
-    assert!(load(&directory.open(8)).is_none(), "sealed with another key");
-    assert!(load(&store).is_some());
+    assert!(store.load(key(1), version(2), now).await.is_none(), "got with other secrets");
+    assert!(store.load(key(1), version(1), now + LIFE).await.is_none(), "expired");
+    assert!(store.load(key(1), version(1), now - LIFE).await.is_none(), "issued in the future");
+    assert!(load(&directory.open(8)).await.is_none(), "sealed with another key");
+    assert!(load(&store).await.is_some());
     store.forget(key(1));
-    assert!(load(&store).is_none(), "forgotten");
+    assert!(load(&store).await.is_none(), "forgotten");
 }
 
-#[test]
-fn damaged_and_foreign_files_are_survived_and_replaced() {
+#[tokio::test]
+async fn damaged_and_foreign_files_are_survived_and_replaced() {
     let directory = Directory::new("damaged");
     let store = directory.open(7);
-    store.save(key(1), version(1), &minted());
+    store.save(key(1), version(1), &minted()).await;
     let (file, whole) = (directory.file(), fs::read(directory.file()).unwrap());
     for cut in [0, 1, 18, 19, 25, 31, whole.len() - 1] {
         fs::write(&file, &whole[..cut]).unwrap();
-        assert!(load(&store).is_none(), "cut at {cut}");
+        assert!(load(&store).await.is_none(), "cut at {cut}");
     }
     for at in 0..whole.len() {
         let mut bent = whole.clone();
         bent[at] ^= 1;
         fs::write(&file, bent).unwrap();
-        assert!(load(&store).is_none(), "bit flipped at {at}");
+        assert!(load(&store).await.is_none(), "bit flipped at {at}");
     }
     fs::write(&file, vec![b'x'; 1 << 20]).unwrap();
-    assert!(load(&store).is_none(), "a large foreign file");
-    store.save(key(1), version(1), &minted());
-    assert!(load(&store).is_some());
+    assert!(load(&store).await.is_none(), "a large foreign file");
+    store.save(key(1), version(1), &minted()).await;
+    assert!(load(&store).await.is_some());
 }
 
-#[test]
-fn a_sealed_token_cannot_be_exchanged_for_another() {
+#[tokio::test]
+async fn a_sealed_token_cannot_be_exchanged_for_another() {
     let directory = Directory::new("exchange");
     let store = directory.open(7);
-    store.save(key(2), version(1), &minted());
+    store.save(key(2), version(1), &minted()).await;
     let other = directory.0.join(format!("{}.token", key(1).to_hex()));
     fs::rename(directory.file(), other).unwrap();
-    assert!(load(&store).is_none());
+    assert!(load(&store).await.is_none());
 }
 
 #[test]

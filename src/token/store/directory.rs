@@ -21,13 +21,11 @@ const ABANDONED: Duration = Duration::from_secs(60);
 
 /// The directory of `tokens.store = { file = … }`.
 #[derive(Debug)]
-pub struct Files {
-    directory: PathBuf,
-}
+pub(super) struct Directory(PathBuf);
 
-impl Files {
+impl Directory {
     /// Makes the directory (0700) or takes the one that is there, if others cannot write to it.
-    pub fn open(directory: &Path) -> io::Result<Self> {
+    pub(super) fn open(directory: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let metadata = fs::metadata(directory)?;
         if !metadata.is_dir() {
@@ -41,7 +39,7 @@ impl Files {
             let (directory, mode) = (directory.display(), format!("{:o}", metadata.mode() & 0o7777));
             tracing::warn!(%directory, mode, "others may look into the token store; what is in it is sealed, but chmod 700 it");
         }
-        let files = Self { directory: directory.to_owned() };
+        let files = Self(directory.to_owned());
         files.sweep();
         // Found out now, not when the first token is there to be stored.
         files.write("probe", b"")?;
@@ -58,27 +56,27 @@ impl Files {
             let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
             is_ours && age.is_some_and(|age| age > ABANDONED)
         };
-        for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten().filter(is_left) {
+        for entry in fs::read_dir(&self.0).into_iter().flatten().flatten().filter(is_left) {
             let _ = fs::remove_file(entry.path());
         }
     }
 
     /// Where `name` is, for messages.
-    pub fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         self.place(name).display().to_string()
     }
 
     fn place(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
+        self.0.join(name)
     }
 
     /// Whether there is such a file.
-    pub fn exists(&self, name: &str) -> bool {
+    pub(super) fn exists(&self, name: &str) -> bool {
         self.place(name).exists()
     }
 
     /// The whole file, if it is ours.
-    pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+    pub(super) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let file = File::open(self.place(name))?;
         let owner = file.metadata()?.uid();
@@ -91,15 +89,18 @@ impl Files {
     }
 
     /// Replaces the file whole: whoever reads it sees the old or the new one, also after a crash.
-    pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let new = self.directory.join(format!(".{name}.{}.new", std::process::id()));
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        // Containers that share a volume may all be process 1.
+        let mut random = [0; 8];
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random numbers"))?;
+        let new = self.0.join(format!(".{name}.{:016x}.new", u64::from_ne_bytes(random)));
         let written = (|| {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
             file.write_all(bytes)?;
             file.sync_data()?;
             fs::rename(&new, self.place(name))?;
             // Without this the rename itself may be undone when the power fails, and the spent token be back.
-            File::open(&self.directory)?.sync_all()
+            File::open(&self.0)?.sync_all()
         })();
         if written.is_err() {
             let _ = fs::remove_file(&new);
@@ -109,7 +110,7 @@ impl Files {
 
     /// Takes the lock of this name, which ends with the file that is given back, and with the process, however it
     /// ends; `None` while another one has it. Its file stays: whoever removed it would make two locks of one.
-    pub fn lock(&self, name: &str) -> io::Result<Option<File>> {
+    pub(super) fn lock(&self, name: &str) -> io::Result<Option<File>> {
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(false).mode(0o600).open(self.place(name))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -120,7 +121,7 @@ impl Files {
     }
 
     /// Removes the file, if it is there.
-    pub fn remove(&self, name: &str) {
+    pub(super) fn remove(&self, name: &str) {
         let _ = fs::remove_file(self.place(name));
     }
 }
