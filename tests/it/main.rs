@@ -13,6 +13,7 @@ mod egress;
 mod flow;
 mod grants;
 mod http2;
+mod http2_hostile;
 mod keyring;
 mod leaks;
 mod lifecycle;

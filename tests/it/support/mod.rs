@@ -9,6 +9,7 @@ mod client;
 mod cupbearer;
 mod dir;
 mod dpop;
+pub(crate) mod frames;
 pub(crate) mod h2;
 mod peer;
 mod process;
