@@ -373,7 +373,7 @@ fn an_upstream_that_breaks_http_2_is_told_honestly_and_the_next_request_served()
         let mut client = scene.send(&format!("GET /{number}/x HTTP/1.1\r\nHost: HOST\r\n\r\n"));
         match (seen, client.try_response(false)) {
             (Seen::Whole(text), Ok(response)) => {
-                assert_eq!((response.status, response.text()), (200, (*text).to_owned()))
+                assert_eq!((response.status, response.text()), (200, (*text).to_owned()));
             }
             (Seen::Broken, Ok(response)) => drop(response.expect_problem(502, "upstream_protocol")),
             (Seen::Cut, Err(ReadError::Truncated(_) | ReadError::Closed)) => {}

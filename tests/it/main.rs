@@ -44,6 +44,8 @@ mod support_itself;
 mod tls_listener;
 mod token_life;
 mod trailers;
+mod transfers;
 mod upstream_faults;
 mod vault;
+mod versions;
 mod websocket;
