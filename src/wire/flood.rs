@@ -1,5 +1,9 @@
-//! Counts the frames of an HTTP/2 connection that cost work and carry nothing (RFC 9113 section 10.5): PING,
-//! SETTINGS, PRIORITY and unknown types. A peer may send some; a flood of them ends the connection.
+//! Counts the frames of an HTTP/2 connection that cost work and carry nothing (RFC 9113 section 10.5). A peer may send some; a
+//! flood of them ends the connection.
+//!
+//! PING, SETTINGS, PRIORITY and unknown types are allowed by time alone. `WINDOW_UPDATE` and `RST_STREAM` answer something: as many as
+//! what was sent and asked can explain, and some more. `HEADERS` are told to whoever knows how many may come; DATA and
+//! CONTINUATION are bounded by the `h2` crate.
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +15,12 @@ const PREFACE: usize = 24;
 const BURST: u32 = 1000;
 /// ... and one more in each of these.
 const EARNED: Duration = Duration::from_millis(10);
+/// Sent bytes that one frame may answer. Peers that open their windows byte by byte ask for more work than that.
+const ANSWERED: u64 = 64;
+
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const WINDOW_UPDATE: u8 = 8;
 
 /// Reads along and counts.
 #[derive(Debug)]
@@ -21,12 +31,20 @@ pub struct Watch {
     have: usize,
     left: u32,
     since: Instant,
+    /// Frames that the peer may send in answer to what it was sent, in [`ANSWERED`]ths.
+    answers: u64,
+    heads: u32,
 }
 
 impl Watch {
     /// For what a client sends, from its first byte.
-    pub fn new(now: Instant) -> Self {
-        Self { skip: PREFACE as u64, header: [0; HEADER], have: 0, left: BURST, since: now }
+    pub fn of_client(now: Instant) -> Self {
+        Self { skip: PREFACE as u64, ..Self::of_server(now) }
+    }
+
+    /// For what a server sends, from its first byte.
+    pub fn of_server(now: Instant) -> Self {
+        Self { skip: 0, header: [0; HEADER], have: 0, left: BURST, since: now, answers: 0, heads: 0 }
     }
 
     /// Whether what has arrived may be taken.
@@ -43,12 +61,40 @@ impl Watch {
                 self.have = 0;
                 let [a, b, c, kind, ..] = self.header;
                 self.skip = u64::from(u32::from_be_bytes([0, a, b, c]));
-                if is_idle(kind) && !self.take(&now) {
+                if !self.allows_frame(kind, &now) {
                     return false;
                 }
             }
         }
         true
+    }
+
+    /// So many bytes were sent to the peer.
+    pub fn sent(&mut self, bytes: usize) {
+        self.answers = self.answers.saturating_add(bytes as u64);
+    }
+
+    /// How many heads have begun since this was last asked.
+    pub fn heads(&mut self) -> u32 {
+        std::mem::take(&mut self.heads)
+    }
+
+    fn allows_frame(&mut self, kind: u8, now: impl Fn() -> Instant) -> bool {
+        match kind {
+            HEADERS => {
+                self.heads += 1;
+                // Whoever asks may change its mind.
+                self.answers = self.answers.saturating_add(ANSWERED);
+                true
+            }
+            RST_STREAM | WINDOW_UPDATE if self.answers >= ANSWERED => {
+                self.answers -= ANSWERED;
+                true
+            }
+            // DATA, PUSH_PROMISE, GOAWAY, CONTINUATION: bounded elsewhere.
+            0 | 5 | 7 | 9 => true,
+            _ => self.take(now),
+        }
     }
 
     fn take(&mut self, now: impl Fn() -> Instant) -> bool {
@@ -64,12 +110,6 @@ impl Watch {
     }
 }
 
-/// Types 0, 1, 3, 5, 7, 8 and 9 (DATA, HEADERS, `RST_STREAM`, `PUSH_PROMISE`, GOAWAY, `WINDOW_UPDATE`,
-/// CONTINUATION) are bounded elsewhere.
-const fn is_idle(kind: u8) -> bool {
-    !matches!(kind, 0 | 1 | 3 | 5 | 7 | 8 | 9)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,14 +123,14 @@ mod tests {
     /// How many of `frames` pass, cut into pieces of `piece` bytes, all at once.
     fn passes(frames: &[u8], piece: usize) -> bool {
         let now = Instant::now();
-        let mut watch = Watch::new(now);
+        let mut watch = Watch::of_client(now);
         let all = [&[b'x'; PREFACE][..], frames].concat();
         all.chunks(piece).all(|part| watch.allows(part, || now))
     }
 
     #[test]
     fn a_flood_of_empty_work_is_noticed_wherever_it_is_cut() {
-        for kind in [4, 6, 2, 0xfa] {
+        for kind in [4, 6, 2, 3, 8, 0xfa] {
             for piece in [1, 7, 17, 4096] {
                 assert!(passes(&frame(kind, 8).repeat(BURST as usize), piece), "{kind} in pieces of {piece}");
                 assert!(!passes(&frame(kind, 8).repeat(BURST as usize + 1), piece), "{kind} in pieces of {piece}");
@@ -100,15 +140,43 @@ mod tests {
 
     #[test]
     fn frames_that_carry_something_are_never_counted() {
-        for kind in [0, 1, 3, 8, 9] {
+        for kind in [0, 1, 9] {
             assert!(passes(&frame(kind, 200).repeat(10 * BURST as usize), 1000));
         }
     }
 
     #[test]
+    fn what_was_sent_and_asked_may_be_answered() {
+        let now = Instant::now();
+        for (kind, other) in [(3, 8), (8, 3)] {
+            let mut watch = Watch::of_server(now);
+            watch.sent(64 * 5000);
+            assert!((0..5000).all(|_| watch.allows(&frame(kind, 4), || now)));
+            assert!((0..BURST).all(|_| watch.allows(&frame(other, 4), || now)));
+            assert!(!watch.allows(&frame(kind, 4), || now));
+        }
+        let mut watch = Watch::of_client(now);
+        assert!(watch.allows(&[b'x'; PREFACE], || now));
+        let asked_and_taken_back = [frame(1, 30), frame(3, 4)].concat();
+        assert!((0..5000).all(|_| watch.allows(&asked_and_taken_back, || now)));
+        assert_eq!((watch.heads(), watch.heads()), (5000, 0));
+    }
+
+    #[test]
+    fn a_window_that_is_opened_byte_by_byte_is_a_flood() {
+        let now = Instant::now();
+        let mut watch = Watch::of_server(now);
+        let opened = (0..10_000).take_while(|_| {
+            watch.sent(10); // a DATA frame of one byte
+            watch.allows(&frame(8, 4), || now)
+        });
+        assert!(opened.count() < 1300);
+    }
+
+    #[test]
     fn time_earns_more() {
         let begin = Instant::now();
-        let mut watch = Watch::new(begin);
+        let mut watch = Watch::of_client(begin);
         assert!(watch.allows(&[0; PREFACE], || begin));
         let ping = frame(6, 8);
         assert!((0..BURST).all(|_| watch.allows(&ping, || begin)));

@@ -130,6 +130,7 @@ impl Outgoing {
         let Answer::Awaited(response) = &mut self.answer else { return Poll::Ready(Ok(())) };
         if let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
             let interim = interim.map_err(|e| self.failed(e))?;
+            self.lane.expect(1);
             response_to_h1(&mut self.head, &interim.into_parts().0, false);
             return Poll::Ready(Ok(()));
         }

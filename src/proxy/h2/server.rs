@@ -66,7 +66,12 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, data)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.io).poll_write(cx, data);
+        if let Poll::Ready(Ok(n)) = &polled {
+            this.watch.sent(*n);
+        }
+        polled
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -99,7 +104,7 @@ impl Drop for Place {
 pub(in crate::proxy) async fn serve(worker: Rc<Worker>, io: Socket, read: Buffer, peer: Peer, seat: Seat) {
     let core = worker.core();
     let limits = core.snapshot.server();
-    let io = Watched { io, read, watch: Watch::new(Instant::now()) };
+    let io = Watched { io, read, watch: Watch::of_client(Instant::now()) };
     let handshake = builder(limits).handshake::<_, Bytes>(io);
     let Ok(Ok(mut connection)) = tokio::time::timeout(limits.header_timeout, handshake).await else { return };
     let peer = Rc::new(peer);

@@ -11,11 +11,9 @@ use std::{
 
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
+use rustls::AlertDescription;
 
-use super::{
-    CONNECTION_WINDOW, Outgoing, SEND_BUFFER, STREAM_WINDOW, STREAMS,
-    watched::{Alert, Watched},
-};
+use super::{CONNECTION_WINDOW, Outgoing, SEND_BUFFER, STREAM_WINDOW, STREAMS, watched::Watched};
 use crate::{
     config::model::Scheme,
     net::{Place, Stream, alerted},
@@ -25,18 +23,48 @@ use crate::{
 /// Largest response head, as with HTTP/1.1.
 const MAX_HEAD: u32 = 64 * 1024;
 
-/// The places on one connection.
-#[derive(Debug, Default)]
+/// Heads that may have arrived unread. No window of HTTP/2 bounds them; each answer has one, and trailers, and interim ones.
+const MOST_HEADS: u32 = 4 * STREAMS;
+
+/// The places on one connection, and what is known of it.
+#[derive(Debug)]
 pub(super) struct Lane {
     running: Cell<usize>,
     closed: Cell<bool>,
     used: Cell<Option<Instant>>,
-    alert: Alert,
+    /// How many more heads may come.
+    heads: Cell<u32>,
+    alert: Cell<Option<AlertDescription>>,
 }
 
 impl Lane {
+    fn new() -> Self {
+        let (running, closed, used) = (Cell::new(0), Cell::new(false), Cell::new(None));
+        Self { running, closed, used, heads: Cell::new(MOST_HEADS), alert: Cell::new(None) }
+    }
+
     pub(super) fn enter(&self) {
         self.running.set(self.running.get() + 1);
+        // Its own, and its trailers.
+        self.expect(2);
+    }
+
+    /// So many heads more may come: one for each interim response that was read. Never more than [`MOST_HEADS`]: those that do
+    /// not come are not saved up.
+    pub(super) fn expect(&self, more: u32) {
+        self.heads.set((self.heads.get() + more).min(MOST_HEADS));
+    }
+
+    /// Whether so many heads may have come.
+    pub(super) fn expected(&self, come: u32) -> bool {
+        let left = self.heads.get().checked_sub(come);
+        self.heads.set(left.unwrap_or(0));
+        left.is_some()
+    }
+
+    /// The TLS alert that the connection ends with.
+    pub(super) fn end_with(&self, alert: AlertDescription) {
+        self.alert.set(Some(alert));
     }
 
     pub(super) fn leave(&self) {
@@ -102,9 +130,9 @@ impl Shared {
 
     /// Takes a new connection, whose work is done by a task of its own, and opens a stream on it.
     pub(in crate::proxy) async fn open(&self, stream: Stream, scheme: Scheme) -> io::Result<Outgoing> {
-        let lane = Rc::new(Lane::default());
+        let lane = Rc::new(Lane::new());
         let (born, retires, place) = (clock::now(), stream.retires(), stream.place().cloned());
-        let stream = Watched { stream, alert: Rc::clone(&lane.alert) };
+        let stream = Watched::new(stream, Rc::clone(&lane));
         let failed = |e| lane.alert().unwrap_or_else(|| io::Error::other::<h2::Error>(e));
         let (mut sender, connection) = Builder::new()
             .enable_push(false)

@@ -190,7 +190,12 @@ pub(crate) enum Act {
     Gone,
     /// Never answers.
     Silence,
+    /// Sends this head, then each piece that comes, and the end with theirs.
+    Pieces(H2Message, Pieces),
 }
+
+/// Pieces of a body, one after another.
+pub(crate) type Pieces = Arc<Mutex<Option<tokio::sync::mpsc::UnboundedReceiver<Bytes>>>>;
 
 impl Act {
     /// 200 with this body and its length.
@@ -381,6 +386,17 @@ async fn stream(
     seen: Arc<Mutex<Vec<H2Message>>>,
 ) -> Result<(), bool> {
     let (parts, body) = request.into_parts();
+    // Who expects to be told gets leave, but for `/refused`.
+    if parts.headers.contains_key("expect") {
+        let status = if parts.uri.path() == "/refused" { StatusCode::FORBIDDEN } else { StatusCode::CONTINUE };
+        let mut told = Response::new(());
+        *told.status_mut() = status;
+        if status == StatusCode::FORBIDDEN {
+            let _ = respond.send_response(told, true);
+            return Ok(());
+        }
+        let _ = respond.send_informational(told);
+    }
     let Ok((body, trailers)) = read(body).await else { return Ok(()) };
     let message = H2Message {
         connection,
@@ -402,6 +418,10 @@ async fn stream(
         Act::Gone => return Err(true),
         Act::Silence => {
             std::future::pending::<()>().await;
+            return Ok(());
+        }
+        Act::Pieces(answer, pieces) => {
+            send_pieces(respond, answer, &pieces).await;
             return Ok(());
         }
         Act::Answer(answer) => (answer, false, false),
@@ -428,4 +448,15 @@ async fn stream(
         let _ = send(out, &answer.body, trailers).await;
     }
     if leave { Err(false) } else { Ok(()) }
+}
+
+async fn send_pieces(mut respond: server::SendResponse<Bytes>, answer: H2Message, pieces: &Pieces) {
+    let mut pieces = pieces.lock().expect("not poisoned").take().expect("one request only");
+    let mut head = Response::new(());
+    *head.headers_mut() = answer.headers;
+    let Ok(mut out) = respond.send_response(head, false) else { return };
+    while let Some(piece) = pieces.recv().await {
+        let _ = out.send_data(piece, false);
+    }
+    let _ = out.send_data(Bytes::new(), true);
 }

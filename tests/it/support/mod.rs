@@ -10,6 +10,7 @@ mod cupbearer;
 mod dir;
 mod dns;
 mod dpop;
+pub(crate) mod frames;
 pub(crate) mod h2;
 mod peer;
 mod process;
