@@ -20,13 +20,14 @@ end
 
 def small(stage, proxy, route, seconds, connections, how="plain"):
     """Many 1 KiB responses over HTTP/1.1; the cost is CPU microseconds per request."""
-    before = proxy.server.cpu_seconds()
+    before = proxy.server.user_and_kernel_seconds()
     result = wrk(stage, proxy, route, seconds, connections, how)
-    cpu = proxy.server.cpu_seconds() - before
+    user, kernel = (after - b for after, b in zip(proxy.server.user_and_kernel_seconds(), before))
     if result["errors"] or not result["requests"]:
         raise Failed(f"{proxy.name}: {result['errors']} of {result['requests']} requests failed")
     return {
-        "cost": cpu * 1e6 / result["requests"],
+        "cost": (user + kernel) * 1e6 / result["requests"],
+        "user": user * 1e6 / result["requests"],
         "p99_us": result["p99_us"],
         "per_second": result["requests"] * 1e6 / result["us"],
         "rss_kib": proxy.server.rss_kib(),

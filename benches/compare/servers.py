@@ -88,8 +88,11 @@ class Server:
 
     def cpu_seconds(self):
         """utime + stime of the whole process, all threads, ended ones included."""
+        return sum(self.user_and_kernel_seconds())
+
+    def user_and_kernel_seconds(self):
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(") ", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return tuple(int(fields[at]) / os.sysconf("SC_CLK_TCK") for at in (11, 12))
 
     def thread_seconds(self, name):
         """CPU seconds of each thread that is called like this, by its id."""
