@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     authorize::identity,
+    clock,
     upstream::Pool,
     worker::{Core, Worker},
 };
@@ -74,13 +75,13 @@ impl Pace {
 pub(super) fn prepare(worker: &Rc<Worker>) {
     let core = worker.core();
     for (index, route) in core.snapshot.routes.iter().enumerate().filter(|(_, route)| route.spec.preconnect > 0) {
-        let identity = identity(route);
+        let now = clock::turn();
+        let identity = identity(route, now);
         // The certificate comes with the first token.
         let is_early = identity.is_none() && route.spec.token.credential.presents_certificate();
         let pool = worker.pool(&core, route, identity.as_ref());
-        let now = Instant::now();
-        let lacks = !worker.is_draining() && !is_early && pool.lacks(route.spec.preconnect, now);
-        if lacks && pool.pace.borrow_mut().may_begin(now) {
+        let lacks = !worker.is_draining() && !is_early && pool.lacks(route.spec.preconnect, now.mono);
+        if lacks && pool.pace.borrow_mut().may_begin(now.mono) {
             tokio::task::spawn_local(fill(Rc::clone(&core), index, pool));
         }
     }
@@ -93,7 +94,7 @@ async fn fill(core: Rc<Core>, route: usize, pool: Rc<Pool>) {
     let mut made = 0;
     let result = loop {
         // No more than were wanted, where the upstream ends them as fast as they are made.
-        if made == route.spec.preconnect || !pool.lacks(route.spec.preconnect, Instant::now()) {
+        if made == route.spec.preconnect || !pool.lacks(route.spec.preconnect, clock::now()) {
             break Ok(());
         }
         match pool.prepare(route, origin).await {
@@ -101,7 +102,7 @@ async fn fill(core: Rc<Core>, route: usize, pool: Rc<Pool>) {
             Err(error) => break Err(error),
         }
     };
-    pool.pace.borrow_mut().ended(result.is_ok(), Instant::now());
+    pool.pace.borrow_mut().ended(result.is_ok(), clock::now());
     match result {
         Ok(()) => tracing::debug!(upstream = %origin.upstream, made, "connections made ready"),
         Err(error) => tracing::debug!(upstream = %origin.upstream, made, "no connection made ready: {}", error.detail),
