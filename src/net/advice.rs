@@ -10,7 +10,7 @@ impl ConnectError {
     /// A sentence or two; `None` where the error's own words say it all.
     pub fn advice(&self) -> Option<&'static str> {
         match self {
-            Self::Name { .. } => Some("Check the host in the URL, this machine's resolver, and ip_family."),
+            Self::Name { .. } => Some("Check the host in the URL, this machine's resolver (DNS), and ip_family."),
             Self::Tcp { source, .. } => match source.kind() {
                 ErrorKind::ConnectionRefused => Some("Nothing listens there: check host and port of the URL."),
                 ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => {

@@ -512,7 +512,7 @@ fn a_switch_that_does_not_answer_our_key_is_none_to_an_http_2_caller() {
             let connect = client.ask("CONNECT", path).header("sec-websocket-version", "13");
             let connect = connect.extension(h2::ext::Protocol::from_static("websocket"));
             let (response, _stream) = client.begin(connect.body(()).expect("a request"), false).await.expect("begun");
-            let answer = crate::support::h2::answer(response).await.expect("an answer");
+            let answer = answer(response).await.expect("an answer");
             assert_eq!((answer.status, answer.json()["code"].as_str()), (502, Some("upstream_protocol")), "{path}");
             let detail = answer.json()["detail"].as_str().expect("text").to_owned();
             assert!(detail.contains("Sec-WebSocket-Accept"), "{detail}");
