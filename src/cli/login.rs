@@ -14,7 +14,7 @@ use crate::{
         self,
         model::{Config, CredentialSpec, Grant},
     },
-    control::{StartError, open_store, stop_signal},
+    control::{self, StartError, stop_signal},
     telemetry,
     token::login::{Done, Login, LoginError, Prompt, Way},
 };
@@ -63,8 +63,8 @@ async fn log_in(args: &LoginArgs, config: &Config) -> Result<Done, LoginError> {
     let way = if args.device || credential.grant == Grant::DeviceCode { Way::Device } else { Way::Browser };
     let patience = args.timeout.map(Duration::from_secs);
     let login = async {
-        let store = open_store(config).map_err(|e| settings_or_failed(&e))?;
-        let login = Login::prepare(config, credential, store).await?;
+        let engine = control::engine(config, true).map_err(|e| settings_or_failed(&e))?;
+        let login = Login::prepare(config, credential, &engine).await?;
         login.run(way, patience, &mut |prompt| say(prompted(&prompt))).await
     };
     tokio::select! {

@@ -6,7 +6,7 @@ mod certificates;
 mod limits;
 mod shutdown;
 
-use std::{collections::HashSet, io, net::SocketAddr, sync::Arc, thread};
+use std::{io, net::SocketAddr, sync::Arc, thread};
 
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -166,7 +166,7 @@ pub(crate) fn engine(config: &Config, store: bool) -> Result<Engine, StartError>
 }
 
 /// Opens the store; its key is read here, once, before anything listens.
-pub fn open_store(config: &Config) -> Result<Store, StartError> {
+fn open_store(config: &Config) -> Result<Store, StartError> {
     let tokens = &config.tokens;
     let seal = match &tokens.seal_key {
         None => None,
@@ -178,13 +178,11 @@ pub fn open_store(config: &Config) -> Result<Store, StartError> {
     Store::open(&tokens.store, seal).map_err(StartError::Config)
 }
 
+/// The tokens change with the snapshot, or not at all.
 fn compile(config: Config, generation: u64, engine: &Engine) -> Result<Snapshot, StartError> {
-    let mut used = HashSet::new();
-    let reader = |spec: &Arc<TokenSpec>| {
-        used.insert(crate::token::Key::of(spec));
-        engine.reader(spec).map_err(|e| e.to_string())
-    };
+    let mut plan = engine.plan();
+    let reader = |spec: &Arc<TokenSpec>| plan.reader(spec).map_err(|e| e.to_string());
     let snapshot = Snapshot::compile(config, generation, None, reader).map_err(StartError::Config)?;
-    engine.retain(&used);
+    plan.adopt();
     Ok(snapshot)
 }

@@ -195,6 +195,14 @@ impl Ledger {
         }
     }
 
+    /// The same of who asks alone: where a configuration holds, its budgets do.
+    pub(super) fn allow_alone(&self, budget: Option<Budget>) {
+        let is_settled = self.lock().settled;
+        if !is_settled {
+            self.allow(budget);
+        }
+    }
+
     /// The configuration has been read to its end.
     pub(super) fn settle(&self) {
         self.lock().settled = true;
@@ -261,6 +269,16 @@ impl Ledger {
         };
         self.store.save_window(self.account, &window).await;
         self.changes.send_replace(());
+    }
+
+    /// Whether, as far as this process knows, no token request may be sent now.
+    pub(super) fn spent(&self) -> Option<Spent> {
+        let inner = self.lock();
+        let (budget, now) = (inner.budget?, whole_millis(SystemTime::now()));
+        let mut window = inner.window.clone();
+        let free_in = window.take(budget, now).err()?;
+        let usage = BudgetUse { used: window.used(budget, now), limit: budget.limit, window: budget.window };
+        Some(Spent { usage, free_in })
     }
 
     /// What is used; `None` without a budget. Of what other replicas use, as it was at the last request.

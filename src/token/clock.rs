@@ -9,7 +9,7 @@ pub(super) fn http_date(text: &str) -> Option<SystemTime> {
 }
 
 /// By how many whole seconds `theirs` is ahead of `ours`.
-pub(super) fn ahead(theirs: SystemTime, ours: SystemTime) -> i64 {
+fn ahead(theirs: SystemTime, ours: SystemTime) -> i64 {
     let whole = |d: Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
     theirs.duration_since(ours).map_or_else(|e| -whole(e.duration()), whole)
 }

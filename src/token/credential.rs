@@ -191,6 +191,7 @@ impl Material {
     pub(super) fn renewed(&self, credential: &CredentialSpec, now: &Self) -> Self {
         let mut renewed = self.clone();
         renewed.signed_at = now.signed_at;
+        renewed.step.clone_from(&now.step);
         renewed.assertion.clone_from(&now.assertion);
         if grant_keep(&credential.grant) == Keep::Nothing {
             renewed.of_grant.clone_from(&now.of_grant);

@@ -252,7 +252,8 @@ mod tests {
                 headers.append(header::CACHE_CONTROL, HeaderValue::from_static(line));
             }
             let sent = crate::token::bearer::Now::read();
-            keep(&Answer { status: 200, headers, body: bytes::Bytes::new(), sent }, (minutes(60), minutes(1440)))
+            let answer = Answer { status: 200, headers, body: bytes::Bytes::new(), sent, received: sent.wall };
+            keep(&answer, (minutes(60), minutes(1440)))
         };
         assert_eq!(kept(&[]), minutes(60));
         assert_eq!(kept(&["public, max-age=7200"]), minutes(120));

@@ -3,7 +3,7 @@
 //! The connection is driven by the very future that waits for the answer: dropping it leaves nothing behind.
 //! Nothing is followed, nothing is reused, nothing is read beyond [`BODY_CAP`].
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::Request;
@@ -55,7 +55,7 @@ impl CallError {
     }
 
     /// As the failure of a token request: always transient, and our own fault where something has run out here.
-    pub fn into_refusal(self, credential: &CredentialSpec) -> Refusal {
+    pub fn to_refusal(&self, credential: &CredentialSpec) -> Refusal {
         match self {
             Self::Connect(ConnectError::Certificate { .. }) | Self::Certificate(_) => {
                 Refusal::of_certificate(credential, &self.to_string())
@@ -114,9 +114,10 @@ pub(super) async fn exchange(stream: Stream, request: TokenRequest) -> Result<An
     let sent = Now::read();
     let answer = async {
         let response = sender.send_request(message).await?;
+        let received = SystemTime::now();
         let (head, body) = response.into_parts();
         let body = Limited::new(body, BODY_CAP).collect().await.map_err(|e| body_error(&*e))?.to_bytes();
-        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body, sent })
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body, sent, received })
     };
     tokio::pin!(answer);
     tokio::select! {

@@ -1,39 +1,39 @@
-//! The tasks, by key.
+//! The tasks, by key; [`plan`]: what another configuration makes of them; [`common`]: what several share.
+
+mod common;
+mod plan;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+};
 
 use super::{
     Inquiry, Key, Reader, Store, TokenStatus,
     asking::Asking,
-    bearer::{self, Now},
-    budget::{Account, Ledger},
-    discovery::{Discovery, Found},
-    dpop::ProofKey,
+    bearer::{self, Now, Remembered},
+    budget::Ledger,
+    discovery::Found,
     halt::Halt,
     inquiry,
     pace::Pace,
-    peer::Peer,
     refresh::{Progress, Task},
     refusal::Refusal,
-    rotation::Rotation,
-    secrets::Secrets,
     share::Last,
     state::Policy,
     vault::Vault,
 };
-use crate::{
-    config::{
-        model::{Expiry, Issuer, NetSpec, Scheme, TokenSpec, Upstream, VaultSpec},
-        signing_key::KeyError,
-    },
-    net::Connector,
+use crate::config::{
+    model::{Expiry, TokenSpec, Upstream, VaultSpec},
+    signing_key::KeyError,
 };
+use common::{Common, Shared};
+pub use plan::Plan;
 
 /// Why a token cannot be kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,32 +69,10 @@ pub struct Engine {
 
 #[derive(Default)]
 struct Inner {
+    /// Also of retired keys, as long as somebody uses them.
     tokens: HashMap<Key, Entry>,
-    /// Those of retired keys too.
     tasks: JoinSet<()>,
-    connectors: HashMap<NetSpec, Connector>,
-    /// By who is counted; kept for ever, since a reload may bring an account back.
-    ledgers: HashMap<Account, Arc<Ledger>>,
-    /// By [`Key::of_refresh`]: shared by all tokens of a credential.
-    rotations: HashMap<Key, Arc<Rotation>>,
-    /// By [`Key::of_secrets`]: shared by all tokens of a credential.
-    secrets: HashMap<Key, Arc<Secrets>>,
-    /// By issuer and way out: shared by all credentials there.
-    discoveries: HashMap<(Arc<Issuer>, Arc<NetSpec>), Arc<Discovery>>,
-    /// By scheme, host and port.
-    peers: HashMap<(Scheme, String, u16), Arc<Peer>>,
-    /// By name of the credential: the keys that this process made. Kept for ever: a refresh token may be bound to one.
-    own_keys: HashMap<String, Arc<ProofKey>>,
-}
-
-/// What the task of a key shares with others.
-struct Shared {
-    ledger: Arc<Ledger>,
-    rotation: Option<Arc<Rotation>>,
-    secrets: Arc<Secrets>,
-    peer: Arc<Peer>,
-    own_key: Option<Arc<ProofKey>>,
-    discovery: Option<Arc<Discovery>>,
+    common: Common,
 }
 
 struct Entry {
@@ -102,10 +80,52 @@ struct Entry {
     /// Every credential that led to this key.
     names: BTreeSet<String>,
     policy: Policy,
-    reader: Reader,
+    /// `None` where the key is retired: this one would keep it in use.
+    reader: Option<Reader>,
+    cell: Remembered,
     progress: Arc<Mutex<Progress>>,
     ledger: Arc<Ledger>,
     retire: watch::Sender<bool>,
+    task: AbortHandle,
+}
+
+impl Entry {
+    fn retire(&mut self) {
+        if self.reader.take().is_some() {
+            let _ = self.retire.send(true);
+        }
+    }
+
+    /// Its cell, if its task has not ended.
+    fn living(&self) -> Option<Reader> {
+        self.reader.clone().or_else(|| self.cell.reader().filter(|_| !self.task.is_finished()))
+    }
+
+    /// A retired key is taken up again as it is.
+    fn revive(&mut self) {
+        if self.reader.is_none() {
+            self.reader = self.living();
+            let _ = self.retire.send(false);
+        }
+    }
+}
+
+/// A key's task that has not begun.
+struct Made {
+    spec: Arc<TokenSpec>,
+    task: Task,
+    reader: Reader,
+    retire: watch::Sender<bool>,
+}
+
+impl Made {
+    /// Begins it.
+    fn start(self, tasks: &mut JoinSet<()>) -> Entry {
+        let Self { spec, task, reader, retire } = self;
+        let (policy, progress, ledger) = (task.policy.clone(), Arc::clone(&task.progress), Arc::clone(&task.ledger));
+        let (cell, task) = (reader.remembered(), tasks.spawn(task.run()));
+        Entry { spec, names: BTreeSet::new(), policy, reader: Some(reader), cell, progress, ledger, retire, task }
+    }
 }
 
 impl Default for Engine {
@@ -142,80 +162,58 @@ impl Engine {
         Self::with_pace_and_store(pace, Store::Memory)
     }
 
-    /// The cell of the token that `spec` needs. Equal keys share one task and one cell, also across reloads.
+    /// The cell of the token that `spec` needs, beside those that there are. Equal keys share one task and one cell.
     ///
     /// Must be called within a tokio runtime, which is the one that will run the task.
     pub fn reader(&self, spec: &Arc<TokenSpec>) -> Result<Reader, EngineError> {
-        let key = Key::of(spec);
-        let mut inner = self.lock();
-        let ledger = inner.ledger(spec, &self.store);
-        if let Some(entry) = inner.tokens.get_mut(&key) {
-            entry.names.insert(spec.credential.name.clone());
-            return Ok(entry.reader.clone());
-        }
-        let connector = inner.connector(spec)?;
-        let rotation = inner.rotation(spec, &self.store);
-        let secrets = inner.secrets(spec, self.vault.as_ref(), self.pace.secret_poll);
-        let discovery = inner.discovery(spec, &self.pace, &self.found);
-        let (peer, own_key) = (inner.peer(spec), inner.own_key(spec)?);
-        let shared = Shared { ledger, rotation, secrets, peer, own_key, discovery };
-        let (entry, task) = self.entry(key, spec, connector, shared);
-        inner.tasks.spawn(task.run());
-        let reader = entry.reader.clone();
-        inner.tokens.insert(key, entry);
+        let mut plan = self.plan();
+        let reader = plan.reader(spec)?;
+        plan.add();
         Ok(reader)
+    }
+
+    /// Begins with the tokens of another configuration, to which nothing happens yet.
+    pub fn plan(&self) -> Plan<'_> {
+        Plan::new(self)
     }
 
     /// Asks for a token once, to tell what came of it. Nobody else gets that token.
     ///
     /// What comes back is to be awaited within a tokio runtime; several may be at once.
     pub fn inquire(&self, spec: &Arc<TokenSpec>) -> Result<impl Future<Output = Inquiry> + Send + use<>, EngineError> {
-        let mut inner = self.lock();
-        let ledger = inner.ledger(spec, &self.store);
-        let asking = Asking {
-            spec: Arc::clone(spec),
-            connector: inner.connector(spec)?,
-            ledger: Arc::clone(&ledger),
-            secrets: inner.secrets(spec, self.vault.as_ref(), self.pace.secret_poll),
-            trial: None,
-            rotation: inner.rotation(spec, &self.store),
-            discovery: inner.discovery(spec, &self.pace, &self.found),
-            key: Key::of(spec),
-            store: Arc::clone(&self.store),
-            last: Last::default(),
-            peer: inner.peer(spec),
-            own_key: inner.own_key(spec)?,
-            witness: None,
-            halt: Halt::new(self.halt.subscribe()),
-        };
+        let asking = self.asking(spec)?;
         let keeps = self.store.keeps_refresh_tokens();
         Ok(async move {
-            if inquiry::spends_refresh_token(&asking.spec.credential) && !keeps {
+            let credential = &asking.spec.credential;
+            if inquiry::spends_refresh_token(credential) && !keeps {
                 let why = "its refresh token may be good for one use, and tokens.store would not keep the next one, so it \
                            was not asked. Set tokens.store = { file = \"DIRECTORY\" }";
-                return inquiry::refused(Refusal::of_settings(&asking.spec.credential, why), ledger.usage());
+                return inquiry::refused(Refusal::of_settings(credential, why), asking.ledger.usage());
             }
             inquiry::inquire(asking).await
         })
     }
 
-    /// Lets go of every key that is not in `used`: after a reload. A request that still holds the old
-    /// snapshot keeps what it has; the task ends when the last such reader is gone.
-    pub fn retain(&self, used: &HashSet<Key>) {
-        let mut inner = self.lock();
-        while inner.tasks.try_join_next().is_some() {}
-        inner.tokens.retain(|key, entry| {
-            let stays = used.contains(key);
-            if !stays {
-                let _ = entry.retire.send(true);
-            }
-            stays
-        });
-        inner.ledgers.values().for_each(|ledger| ledger.settle());
-        inner.rotations.retain(|_, rotation| Arc::strong_count(rotation) > 1);
-        inner.secrets.retain(|_, secrets| Arc::strong_count(secrets) > 1);
-        inner.discoveries.retain(|_, discovery| Arc::strong_count(discovery) > 1);
-        inner.connectors.clear(); // so that the next reload reads the roots anew
+    /// All that one who asks for a token by themselves needs.
+    pub(super) fn asking(&self, spec: &Arc<TokenSpec>) -> Result<Asking, EngineError> {
+        let Shared { connector, ledger, rotation, secrets, peer, own_key, discovery } = self.shared(spec)?;
+        ledger.allow_alone(spec.credential.budget);
+        Ok(Asking {
+            spec: Arc::clone(spec),
+            connector,
+            ledger,
+            secrets,
+            trial: None,
+            rotation,
+            discovery,
+            key: Key::of(spec),
+            store: Arc::clone(&self.store),
+            last: Last::default(),
+            peer,
+            own_key,
+            witness: None,
+            halt: Halt::new(self.halt.subscribe()),
+        })
     }
 
     /// Ends all tasks. Nothing new is begun. What may have used up a refresh token comes to its end first, within the time
@@ -238,9 +236,10 @@ impl Engine {
         let mut all: Vec<TokenStatus> = inner
             .tokens
             .iter()
-            .flat_map(|(key, entry)| {
+            .filter_map(|(key, entry)| Some((key, entry, entry.reader.as_ref()?)))
+            .flat_map(|(key, entry, reader)| {
                 let progress = entry.progress.lock().unwrap_or_else(PoisonError::into_inner);
-                let (last_use, budget) = (entry.reader.last_use(), entry.ledger.usage());
+                let (last_use, budget) = (reader.last_use(), entry.ledger.usage());
                 let status = TokenStatus::new(*key, &entry.spec, &entry.policy, &progress, last_use, budget, now);
                 entry
                     .names
@@ -253,13 +252,8 @@ impl Engine {
         all
     }
 
-    fn entry(
-        &self,
-        key: Key,
-        spec: &Arc<TokenSpec>,
-        connector: Connector,
-        Shared { ledger, rotation, secrets, peer, own_key, discovery }: Shared,
-    ) -> (Entry, Task) {
+    fn make(&self, key: Key, spec: &Arc<TokenSpec>) -> Result<Made, EngineError> {
+        let Shared { connector, ledger, rotation, secrets, peer, own_key, discovery } = self.shared(spec)?;
         let (writer, reader) = bearer::cell();
         let policy = Policy {
             pace: self.pace.clone(),
@@ -268,93 +262,33 @@ impl Engine {
             seed: seed(),
             late: Refusal::unavailable(&spec.credential, "its answer took longer than the token in it lives"),
         };
-        let progress = Arc::new(Mutex::new(Progress::default()));
         let (retire, retired) = watch::channel(false);
         let task = Task {
             key,
             store: Arc::clone(&self.store),
             spec: Arc::clone(spec),
             connector,
-            policy: policy.clone(),
+            policy,
             writer,
             rotation,
             discovery,
             peer,
             own_key,
-            progress: Arc::clone(&progress),
-            ledger: Arc::clone(&ledger),
+            progress: Arc::default(),
+            ledger,
             secrets,
             retired,
             halt: Halt::new(self.halt.subscribe()),
         };
-        let names = BTreeSet::from([spec.credential.name.clone()]);
-        (Entry { spec: Arc::clone(spec), names, policy, reader, progress, ledger, retire }, task)
+        Ok(Made { spec: Arc::clone(spec), task, reader, retire })
+    }
+
+    fn shared(&self, spec: &TokenSpec) -> Result<Shared, EngineError> {
+        self.lock().common.of(spec, self)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
-    fn ledger(&mut self, spec: &TokenSpec, store: &Arc<Store>) -> Arc<Ledger> {
-        let account = Account::of(&spec.credential);
-        let new = || Arc::new(Ledger::open(account, Arc::clone(store)));
-        let ledger = Arc::clone(self.ledgers.entry(account).or_insert_with(new));
-        ledger.allow(spec.credential.budget);
-        ledger
-    }
-
-    fn secrets(&mut self, spec: &TokenSpec, vault: Option<&Arc<Vault>>, settling: Duration) -> Arc<Secrets> {
-        // Looked at as often as a change must stand: the second look counts, even if it comes a little early.
-        let new = || Arc::new(Secrets::new(Arc::clone(&spec.credential), vault.cloned(), settling * 3 / 4));
-        Arc::clone(self.secrets.entry(Key::of_secrets(&spec.credential)).or_insert_with(new))
-    }
-
-    fn discovery(&mut self, spec: &TokenSpec, pace: &Pace, found: &Arc<Found>) -> Option<Arc<Discovery>> {
-        let issuer = spec.credential.issuer.as_ref().filter(|issuer| issuer.tells_token_url)?;
-        let at = (Arc::clone(issuer), Arc::clone(&spec.credential.net));
-        let new = || Arc::new(Discovery::new(Arc::clone(issuer), pace.discovery, Arc::clone(found)));
-        Some(Arc::clone(self.discoveries.entry(at).or_insert_with(new)))
-    }
-
-    fn rotation(&mut self, spec: &TokenSpec, store: &Arc<Store>) -> Option<Arc<Rotation>> {
-        let place = Key::of_refresh(&spec.credential);
-        // What is not to be shared goes to no shared store.
-        let stays = matches!(&**store, Store::Redis(_)) && !spec.credential.share;
-        let store = || if stays { Arc::default() } else { Arc::clone(store) };
-        let new = || Arc::new(Rotation::new(place, store()));
-        spec.credential.keeps_refresh_token().then(|| Arc::clone(self.rotations.entry(place).or_insert_with(new)))
-    }
-
-    fn peer(&mut self, spec: &TokenSpec) -> Arc<Peer> {
-        let url = &spec.credential.token_url;
-        Arc::clone(self.peers.entry((url.scheme, url.host.clone(), url.port)).or_default())
-    }
-
-    fn own_key(&mut self, spec: &TokenSpec) -> Result<Option<Arc<ProofKey>>, EngineError> {
-        let credential = &spec.credential;
-        if !credential.is_bound_to_this_process() {
-            return Ok(None);
-        }
-        if let Some(key) = self.own_keys.get(&credential.name) {
-            return Ok(Some(Arc::clone(key)));
-        }
-        let key = ProofKey::generate().map_err(|why| EngineError::Key { credential: credential.name.clone(), why })?;
-        let key = Arc::new(key);
-        self.own_keys.insert(credential.name.clone(), Arc::clone(&key));
-        Ok(Some(key))
-    }
-
-    fn connector(&mut self, spec: &TokenSpec) -> Result<Connector, EngineError> {
-        let net = &spec.credential.net;
-        if let Some(connector) = self.connectors.get(&**net) {
-            return Ok(connector.clone());
-        }
-        let connector = Connector::new(Arc::clone(net))
-            .map_err(|why| EngineError::Net { credential: spec.credential.name.clone(), why })?;
-        self.connectors.insert((**net).clone(), connector.clone());
-        Ok(connector)
     }
 }
 

@@ -58,7 +58,7 @@ pub mod store;
 mod vault;
 
 pub use bearer::Reader;
-pub use engine::{Engine, EngineError};
+pub use engine::{Engine, EngineError, Plan};
 pub use inquiry::Inquiry;
 pub use key::Key;
 pub use status::{LastError, TokenStatus};

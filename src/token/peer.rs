@@ -1,15 +1,11 @@
 //! 3 … what a provider has told of itself, shared by all who ask it: its clock, and the nonce that it wants in proofs.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
-};
-
-use http::{HeaderMap, header};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{
-    clock::{self, Clock},
+    clock::Clock,
     dpop::{NONCE, nonce},
+    reply::{self, Answer},
 };
 
 /// One provider, by scheme, host and port. For the control thread only.
@@ -64,19 +60,12 @@ impl Peer {
         self.lock().nonce = Some(nonce);
     }
 
-    /// Learns from the answer to a request that went out with `used` between two moments. Its nonce is not kept yet: whoever asks
-    /// once more with it may be the only one who can.
-    pub(super) fn learn(
-        &self,
-        used: &Used,
-        headers: &HeaderMap,
-        verdict: Verdict,
-        (sent, received): (SystemTime, SystemTime),
-    ) -> News {
+    /// Learns from the answer to a request that went out with `used`. Its nonce is not kept yet: whoever asks once more with it
+    /// may be the only one who can.
+    pub(super) fn learn(&self, used: &Used, answer: &Answer, verdict: Verdict) -> News {
         let mut known = self.lock();
-        let nonce = headers.get(NONCE).and_then(|value| nonce(value.as_bytes()));
-        let date = headers.get(header::DATE).and_then(|value| clock::http_date(value.to_str().ok()?));
-        let date = date.map(|date| clock::skew(date, sent, received));
+        let nonce = answer.headers.get(NONCE).and_then(|value| nonce(value.as_bytes()));
+        let date = reply::skew(answer);
         let clock = match verdict {
             Verdict::Taken => {
                 known.clock.taken(used.skew, date);
@@ -95,25 +84,22 @@ impl Peer {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant, SystemTime};
 
     use super::*;
+    use crate::token::bearer::Now;
 
-    fn answer(fields: &[(&'static str, &str)]) -> HeaderMap {
-        fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
-    }
-
-    fn moment() -> (SystemTime, SystemTime) {
-        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777); // Sun, 06 Nov 1994 08:49:37 GMT
-        (at, at)
+    fn answer(name: &'static str, value: &str) -> Answer {
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777); // Sun, 06 Nov 1994 08:49:37 GMT
+        let headers = [(name.parse().unwrap(), value.parse().unwrap())].into_iter().collect();
+        let sent = Now { mono: Instant::now(), wall };
+        Answer { status: 400, headers, body: bytes::Bytes::new(), sent, received: wall }
     }
 
     #[test]
     fn a_nonce_is_news_unless_it_was_used_or_no_proof_may_hold_it() {
         let peer = Peer::default();
-        let told = |used: &Used, value: &str| {
-            peer.learn(used, &answer(&[("dpop-nonce", value)]), Verdict::Taken, moment()).nonce
-        };
+        let told = |used: &Used, value: &str| peer.learn(used, &answer("dpop-nonce", value), Verdict::Taken).nonce;
         let first = peer.used();
         assert_eq!(told(&first, "n1").as_deref(), Some("n1"));
         peer.keep("n1".to_owned());
@@ -129,10 +115,10 @@ mod tests {
         let (date, broken) = ("Sun, 06 Nov 1994 08:59:37 GMT", "yesterday");
         let peer = Peer::default();
         let used = peer.used();
-        assert!(!peer.learn(&used, &answer(&[("date", date)]), Verdict::Neither, moment()).clock);
-        assert!(!peer.learn(&used, &answer(&[("date", broken)]), Verdict::Refused, moment()).clock);
+        assert!(!peer.learn(&used, &answer("date", date), Verdict::Neither).clock);
+        assert!(!peer.learn(&used, &answer("date", broken), Verdict::Refused).clock);
         assert_eq!(peer.used().skew, 0);
-        assert!(peer.learn(&used, &answer(&[("date", date)]), Verdict::Refused, moment()).clock);
+        assert!(peer.learn(&used, &answer("date", date), Verdict::Refused).clock);
         assert_eq!(peer.used().skew, 600);
     }
 }

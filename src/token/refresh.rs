@@ -3,6 +3,11 @@
 //! It owns the one fetch of its key. Requests only watch its cell, so a caller that goes away cancels nothing,
 //! and all who wait get the same result. The store is read when the task starts and written before a new
 //! token is published.
+//!
+//! [`look`] looks for what may heal or replace what it has, [`outcome`] counts, logs and keeps what a fetch has given.
+
+mod look;
+mod outcome;
 
 use std::{
     future::{Future, pending},
@@ -15,17 +20,16 @@ use tokio::sync::watch;
 
 use super::{
     Key,
-    asking::{Asking, Fetched, log_refusal},
-    bearer::{FailureKind, Now, Writer},
+    asking::{Asking, Fetched},
+    bearer::{Now, Writer},
     budget::Ledger,
     credential::Version,
     discovery::Discovery,
-    dpop::{ProofKey, Prover},
+    dpop::ProofKey,
     halt::Halt,
     lifetime::LifetimeSource,
     peer::Peer,
     refusal::Refusal,
-    reply::Minted,
     rotation::Rotation,
     secrets::{Secrets, Trial},
     share::Last,
@@ -33,9 +37,10 @@ use super::{
     store::Store,
 };
 use crate::{
-    config::model::{CredentialSpec, TokenSpec, Warm},
+    config::model::{TokenSpec, Warm},
     net::Connector,
 };
+use look::Looked;
 
 /// What the task lets others see of its work; the token itself is seen through the cell only.
 #[derive(Debug, Default)]
@@ -104,11 +109,11 @@ impl Task {
         loop {
             self.step(run, event);
             event = self.next(run).await;
-            if *self.retired.borrow() {
-                self.policy.warm = Warm::OnUse; // nobody's business any more but theirs who still use it
-                if !self.writer.has_readers() && run.fetch.is_none() {
-                    return;
-                }
+            let is_retired = *self.retired.borrow();
+            // A retired key is nobody's business any more but theirs who still use it.
+            self.policy.warm = if is_retired { Warm::OnUse } else { self.spec.credential.warm };
+            if is_retired && !self.writer.has_readers() && run.fetch.is_none() {
+                return;
             }
         }
     }
@@ -119,9 +124,10 @@ impl Task {
         let credential = &self.spec.credential.name;
         tracing::info!(credential, "waiting for the answer to a token request that may have used up its refresh token");
         let most = self.asking(Last::default(), None).longest_turn();
-        match tokio::time::timeout(most, fetch).await {
-            Ok(fetched) => drop(self.fetched(&mut run, fetched).await),
-            Err(_) => tracing::error!(credential, "no answer within {most:?}: its refresh token may be lost"),
+        if let Ok(fetched) = tokio::time::timeout(most, fetch).await {
+            self.fetched(&mut run, fetched).await;
+        } else {
+            tracing::error!(credential, "no answer within {most:?}: its refresh token may be lost");
         }
     }
 
@@ -237,44 +243,6 @@ impl Task {
         }
     }
 
-    /// Looks for what may give another attempt better chances.
-    fn look(&self) -> Pin<Box<dyn Future<Output = Looked> + Send>> {
-        let (secrets, rotation) = (Arc::clone(&self.secrets), self.rotation.clone());
-        Box::pin(async move {
-            let version = if secrets.can_change() { secrets.look().await } else { None };
-            let login = match rotation {
-                Some(rotation) => rotation.has_changed().await,
-                None => false,
-            };
-            Looked { version, login }
-        })
-    }
-
-    /// What to do about what stands in the sources, and in the place of the refresh token.
-    fn noticed(&self, run: &mut Run, Looked { version, login }: Looked) -> Option<Event> {
-        let (blamed, phase) = {
-            let state = &self.progress.lock().unwrap_or_else(PoisonError::into_inner).state;
-            (state.blames_secrets(), state.phase(self.writer.last_use(), Now::read()))
-        };
-        let credential = &self.spec.credential.name;
-        if blamed && login {
-            tracing::info!(credential, "another refresh token is in the store, trying again");
-            return Some(Event::SecretChanged);
-        }
-        let version = version?;
-        if self.is_static() || blamed {
-            return (run.tried != Some(version)).then(|| {
-                tracing::info!(credential, "its secrets have changed, trying again");
-                if self.is_static() { Event::TokenChanged } else { Event::SecretChanged }
-            });
-        }
-        if !matches!(phase, Phase::Fresh | Phase::Advisory) || run.trial.is_some() {
-            return None; // what needs no token needs no trial, and who needs one will try it
-        }
-        run.trial = self.secrets.claim(version, self.ledger.is_ample());
-        run.trial.as_ref().map(|_| Event::SecretsToTry)
-    }
-
     /// There is nobody to ask: the token is read.
     fn is_static(&self) -> bool {
         self.spec.credential.grant.is_local()
@@ -284,63 +252,6 @@ impl Task {
     fn is_storable(&self) -> bool {
         !self.is_static() && !self.spec.credential.is_bound_to_this_process()
     }
-
-    /// Counts and logs a fetch, once.
-    async fn fetched(&self, run: &mut Run, fetched: Fetched) -> Event {
-        let Fetched { result, version, secret, taken_over, was_trial } = fetched;
-        run.tried = version;
-        if was_trial && let Err(refusal) = &result {
-            let asked = !matches!(refusal.kind, FailureKind::Budget | FailureKind::Secret);
-            self.progress.lock().unwrap_or_else(PoisonError::into_inner).failed += u64::from(asked);
-            return Event::TrialEnded; // the verdict has been logged
-        }
-        if let (true, Ok(minted)) = (taken_over, &result) {
-            let (credential, fingerprint) = (&self.spec.credential.name, &minted.fingerprint);
-            tracing::info!(credential, fingerprint, "token taken over from another replica");
-            return Event::Fetched(Box::new(result));
-        }
-        if let (Ok(minted), Some(version), true) = (&result, version, self.is_storable()) {
-            self.store.save(self.key, version, minted).await;
-        }
-        let credential = &self.spec.credential;
-        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        match &result {
-            Ok(minted) => {
-                progress.succeeded += 1;
-                // Which of several works is worth a word.
-                let told = secret.as_deref().filter(|_| !credential.more_secrets.is_empty());
-                progress.last_minted = Some((minted.life_from, minted.scope.clone(), minted.skew));
-                log_minted(credential, minted, told);
-                progress.secret = secret;
-                if minted.life_from == LifetimeSource::DefaultTtl
-                    && !self.is_static()
-                    && !std::mem::replace(&mut run.warned, true)
-                {
-                    let (credential, ttl) = (&credential.name, credential.default_ttl);
-                    tracing::warn!(
-                        credential,
-                        ?ttl,
-                        "the provider does not say how long its tokens live: default_ttl holds"
-                    );
-                }
-            }
-            Err(refusal) => {
-                // What the budget stopped was no token request.
-                progress.failed += u64::from(refusal.kind != FailureKind::Budget);
-                progress.last_refusal = Some((refusal.clone(), SystemTime::now()));
-                log_refusal(credential, refusal);
-            }
-        }
-        Event::Fetched(Box::new(result))
-    }
-}
-
-/// What stands now where secrets come from.
-struct Looked {
-    /// Of the sources, if they could be read.
-    version: Option<Version>,
-    /// The store holds another refresh token than the one that was last used.
-    login: bool,
 }
 
 /// What a running task holds between two steps.
@@ -378,18 +289,6 @@ impl Run {
             last: Last::default(),
         }
     }
-}
-
-fn log_minted(credential: &CredentialSpec, minted: &Minted, secret: Option<&str>) {
-    tracing::info!(
-        credential = credential.name,
-        fingerprint = minted.fingerprint,
-        lifetime = ?minted.life,
-        skew = minted.skew,
-        secret,
-        proof_key = minted.proof.as_ref().map(Prover::thumbprint),
-        "token fetched"
-    );
 }
 
 async fn finished<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {

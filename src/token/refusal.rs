@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::{bearer::FailureKind, budget::BudgetUse, discovery::DiscoveryError, known::Known};
-use crate::config::model::{ClientAuth, CredentialSpec};
+use crate::config::{
+    model::{ClientAuth, CredentialSpec},
+    secret::Secret,
+};
 
 /// Whether asking again soon makes sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +37,23 @@ pub struct Refusal {
     pub blames_client: bool,
     /// `Retry-After` of a 429 or 503.
     pub retry_after: Option<Duration>,
+    /// The refresh token that came all the same, until it has been kept.
+    pub refresh: Option<Box<Secret>>,
 }
 
 impl Refusal {
     fn new(severity: Severity, kind: FailureKind, message: String) -> Self {
-        let (code, detail, known) = (None, None, None);
-        Self { severity, kind, message, code, detail, known, blames_client: false, retry_after: None }
+        Self {
+            severity,
+            kind,
+            message,
+            code: None,
+            detail: None,
+            known: None,
+            blames_client: false,
+            retry_after: None,
+            refresh: None,
+        }
     }
 
     /// No usable answer: network, 5xx, nonsense. `what` completes "… got no token for …: ".
@@ -142,10 +156,16 @@ impl Refusal {
         matches!(self.code.as_deref(), Some("use_dpop_nonce" | "invalid_dpop_proof"))
     }
 
+    /// Whether the user has not answered yet (RFC 8628 section 3.5).
+    pub fn is_pending(&self) -> bool {
+        matches!(self.code.as_deref(), Some("authorization_pending" | "slow_down"))
+    }
+
     /// Whether the refresh token that was used is no good any more. `OAuth` has a code for that, and no other says
     /// so; a login endpoint of a provider's own has not, and a login does no harm.
     pub fn ends_refresh_token(&self, of_login: bool) -> bool {
-        self.code.as_deref() == Some("invalid_grant") || (of_login && self.severity == Severity::Permanent)
+        let ends = self.code.as_deref() == Some("invalid_grant") || (of_login && self.severity == Severity::Permanent);
+        ends && self.refresh.is_none()
     }
 
     /// Whether other secrets might have been taken: the provider means it, and not what was asked for.

@@ -1,7 +1,7 @@
 //! 2 … and what came back: a token with its lifetime, or a refusal, transient or permanent. Pure.
 
 use std::{
-    fmt::Write as _,
+    fmt::{self, Write as _},
     time::{Duration, SystemTime},
 };
 
@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::{
     assertion,
     bearer::Now,
-    clock::{ahead, http_date},
+    clock::{self, http_date},
     credential::{Material, quotes},
     dpop::Prover,
     known::{self, Known},
@@ -35,8 +35,8 @@ const TOKEN_CAP: usize = 16 * 1024;
 /// A provider's description is cut to this many characters.
 const DETAIL_CAP: usize = 200;
 
-/// What the provider answered.
-#[derive(Debug, Clone)]
+/// What the provider answered. It may hold tokens: its `Debug` shows how much there is, and nothing of it.
+#[derive(Clone)]
 pub struct Answer {
     /// Status.
     pub status: u16,
@@ -46,6 +46,19 @@ pub struct Answer {
     pub body: Bytes,
     /// Before the request was sent: a token's age counts from here.
     pub sent: Now,
+    /// When the head was here.
+    pub received: SystemTime,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (headers, body) = (self.headers.len(), self.body.len());
+        f.debug_struct("Answer")
+            .field("status", &self.status)
+            .field("headers", &headers)
+            .field("body", &format_args!("{body} bytes"))
+            .finish_non_exhaustive()
+    }
 }
 
 /// A new token.
@@ -76,10 +89,15 @@ pub struct Minted {
 }
 
 /// Reads the provider's answer to the request that `material` went into.
+///
+/// A refresh token that stands beside a token which is no good comes with the refusal: the one before it may be used up.
 pub fn read(credential: &CredentialSpec, material: &Material, answer: &Answer) -> Result<Minted, Refusal> {
     let reading = Reading { credential, material, answer };
     match answer.status {
-        200..=299 => reading.success(),
+        200..=299 => {
+            let refresh = || parsed(answer).and_then(|body| reading.refresh(&body));
+            reading.success().map_err(|refusal| Refusal { refresh: refresh().map(Box::new), ..refusal })
+        }
         300..=399 => Err(reading.malformed("is a redirect, and redirects are never followed. Check token_url.")),
         _ => Err(reading.refusal()),
     }
@@ -175,7 +193,7 @@ impl Reading<'_> {
 
     fn refresh(&self, body: &Value) -> Option<Secret> {
         let token = body.get("refresh_token").and_then(Value::as_str).filter(|_| self.credential.keeps_refresh_token());
-        token.filter(|token| is_token(token)).map(|token| Secret::new(token.to_owned()))
+        token.filter(|token| is_refresh_token(token)).map(|token| Secret::new(token.to_owned()))
     }
 
     /// Any status but 2xx and 3xx.
@@ -284,9 +302,10 @@ impl Reading<'_> {
 
     /// Whether this text of the provider's quotes a secret of ours, or a token it gave beside the error.
     fn is_indiscreet(&self, text: &str) -> bool {
-        let token =
-            self.parsed().and_then(|body| Some(body.pointer(&self.credential.token_field)?.as_str()?.to_owned()));
-        self.material.is_quoted_in(text) || token.is_some_and(|token| quotes(text, &token))
+        let body = self.parsed();
+        let places = [self.credential.token_field.as_str(), "/refresh_token"];
+        let mut given = places.iter().filter_map(|place| body.as_ref()?.pointer(place)?.as_str());
+        self.material.is_quoted_in(text) || given.any(|token| quotes(text, token))
     }
 }
 
@@ -307,9 +326,9 @@ fn date(answer: &Answer) -> Option<SystemTime> {
     http_date(answer.headers.get(header::DATE)?.to_str().ok()?)
 }
 
-/// By how many seconds the provider's clock is ahead of ours, where it says.
+/// By how many seconds the provider's clock is ahead of ours, where it says; 0 where it may be right.
 pub(super) fn skew(answer: &Answer) -> Option<i64> {
-    Some(ahead(date(answer)?, answer.sent.wall))
+    Some(clock::skew(date(answer)?, answer.sent.wall, answer.received))
 }
 
 /// RFC 6749 section 5.1 wants one text; some providers give a list (Twitch).
@@ -346,6 +365,11 @@ fn code_of(error: &Value) -> Option<&str> {
 /// keeps error pages and sentences out.
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.len() <= TOKEN_CAP && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// RFC 6749 appendix A.17: visible ASCII and spaces. No header has to hold it.
+fn is_refresh_token(text: &str) -> bool {
+    !text.is_empty() && text.len() <= TOKEN_CAP && text.bytes().all(|b| matches!(b, b' '..=b'~'))
 }
 
 /// First 8 hex digits of the token's SHA-256.

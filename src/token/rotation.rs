@@ -98,6 +98,21 @@ impl Rotation {
         self.store.load_refresh(self.key).await.map(drop)
     }
 
+    /// Whether what is kept here is there for the next process.
+    pub fn outlives_process(&self) -> bool {
+        self.store.keeps_refresh_tokens()
+    }
+
+    /// Whether there is a refresh token that only this process has.
+    pub async fn holds_unsaved(&self) -> bool {
+        self.unsaved.lock().await.is_some()
+    }
+
+    /// The same without waiting: whoever uses it now may leave one behind.
+    pub fn may_hold_unsaved(&self) -> bool {
+        self.unsaved.try_lock().map_or(true, |unsaved| unsaved.is_some())
+    }
+
     /// Whether the store holds another token than the one that was last used: a new login, or another process.
     pub async fn has_changed(&self) -> bool {
         let Ok(stored) = self.store.load_refresh(self.key).await else { return false };

@@ -14,7 +14,6 @@ use super::{
     credential::{Material, MaterialError, Version, is_watched},
     overlap::{Overlap, Pick},
     refusal::Refusal,
-    reply::Minted,
     sources::{Sources, Want},
     vault::Vault,
 };
@@ -173,12 +172,12 @@ impl Secrets {
 
     /// Takes note of how it went, and says whether the next candidate may go on: the provider refused this one
     /// for what it is.
-    pub(super) fn judge(&self, candidate: &Candidate, result: &Result<Minted, Refusal>, of_several: bool) -> bool {
+    pub(super) fn judge(&self, candidate: &Candidate, refusal: Option<&Refusal>, of_several: bool) -> bool {
         let (credential, choice) = (&self.credential.name, candidate.material.choice());
         let mut inner = self.lock();
         let what = || inner.working.as_ref().map(|working| candidate.material.changes_since(working));
-        match result {
-            Ok(_) => {
+        match refusal {
+            None => {
                 if let Some(secret) = what().filter(|_| candidate.is_new) {
                     tracing::info!(
                         credential,
@@ -191,7 +190,7 @@ impl Secrets {
                 self.sources.doubt(false);
                 false
             }
-            Err(refusal) if refusal.blames_client || (candidate.is_new && refusal.may_blame_secrets()) => {
+            Some(refusal) if refusal.blames_client || (candidate.is_new && refusal.may_blame_secrets()) => {
                 if let Some(secret) = what().filter(|_| candidate.is_new) {
                     tracing::warn!(
                         credential,
@@ -207,7 +206,7 @@ impl Secrets {
                 self.sources.doubt(!candidate.is_new);
                 true
             }
-            Err(refusal) => {
+            Some(refusal) => {
                 if let Some(secret) = what().filter(|_| candidate.is_new) {
                     let again = TRIAL_PAUSE.max(refusal.retry_after.unwrap_or_default());
                     inner.not_before = Some(Instant::now() + again);

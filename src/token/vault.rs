@@ -1,4 +1,4 @@
-//! 1 secrets in Vault (or `OpenBao`) — its KV store, version 2, over HTTP.
+//! 1 … secrets that stand in Vault (or `OpenBao`): in its KV store, version 2, asked over HTTP.
 //!
 //! One request at a time: whoever waits meanwhile finds the answer that the one before got, or its failure. A
 //! server that does not answer is left alone for a moment, so that many credentials don't wait for it one after

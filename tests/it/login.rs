@@ -32,7 +32,7 @@ fn pax8(sandbox: &Playground, lines: &str) -> String {
 }
 
 /// One GET, as a browser would make it.
-fn get(url: &str) -> Response {
+pub(crate) fn get(url: &str) -> Response {
     get_with(url, "")
 }
 
@@ -46,7 +46,7 @@ fn get_with(url: &str, fields: &str) -> Response {
 }
 
 /// The URL that the user is told to open.
-fn told_url(process: &Process) -> String {
+pub(crate) fn told_url(process: &Process) -> String {
     let url = process.wait_for_line("  http://").unwrap_or_else(|e| panic!("{e}"));
     format!("http://{url}")
 }
@@ -242,6 +242,21 @@ fn whatever_else_knocks_at_the_redirect_is_refused_and_waited_past() {
     // Connections that say nothing are in nobody's way.
     let silent: Vec<_> =
         (0..4).map(|_| Client::connect(place.trim_start_matches("http://").parse().expect("an address"))).collect();
+    assert_eq!(get(&back).status, 200);
+    drop(silent);
+    ends(process, 0);
+}
+
+#[test]
+fn whoever_occupies_all_places_at_the_redirect_does_not_keep_the_browser_out() {
+    let (sandbox, dir) = (Playground::new(), TestDir::new());
+    let config = store(&dir) + &pax8(&sandbox, "");
+    let builder = builder();
+    let process = login(&builder, &config, &[]);
+    let back = answered(&told_url(&process), "allow");
+    let address: SocketAddr = back.trim_start_matches("http://").split('/').next().expect("one").parse().expect("one");
+    let mut silent: Vec<_> = (0..300).map(|_| Client::connect(address)).collect();
+    silent.iter_mut().step_by(2).for_each(|client| client.send("GET /callback HTTP/1.1\r\n"));
     assert_eq!(get(&back).status, 200);
     drop(silent);
     ends(process, 0);

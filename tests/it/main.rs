@@ -18,6 +18,7 @@ mod keyring;
 mod leaks;
 mod lifecycle;
 mod login;
+mod login_requests;
 mod mixing;
 mod mtls;
 mod nginx;

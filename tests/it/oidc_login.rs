@@ -2,6 +2,11 @@
 
 use std::{collections::HashSet, process::Command};
 
+use cupbearer::{
+    config::{secret::Secret, signing_key::SigningKey},
+    token::dpop::ProofKey,
+};
+use rcgen::{KeyPair, PKCS_ED25519};
 use serde_json::Value;
 
 use crate::support::{Builder, Cupbearer, OidcProvider, Process, TestDir};
@@ -158,6 +163,52 @@ fn a_user_logs_in_by_a_code_on_another_device() {
     assert!(page.contains("success") || page.contains("Success"), "{page}");
     ends_well(process);
     works(&provider, &config, 2);
+}
+
+/// The same user, and a key that all is bound to.
+fn with_key(provider: &OidcProvider, dir: &TestDir) -> (String, String) {
+    let pem = KeyPair::generate_for(&PKCS_ED25519).expect("a key").serialize_pem();
+    let key = SigningKey::of_text(&Secret::new(pem.clone()), None).expect("a key that signs");
+    let jkt = ProofKey::new(key).thumbprint().to_owned();
+    let lines =
+        format!("client_auth = \"none\"\ndpop = true\nkey = {{ file = \"{}\" }}", dir.write("key", pem).display());
+    (config(provider, dir).replace("client_auth = \"none\"", &lines), jkt)
+}
+
+fn is_bound(config: &str, jkt: &str) {
+    let token = builder().start(config).get("/read/x").json()["token"].clone();
+    assert_eq!((&token["jkt"], &token["client_id"]), (&jkt.into(), &"native".into()));
+}
+
+#[test]
+#[ignore = "needs npm oidc-provider: run tests/run"]
+fn a_login_by_browser_is_bound_to_the_key() {
+    let (provider, dir) = (OidcProvider::start(), TestDir::new());
+    let (config, jkt) = with_key(&provider, &dir);
+    let builder = builder();
+    let process = builder.run(&config, &["login", "user"]);
+    let url = told_url(&process);
+    assert!(url.contains(&format!("&dpop_jkt={jkt}")), "{url}");
+    let page = Browser::new(&provider).walk(&url);
+    assert!(page.contains("cupbearer is logged in as user"), "{page}");
+    ends_well(process);
+    works(&provider, &config, 2);
+    is_bound(&config, &jkt);
+}
+
+#[test]
+#[ignore = "needs npm oidc-provider: run tests/run"]
+fn a_login_by_a_code_on_another_device_is_bound_to_the_key() {
+    let (provider, dir) = (OidcProvider::start(), TestDir::new());
+    let (config, jkt) = with_key(&provider, &dir);
+    let builder = builder();
+    let process = builder.run(&config, &["login", "user", "--device"]);
+    let url = told_url(&process);
+    let code = process.wait_for_line("and enter the code").unwrap_or_else(|e| panic!("{e}"));
+    Browser::new(&provider).walk(&format!("{url}?user_code={code}"));
+    ends_well(process);
+    works(&provider, &config, 2);
+    is_bound(&config, &jkt);
 }
 
 /// A credential that asks for itself, with `/NAME-read` and `/NAME-write`, one token each.

@@ -186,21 +186,25 @@ fn a_second_signal_ends_a_process_that_waits_for_its_provider() {
     proxy.process().wait_for(cut_off).unwrap_or_else(|output| panic!("{output}"));
 }
 
-/// What holds no refresh token is not waited for.
+/// Neither what holds no refresh token is waited for, nor what could be kept nowhere.
 #[test]
-fn a_token_request_that_owns_nothing_holds_up_no_end() {
+fn a_token_request_whose_answer_nobody_could_keep_holds_up_no_end() {
     let provider = Upstream::start(|connection| {
         if connection.request().is_some() {
             connection.wait_for_close();
         }
     });
     let api = Upstream::always(OK);
-    let proxy = Cupbearer::before(&api.url(), &provider, "warm = \"always\"\ntimeout = \"29s\"", "");
-    eventually("the token request", || !provider.requests().is_empty());
-    let began = std::time::Instant::now();
-    proxy.process().signal("TERM");
-    proxy.wait_for_end();
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    let refreshing = "grant = \"refresh_token\"\nrefresh_token = { env = \"SECRET\" }\n";
+    for (number, grant) in ["", refreshing].into_iter().enumerate() {
+        let lines = format!("{grant}warm = \"always\"\ntimeout = \"29s\"");
+        let proxy = Cupbearer::before(&api.url(), &provider, &lines, "");
+        eventually("the token request", || provider.requests().len() > number);
+        let began = std::time::Instant::now();
+        proxy.process().signal("TERM");
+        proxy.wait_for_end();
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    }
 }
 
 /// A refresh token that was kept under another `seal_key` may be good: neither it nor the spent first one is used.

@@ -265,7 +265,7 @@ async fn a_clock_that_is_wrong_is_named_where_an_assertion_is_refused() {
     let refused = async |spec: &CredentialSpec, date: &str| {
         let headers = HeaderMap::from_iter([(header::DATE, date.parse().unwrap())]);
         let body = r#"{"error":"invalid_client"}"#.into();
-        let answer = Answer { status: 401, headers, body, sent };
+        let answer = Answer { status: 401, headers, body, sent, received: sent.wall };
         reply::read(spec, &read(spec).await.unwrap(), &answer).unwrap_err().message
     };
     let message = refused(&spec, "Thu, 19 Dec 2024 17:10:00 GMT").await;

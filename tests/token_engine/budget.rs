@@ -1,7 +1,6 @@
 //! Budgets, with the engine against a small provider.
 
 use std::{
-    collections::HashSet,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -14,13 +13,13 @@ use cupbearer::{
         secret::Secret,
     },
     token::{
-        Engine, Key, Reader, Store,
+        Engine, Reader, Store,
         bearer::{FailureKind, Unavailable},
         store::Seal,
     },
 };
 
-use crate::support::{Provider, Reply, credential, need, quick};
+use crate::support::{Provider, Reply, adopt, credential, need, quick};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -85,15 +84,11 @@ async fn a_reload_with_a_larger_budget_keeps_the_count_and_heals_at_once() {
     let provider = Provider::start([Reply::token("t", 3600)]).await;
     let engine = Engine::with_pace(quick());
     let (a, b) = (scoped(provider.port(), "a", budget(1, HOUR)), scoped(provider.port(), "b", budget(1, HOUR)));
-    let (first, second) = (engine.reader(&a).unwrap(), engine.reader(&b).unwrap());
-    let used = HashSet::from([Key::of(&a), Key::of(&b)]);
-    engine.retain(&used);
+    let [first, second] = adopt(&engine, [&a, &b]);
     assert_eq!(ask(&first).await, Ok(()));
     assert_eq!(ask(&second).await, Err(FailureKind::Budget));
-    for scope in ["a", "b"] {
-        engine.reader(&scoped(provider.port(), scope, budget(2, HOUR))).unwrap();
-    }
-    engine.retain(&used);
+    let (a, b) = (scoped(provider.port(), "a", budget(2, HOUR)), scoped(provider.port(), "b", budget(2, HOUR)));
+    adopt(&engine, [&a, &b]);
     while ask(&second).await.is_err() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -17,7 +17,7 @@ use cupbearer::{
     },
 };
 
-use crate::support::{Provider, Reply, credential, given, log, need, quick, secret_file};
+use crate::support::{Provider, Reply, adopt, credential, given, log, need, quick, secret_file};
 
 /// The token that a reader gets within seconds, or the error as it is written down.
 pub(crate) async fn token(reader: &Reader) -> Result<String, String> {
@@ -157,6 +157,76 @@ async fn a_rotated_refresh_token_survives_the_process_sealed_and_is_never_printe
         assert!(memchr::memmem::find(&bytes, b"of-the-store").is_none(), "a readable refresh token");
     }
     assert!(!log().contains("of-the-store"));
+}
+
+#[tokio::test]
+async fn a_refresh_token_beside_a_token_that_is_no_good_is_the_next_one_to_use() {
+    let botched = r#"{"access_token":"t1","expires_in":0,"refresh_token":"r2"}"#;
+    let refused = r#"{"error":"not_today","refresh_token":"r3"}"#;
+    let provider = Provider::start([Reply::json(200, botched), Reply::json(200, refused), pair("t2", "r4")]).await;
+    let directory = secret_file("x").with_extension("store");
+    for (scope, wanted) in [("a", None), ("b", None), ("c", Some("t2"))] {
+        let engine = Engine::with_pace_and_store(quick(), store(&directory));
+        let got = token(&engine.reader(&refreshing(&provider, scope)).unwrap()).await;
+        assert_eq!(got.ok().as_deref(), wanted);
+    }
+    assert_eq!(used(&provider), ["not-a-token-r1", "r2", "r3"]);
+}
+
+#[tokio::test]
+async fn a_key_that_is_no_longer_wanted_ends_only_after_its_fetch() {
+    let next = r#"{"access_token":"t1","expires_in":3600,"refresh_token":"r2"}"#;
+    let provider = Provider::start([Reply::Gated(next.to_owned()), pair("t2", "r3")]).await;
+    let engine = Engine::with_pace(quick());
+    let reader = engine.reader(&refreshing(&provider, "a")).unwrap();
+    let caller = tokio::spawn(async move { token(&reader).await });
+    eventually("the token request", || provider.count() == 1).await;
+    adopt(&engine, []);
+    caller.abort();
+    assert!(caller.await.is_err(), "and with it the last reader");
+    tokio::time::sleep(quick().tick * 2).await; // a retired key has looked whether anybody is left
+    provider.open();
+    let reader = engine.reader(&refreshing(&provider, "b")).unwrap();
+    assert_eq!(token(&reader).await.unwrap(), "t2");
+    assert_eq!(used(&provider), ["not-a-token-r1", "r2"]);
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_only_memory_holds_outlives_a_configuration_without_its_credential() {
+    let provider = Provider::start([pair("t1", "r2"), pair("t2", "r3")]).await;
+    let (engine, spec) = (Engine::with_pace(quick()), refreshing(&provider, "a"));
+    let [reader] = adopt(&engine, [&spec]);
+    assert_eq!(token(&reader).await.unwrap(), "t1");
+    drop(reader);
+    adopt(&engine, []);
+    tokio::time::sleep(quick().tick * 2).await;
+    adopt(&engine, []); // whatever nobody uses goes now
+    let [reader] = adopt(&engine, [&spec]);
+    assert_eq!(token(&reader).await.unwrap(), "t2");
+    assert_eq!(used(&provider), ["not-a-token-r1", "r2"], "the first one is spent");
+}
+
+#[tokio::test]
+async fn an_engine_that_stops_keeps_the_refresh_token_that_is_on_its_way_and_begins_nothing_new() {
+    let directory = secret_file("x").with_extension("store");
+    let next = r#"{"access_token":"t1","expires_in":3600,"refresh_token":"r2"}"#;
+    let provider = Provider::start([Reply::Gated(next.to_owned()), pair("t2", "r3")]).await;
+    let engine = Engine::with_pace_and_store(quick(), store(&directory));
+    let readers = ["a", "b"].map(|scope| engine.reader(&refreshing(&provider, scope)).unwrap());
+    let callers = readers.map(|reader| tokio::spawn(async move { token(&reader).await }));
+    eventually("the token request", || provider.count() == 1).await;
+    let stopping = tokio::spawn(engine.stop());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!stopping.is_finished(), "the answer is on its way");
+    provider.open();
+    stopping.await.unwrap();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap(), Err("Gone".to_owned()));
+    }
+    assert_eq!(used(&provider), ["not-a-token-r1"], "the other one had not begun");
+    let engine = Engine::with_pace_and_store(quick(), store(&directory));
+    assert_eq!(token(&engine.reader(&refreshing(&provider, "b")).unwrap()).await.unwrap(), "t2");
+    assert_eq!(used(&provider), ["not-a-token-r1", "r2"]);
 }
 
 #[tokio::test]

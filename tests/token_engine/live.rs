@@ -1,18 +1,17 @@
 //! The engine against a small provider over real sockets.
 
 use std::{
-    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use cupbearer::{
     config::{
-        model::{ClientAuth, NetSpec, Param, Scheme, Warm},
+        model::{Budget, ClientAuth, NetSpec, Param, Scheme, Warm},
         secret::SecretSource,
     },
     token::{
-        Engine, Key, Reader,
+        Engine, Reader,
         bearer::{Decision, FailureKind, MAX_WAITERS, Now, Rejection, Unavailable},
         endpoint::CONNECT_TIMEOUT,
         pace::Pace,
@@ -20,7 +19,7 @@ use cupbearer::{
 };
 use tokio::task::JoinSet;
 
-use crate::support::{Provider, Reply, credential, given, log, need, quick, secret_file, token_json};
+use crate::support::{Provider, Reply, adopt, credential, given, log, need, quick, secret_file, token_json};
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(4)
@@ -278,8 +277,10 @@ async fn equal_needs_share_one_token_and_a_reload_keeps_it() {
     assert_eq!(token(&engine.reader(&other).unwrap()).await.unwrap(), "t1");
     let names: Vec<_> = engine.status().into_iter().map(|s| (s.credential, s.fingerprint.is_some())).collect();
     assert_eq!(names, [("acme".to_owned(), true), ("acme-again".to_owned(), true)]);
-    engine.retain(&HashSet::from([Key::of(&one)]));
-    assert_eq!(token(&engine.reader(&one).unwrap()).await.unwrap(), "t1");
+    let [kept] = adopt(&engine, [&one]);
+    assert_eq!(token(&kept).await.unwrap(), "t1");
+    let names: Vec<_> = engine.status().into_iter().map(|s| s.credential).collect();
+    assert_eq!(names, ["acme"], "the other name has gone");
     assert_eq!(provider.count(), 1);
 }
 
@@ -289,12 +290,83 @@ async fn a_key_that_no_configuration_names_serves_its_last_readers_and_ends() {
     let engine = Engine::with_pace(quick());
     let spec = need(credential(provider.port()));
     let reader = engine.reader(&spec).unwrap();
-    engine.retain(&HashSet::new());
+    adopt(&engine, []);
     assert!(engine.status().is_empty());
     assert_eq!(token(&reader).await.unwrap(), "t1");
     drop(reader);
-    let fresh = engine.reader(&spec).unwrap();
+    // The task finds out within a tick, and its end shows in what it held.
+    let begun = Instant::now();
+    let fresh = loop {
+        let fresh = engine.reader(&spec).unwrap();
+        if carried(&fresh).is_none() {
+            break fresh;
+        }
+        adopt(&engine, []);
+        drop(fresh);
+        assert!(begun.elapsed() < Duration::from_secs(4), "it never ended");
+        tokio::time::sleep(quick().tick * 2).await;
+    };
     assert_eq!(token(&fresh).await.unwrap(), "t2");
+}
+
+#[tokio::test]
+async fn a_key_that_comes_back_while_somebody_uses_it_is_the_same_one_and_is_kept_warm_again() {
+    let provider = Provider::start([Reply::token("t1", 2), Reply::token("t2", 3600)]).await;
+    let mut always = credential(provider.port());
+    always.warm = Warm::Always;
+    let (engine, spec) = (Engine::with_pace(quick()), need(always));
+    let [old] = adopt(&engine, [&spec]);
+    assert_eq!(token(&old).await.unwrap(), "t1");
+    adopt(&engine, []);
+    let [back] = adopt(&engine, [&spec]);
+    assert_eq!(carried(&back).map(|(token, _)| token).as_deref(), Some("t1"));
+    drop(old);
+    eventually("the next one, unasked", || carried(&back).is_some_and(|(token, _)| token == "t2")).await;
+    assert_eq!((provider.count(), engine.status().len()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_rejected_changes_nothing() {
+    let provider = Provider::start([Reply::token("t1", 3600), Reply::token("t2", 3600)]).await;
+    let engine = Engine::with_pace(quick());
+    let mut limited = credential(provider.port());
+    limited.budget = Some(Budget { limit: 5, window: Duration::from_secs(3600) });
+    let spec = need(limited.clone());
+    let [reader] = adopt(&engine, [&spec]);
+    assert_eq!(token(&reader).await.unwrap(), "t1");
+    let before = engine.status();
+    {
+        let mut plan = engine.plan();
+        let mut other = limited.clone();
+        (other.name, other.budget) = ("renamed".to_owned(), None);
+        assert_eq!(token(&plan.reader(&need(other)).unwrap()).await.unwrap(), "t1", "the same cell");
+        let mut new = limited.clone();
+        (new.warm, new.scopes) = (Warm::Always, vec!["more".to_owned()]);
+        plan.reader(&need(new)).unwrap();
+    }
+    tokio::time::sleep(quick().tick).await;
+    assert_eq!(provider.count(), 1, "nobody asked for the new one");
+    let (before, after) = (&before[0], engine.status());
+    assert_eq!((after.len(), &after[0].credential, after[0].budget), (1, &before.credential, before.budget));
+}
+
+#[tokio::test]
+async fn a_changed_credential_gets_a_new_token_and_an_unchanged_one_keeps_its_own() {
+    let provider =
+        Provider::start([Reply::token("t1", 3600), Reply::token("t2", 3600), Reply::token("t3", 3600)]).await;
+    let engine = Engine::with_pace(quick());
+    let scoped = |scope: &str, secret: &str| {
+        let mut spec = credential(provider.port());
+        (spec.scopes, spec.client_secret) = (vec![scope.to_owned()], Some(given(secret)));
+        need(spec)
+    };
+    let [one, two] = adopt(&engine, [&scoped("a", "not-a-secret-1"), &scoped("b", "not-a-secret-1")]);
+    assert_eq!((token(&one).await.unwrap(), token(&two).await.unwrap()), ("t1".to_owned(), "t2".to_owned()));
+    let [same, changed] = adopt(&engine, [&scoped("a", "not-a-secret-1"), &scoped("b", "not-a-secret-2")]);
+    assert_eq!((token(&same).await.unwrap(), token(&changed).await.unwrap()), ("t1".to_owned(), "t3".to_owned()));
+    assert_eq!(token(&two).await.unwrap(), "t2", "who still holds the old one goes on with it");
+    assert!(provider.requests()[2].contains("not-a-secret-2"));
+    assert_eq!(engine.status().len(), 2);
 }
 
 #[tokio::test]

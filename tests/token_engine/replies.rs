@@ -8,7 +8,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use cupbearer::{
-    config::model::{CredentialSpec, ExpiresUnit},
+    config::model::{CredentialSpec, ExpiresUnit, Grant},
     token::{
         bearer::Now,
         lifetime::LifetimeSource,
@@ -93,7 +93,7 @@ async fn judge(case: &Case) -> Result<(), String> {
     }
     let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(SENT);
     let sent = Now { mono: Instant::now(), wall };
-    let answer = Answer { status: case.status, headers, body: with_jwt(&case.body).into(), sent };
+    let answer = Answer { status: case.status, headers, body: with_jwt(&case.body).into(), sent, received: wall };
     let then = &case.then;
     match reply::read(&credential, &material, &answer) {
         Ok(minted) => is_minted(then, &minted),
@@ -164,6 +164,42 @@ async fn a_token_longer_than_any_header_is_no_token() {
     let credential = credential(1);
     let material = read(&credential).await.unwrap();
     let body = format!(r#"{{"access_token":"{}","expires_in":60}}"#, "a".repeat(16 * 1024 + 1));
-    let answer = Answer { status: 200, headers: HeaderMap::new(), body: body.into(), sent: Now::read() };
-    assert!(reply::read(&credential, &material, &answer).is_err());
+    assert!(reply::read(&credential, &material, &answer(&body)).is_err());
+}
+
+fn answer(body: &str) -> Answer {
+    let (sent, body) = (Now::read(), body.to_owned().into());
+    Answer { status: 200, headers: HeaderMap::new(), body, sent, received: sent.wall }
+}
+
+#[test]
+fn an_answer_shows_nothing_of_what_is_in_it() {
+    let mut answer = answer(r#"{"access_token":"not-a-token"}"#);
+    answer.headers.insert("set-cookie", "session=not-a-token".parse().unwrap());
+    let shown = format!("{answer:?} {answer:#?}");
+    assert!(shown.contains("200") && shown.contains("30 bytes"), "{shown}");
+    assert!(!shown.contains("not-a-token") && !shown.contains("110, 111, 116"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_refresh_token_beside_a_token_that_is_no_good_comes_with_the_refusal() {
+    let mut credential = credential(1);
+    credential.grant = Grant::RefreshToken { first: None };
+    let material = read(&credential).await.unwrap();
+    let next = r#""refresh_token":"not a-token-2""#;
+    for body in [
+        format!(r#"{{"access_token":"t","expires_in":0,{next}}}"#),
+        format!(r#"{{"access_token":"t t","expires_in":60,{next}}}"#),
+        format!(r#"{{"access_token":null,{next}}}"#),
+        format!(r#"{{"error":"server_error",{next}}}"#),
+        "expires_in=60&refresh_token=not+a-token-2".to_owned(),
+    ] {
+        let refusal = reply::read(&credential, &material, &answer(&body)).expect_err(&body);
+        assert_eq!(refusal.refresh.as_ref().map(|token| token.expose()), Some("not a-token-2"), "{body}");
+        assert!(!format!("{refusal:?}").contains("a-token-2"), "{refusal:?}");
+    }
+    let quoting = format!(r#"{{"error":"x","error_description":"for not a-token-2 see",{next}}}"#);
+    assert_eq!(reply::read(&credential, &material, &answer(&quoting)).unwrap_err().detail, None);
+    let refused = Answer { status: 400, ..answer(&format!(r#"{{"error":"invalid_grant",{next}}}"#)) };
+    assert_eq!(reply::read(&credential, &material, &refused).unwrap_err().refresh, None, "no success, no token");
 }

@@ -23,6 +23,7 @@ use cupbearer::{
         secret::{Secret, SecretSource},
     },
     token::{
+        Engine, Reader,
         credential::{Material, MaterialError},
         pace::Pace,
         sources::{Sources, Want},
@@ -123,6 +124,14 @@ fn new_file(kind: &str, text: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::write(&path, text).expect("a temporary file");
     path
+}
+
+/// The cells of a configuration that needs exactly these tokens, and holds from now on.
+pub(crate) fn adopt<const N: usize>(engine: &Engine, specs: [&Arc<TokenSpec>; N]) -> [Reader; N] {
+    let mut plan = engine.plan();
+    let readers = specs.map(|spec| plan.reader(spec).expect("a cell"));
+    plan.adopt();
+    readers
 }
 
 /// Numbers that let a test see several back-offs within a second.

@@ -108,12 +108,9 @@ pub(super) fn check_key(t: &Table<'_>, kind: GrantName, client_auth: ClientAuth,
         let _: Option<()> = missing(t, "key", hint);
     }
     // A refresh token outlives this process, and so must the key that it may be bound to (RFC 9449 section 5).
-    if binds && matches!(kind, GrantName::Static | GrantName::RefreshToken) && !has_key {
+    if binds && (matches!(kind, GrantName::Static | GrantName::RefreshToken) || kind.is_login()) && !has_key {
         let hint = "the key that the token is bound to: key = { file = \"key.pem\" }";
         let _: Option<()> = missing(t, "key", hint);
-    }
-    if binds && kind.is_login() {
-        t.not_built(&t.key_place("dpop"), "a login that is bound to a key (`dpop` with this `grant`)");
     }
     let idle = |key: &&str| t.has(key) && !(uses || binds && matches!(*key, "key" | "alg"));
     for key in ["key", "key_id", "alg", "assertion"].into_iter().filter(idle) {

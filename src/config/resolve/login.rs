@@ -11,11 +11,12 @@ use crate::config::{
 const KEYS: [&str; 4] = ["authorize_url", "device_url", "redirect_port", "authorize_params"];
 
 /// Parameters of the authorization request that come from elsewhere, with the key they come from.
-const OWN: [(&str, Option<&str>); 9] = [
+const OWN: [(&str, Option<&str>); 10] = [
     ("response_type", None),
     ("client_id", Some("client_id")),
     ("redirect_uri", Some("redirect_port")),
     ("scope", Some("scopes")),
+    ("dpop_jkt", Some("key")),
     ("state", None),
     ("code_challenge", None),
     ("code_challenge_method", None),

@@ -958,12 +958,16 @@ fn a_login_needs_its_places_and_nobody_else_has_use_for_them() {
             "7:22 `scope` of the login is set by cupbearer itself (use `scopes` of the credential)",
         ),
         (
+            "grant = \"authorization_code\"\nauthorize_url = \"https://a.example/\"\nauthorize_params = { dpop_jkt = \"x\" }",
+            "7:22 `dpop_jkt` of the login is set by cupbearer itself (use `key` of the credential)",
+        ),
+        (
             "grant = \"authorization_code\"\nauthorize_url = \"https://a.example/\"\nredirect_port = 65536",
             "7:17 `redirect_port` must be a whole number from 0 to 65535",
         ),
         (
             "grant = \"authorization_code\"\nauthorize_url = \"https://a.example/\"\ndpop = true",
-            "7:1 a login that is bound to a key (`dpop` with this `grant`) in [credentials.a] is not built yet in this version",
+            "1:14 [credentials.a] has no `key` (the key that the token is bound to: key = { file = \"key.pem\" })",
         ),
         (
             "grant = \"refresh_token\"\nrefresh_token.env = \"SECRET\"\ndpop = true",

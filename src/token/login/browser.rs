@@ -10,7 +10,10 @@ use super::{
     page::Page,
     redirect::{Door, Said},
 };
-use crate::{config::secret::Secret, token::params::form_encode};
+use crate::{
+    config::secret::Secret,
+    token::{dpop::ProofKey, params::form_encode},
+};
 
 /// Sends the user to the provider, waits for the answer, and stores what it leads to.
 pub(super) async fn log_in(
@@ -27,7 +30,8 @@ pub(super) async fn log_in(
     let (verifier, state) = (random()?, random()?);
     let port = login.credential().login.redirect_port;
     let mut door = Door::open(port, state.clone()).await.map_err(|error| no_door(port, &error))?;
-    let request = Request { login, verifier: &verifier, state: &state, redirect_uri: door.url() };
+    let key = login.proof_key()?;
+    let request = Request { login, verifier: &verifier, state: &state, redirect_uri: door.url(), key: key.as_deref() };
     let endpoint = format!("{}://{}{target}", url.scheme.as_str(), url.authority);
     tell(Prompt::Browser { url: request.url(&endpoint), port: door.port(), patience });
     let waited = tokio::time::timeout(patience, door.answer()).await;
@@ -45,7 +49,7 @@ pub(super) async fn log_in(
 }
 
 async fn finish(login: &Login, code: Secret, verifier: Secret, redirect_uri: String) -> Result<Done, LoginError> {
-    login.keep(login.ask(Step::Code { code, verifier, redirect_uri }).await?).await
+    login.done(login.ask(Step::Code { code, verifier, redirect_uri }).await?).await
 }
 
 /// A provider that does not know S256 would let anybody use the code who sees it on its way through the browser.
@@ -114,6 +118,7 @@ struct Request<'a> {
     verifier: &'a Secret,
     state: &'a Secret,
     redirect_uri: String,
+    key: Option<&'a ProofKey>,
 }
 
 impl Request<'_> {
@@ -129,7 +134,7 @@ impl Request<'_> {
     }
 
     fn params(&self) -> Vec<(String, String)> {
-        let (spec, credential) = (&self.login.spec, self.login.credential());
+        let (spec, credential) = (self.login.spec(), self.login.credential());
         let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, self.verifier.expose().as_bytes()));
         let mut params = vec![
             ("response_type", "code".to_owned()),
@@ -144,6 +149,8 @@ impl Request<'_> {
         }
         params.extend(spec.audience.iter().map(|audience| ("audience", audience.clone())));
         params.extend(spec.resource.iter().map(|resource| ("resource", resource.clone())));
+        // RFC 9449 section 10: whoever gets hold of the code needs this key too.
+        params.extend(self.key.map(|key| ("dpop_jkt", key.thumbprint().to_owned())));
         let own = credential.login.authorize_params.iter().cloned();
         params.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(own).collect()
     }

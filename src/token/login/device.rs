@@ -1,14 +1,22 @@
 //! A code for another device (RFC 8628): for hosts without a browser.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
 use super::{Done, Login, LoginError, Prompt, Step};
 use crate::{
-    config::{model::TokenSpec, secret::Secret},
+    config::{
+        model::{CredentialSpec, TokenSpec},
+        secret::Secret,
+    },
     token::{
-        endpoint, grant,
+        asking::Errand,
+        bearer::FailureKind,
+        credential::Material,
         metadata::Endpoint,
         refusal::{Refusal, Severity},
         reply::{self, Answer, Minted, printable},
@@ -37,7 +45,7 @@ pub(super) async fn log_in(
     let Granted { url, complete, user_code, .. } = &granted;
     tell(Prompt::Device { url: url.clone(), complete: complete.clone(), code: user_code.clone(), patience });
     let minted = wait(login, &granted, Instant::now() + patience).await?;
-    login.keep(minted).await
+    login.done(minted).await
 }
 
 /// What the provider gave (RFC 8628 section 3.2).
@@ -51,24 +59,14 @@ struct Granted {
 }
 
 async fn ask_for_code(login: &Login, endpoint: &Endpoint) -> Result<Granted, LoginError> {
-    let (credential, material) = (login.credential(), login.material.with_step(Step::AskDevice));
-    let spec = at(login, endpoint);
-    let of_settings = |error: grant::BuildError| Refusal::of_settings(credential, &error.to_string());
-    let request = grant::build(&spec, &material).map_err(of_settings)?;
-    let sent = endpoint::send(&login.connector, &endpoint.0, credential.timeout, request).await;
-    let answer = sent.map_err(|error| error.into_refusal(&spec.credential))?;
-    if answer.status != 200 {
-        return Err(reply::refusal(&spec.credential, &material, &answer).into());
-    }
-    granted(&answer).ok_or_else(|| {
-        let text = "its answer has no `device_code`, `user_code` and `verification_uri` that could be shown";
-        Refusal::unavailable(&spec.credential, text).into()
-    })
+    let (spec, material) = (Arc::new(at(login, endpoint)), login.material.with_step(Step::AskDevice));
+    let errand = Errand { is_for_token: false, read: granted };
+    Ok(login.asking.ask_elsewhere(errand, &spec, &material).await?)
 }
 
 /// The request goes elsewhere, but what vouches for the client stays made out to the provider it is known to.
 fn at(login: &Login, endpoint: &Endpoint) -> TokenSpec {
-    let mut spec = TokenSpec::clone(&login.spec);
+    let mut spec = TokenSpec::clone(login.spec());
     let mut credential = (*spec.credential).clone();
     if credential.issuer.is_none() && !credential.assertion.claims.iter().any(|(name, _)| name == "aud") {
         let scheme = credential.token_url.scheme.as_str();
@@ -80,7 +78,15 @@ fn at(login: &Login, endpoint: &Endpoint) -> TokenSpec {
     spec
 }
 
-fn granted(answer: &Answer) -> Option<Granted> {
+fn granted(credential: &CredentialSpec, material: &Material, answer: &Answer) -> Result<Granted, Refusal> {
+    if answer.status != 200 {
+        return Err(reply::refusal(credential, material, answer));
+    }
+    let text = "its answer has no `device_code`, `user_code` and `verification_uri` that could be shown";
+    parsed(answer).ok_or_else(|| Refusal::unavailable(credential, text))
+}
+
+fn parsed(answer: &Answer) -> Option<Granted> {
     let body: Value = serde_json::from_slice(&answer.body).ok()?;
     let text = |name: &str| body.get(name).and_then(Value::as_str);
     let number = |name: &str| body.get(name).and_then(|value| value.as_u64().or_else(|| value.as_str()?.parse().ok()));
@@ -125,6 +131,7 @@ async fn wait(login: &Login, granted: &Granted, deadline: Instant) -> Result<Min
                     "the provider refused the login: access_denied (the user, or the provider for them, said no)";
                 return Err(LoginError::Refused(text.to_owned()));
             }
+            _ if refusal.kind == FailureKind::Budget => return Err(refusal.into()),
             // Section 3.5: slower where the provider does not answer.
             _ if refusal.severity == Severity::Transient => {
                 tracing::warn!("{}", refusal.message);

@@ -3,7 +3,9 @@
 //! 1. [`Login::prepare`] reads the secrets and finds the endpoints, or says at once why nothing can come of it;
 //! 2. [`browser`] sends the user to the provider and waits for the answer on a loopback port ([`redirect`]), or
 //!    [`device`] gives the user a code to enter anywhere;
-//! 3. the refresh token goes into the store, sealed, before anybody is told of a success.
+//! 3. what the user's agreement gave is exchanged as every token request is made ([`asking`](super::asking)): counted, with one
+//!    client secret after the other, with a proof where tokens are bound to a key;
+//! 4. the refresh token goes into the store, sealed, before anybody is told of a success.
 //!
 //! The access token that comes along is thrown away: the proxy gets its own by the refresh token.
 
@@ -15,24 +17,19 @@ mod redirect;
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Key, Store,
+    Engine, EngineError,
+    asking::Asking,
     credential::{Material, Step},
     discovery::{Discovery, DiscoveryError},
-    endpoint, grant,
+    dpop::ProofKey,
     metadata::{Endpoint, Metadata},
     pace::Pace,
     refusal::{Refusal, Severity},
-    reply::{self, Minted},
+    reply::Minted,
     rotation::{self, Rotation},
-    share::LEASE_SLACK,
-    sources::{Sources, Want},
     store::Unclaimed,
-    vault::Vault,
 };
-use crate::{
-    config::model::{Config, CredentialSpec, StoreSpec, TokenSpec},
-    net::Connector,
-};
+use crate::config::model::{Config, CredentialSpec, StoreSpec, TokenSpec};
 
 /// How long somebody may take to log in with a browser, unless they say otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(300);
@@ -66,6 +63,12 @@ impl From<DiscoveryError> for LoginError {
     fn from(error: DiscoveryError) -> Self {
         let text = format!("discovery failed: {error}");
         if matches!(error, DiscoveryError::Unacceptable(_)) { Self::Refused(text) } else { Self::Failed(text) }
+    }
+}
+
+impl From<EngineError> for LoginError {
+    fn from(error: EngineError) -> Self {
+        Self::Settings(error.to_string())
     }
 }
 
@@ -112,27 +115,28 @@ pub struct Done {
 
 /// A login under way.
 pub struct Login {
-    spec: Arc<TokenSpec>,
-    connector: Connector,
+    asking: Asking,
+    /// Read once: a login takes minutes, and some sources ask somebody.
     material: Material,
     metadata: Option<Arc<Metadata>>,
-    rotation: Rotation,
 }
 
 impl Login {
     /// Everything that can be found out before the user is bothered. The login is for all that the routes of the
     /// credential will ask for.
-    pub async fn prepare(config: &Config, credential: &Arc<CredentialSpec>, store: Store) -> Result<Self, LoginError> {
+    pub async fn prepare(
+        config: &Config,
+        credential: &Arc<CredentialSpec>,
+        engine: &Engine,
+    ) -> Result<Self, LoginError> {
         check(config, credential)?;
-        let spec = Arc::new(wanted(config, credential));
-        let connector = Connector::new(Arc::clone(&credential.net)).map_err(LoginError::Settings)?;
-        let vault = config.vault.as_ref().map(Vault::new).transpose().map_err(LoginError::Settings)?;
-        let sources = Sources::new(&credential.name, vault.map(Arc::new));
-        let material = Material::read(credential, &sources, Want::Request).await;
-        let material = material.map_err(|e| LoginError::Settings(e.to_string()))?;
-        let rotation = Rotation::new(Key::of_refresh(credential), Arc::new(store));
-        rotation.look().await.map_err(|why| unclaimed(&why, credential))?;
-        let mut login = Self { spec, connector, material, metadata: None, rotation };
+        let asking = engine.asking(&Arc::new(wanted(config, credential)))?;
+        if let Some(spent) = asking.ledger.spent() {
+            return Err(Refusal::of_budget(credential, spent.usage, spent.free_in).into());
+        }
+        let material = asking.secrets.read().await.map_err(|e| LoginError::Settings(e.to_string()))?;
+        let mut login = Self { asking, material, metadata: None };
+        login.rotation()?.look().await.map_err(|why| unclaimed(&why, credential))?;
         login.discover().await?;
         Ok(login)
     }
@@ -150,24 +154,37 @@ impl Login {
         }
     }
 
+    fn spec(&self) -> &TokenSpec {
+        &self.asking.spec
+    }
+
     fn credential(&self) -> &CredentialSpec {
-        &self.spec.credential
+        &self.spec().credential
+    }
+
+    fn rotation(&self) -> Result<&Rotation, LoginError> {
+        let missing = || LoginError::Settings("this credential keeps no refresh token".to_owned());
+        self.asking.rotation.as_deref().ok_or_else(missing)
+    }
+
+    /// The key that the tokens are to be bound to.
+    fn proof_key(&self) -> Result<Option<Arc<ProofKey>>, LoginError> {
+        let key = ProofKey::of(self.credential(), &self.material, self.asking.own_key.as_ref());
+        key.map_err(|why| LoginError::Settings(format!("the key of dpop = true: {why}")))
     }
 
     /// Asks the provider what the file does not say.
     async fn discover(&mut self) -> Result<(), LoginError> {
-        let credential = Arc::clone(&self.spec.credential);
+        let credential = Arc::clone(&self.spec().credential);
         let Some(issuer) = credential.issuer.as_ref() else { return Ok(()) };
         let written = credential.login.authorize_url.is_some() || credential.login.device_url.is_some();
         if written && !issuer.tells_token_url {
             return Ok(());
         }
-        let bounds = Pace::default().discovery;
-        let discovery = Discovery::new(Arc::clone(issuer), bounds, Arc::default());
-        self.metadata = Some(discovery.metadata(&credential, &self.connector).await?);
-        if issuer.tells_token_url {
-            self.spec = discovery.complete(&self.spec, &self.connector).await?;
-        }
+        let connector = &self.asking.connector;
+        let own = || Arc::new(Discovery::new(Arc::clone(issuer), Pace::default().discovery, Arc::default()));
+        let discovery = self.asking.discovery.clone().unwrap_or_else(own);
+        self.metadata = Some(discovery.metadata(&credential, connector).await?);
         Ok(())
     }
 
@@ -190,33 +207,26 @@ impl Login {
         found.ok_or_else(missing)
     }
 
-    /// One request to the token endpoint.
+    /// One request to the token endpoint; a refresh token in its answer is kept.
     async fn ask(&self, step: Step) -> Result<Minted, Refusal> {
-        let credential = self.credential();
-        let material = self.material.with_step(step);
-        let of_settings = |error: grant::BuildError| Refusal::of_settings(credential, &error.to_string());
-        let request = grant::build(&self.spec, &material).map_err(of_settings)?;
-        let answer = endpoint::call(&self.connector, credential, request).await;
-        reply::read(credential, &material, &answer.map_err(|error| error.into_refusal(credential))?)
+        self.asking.fetch_alone(&self.material.with_step(step)).await.result
     }
 
-    /// Stores what the user's agreement has given.
-    async fn keep(&self, minted: Minted) -> Result<Done, LoginError> {
+    /// What the user's agreement has given is of use only if it can be used again.
+    async fn done(&self, minted: Minted) -> Result<Done, LoginError> {
         let name = &self.credential().name;
-        let Some(refresh) = minted.refresh else {
+        if minted.refresh.is_none() {
             return Err(LoginError::Refused(format!(
                 "the provider gave no refresh token, so nothing was kept and {name:?} cannot work.\n\
                  hint: most providers give one only if asked: add \"offline_access\" to scopes (Google: \
                  authorize_params = {{ access_type = \"offline\", prompt = \"consent\" }}), or allow it to this client"
             )));
-        };
-        let patience = LEASE_SLACK + self.credential().timeout.saturating_mul(2);
-        let owner = self.rotation.own(patience, false).await;
-        let mut owner = owner.map_err(|why| unclaimed(&why, self.credential()))?;
-        let kept = owner.keep(refresh, rotation::LOGIN).await;
-        owner.release().await;
-        let lost = || LoginError::Failed("the refresh token cannot be stored: log in again when it can".to_owned());
-        kept.then_some(Done { scope: minted.scope }).ok_or_else(lost)
+        }
+        if self.rotation()?.holds_unsaved().await {
+            let text = "the refresh token cannot be stored: log in again when it can";
+            return Err(LoginError::Failed(text.to_owned()));
+        }
+        Ok(Done { scope: minted.scope })
     }
 }
 
@@ -236,10 +246,6 @@ fn check(config: &Config, credential: &CredentialSpec) -> Result<(), LoginError>
         let text = format!("the credential {name:?} needs no login: its grant is {}", credential.grant.as_str());
         let hint = "a login is for grant = \"authorization_code\" or \"device_code\"";
         return Err(LoginError::Settings(format!("{text}\nhint: {hint}")));
-    }
-    if credential.dpop {
-        let text = format!("a login that is bound to a key (dpop = true of {name:?}) is not built yet");
-        return Err(LoginError::Settings(text));
     }
     let hint = "[tokens] store = { file = \"/var/lib/cupbearer/tokens\" } and seal_key, the same as for `serve`";
     let refused = |why: &str| Err(LoginError::Settings(format!("{why}\nhint: {hint}")));

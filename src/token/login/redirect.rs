@@ -5,6 +5,7 @@
 //! is refused and waited past. The code is worth nothing without the verifier, which never leaves this process.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     io,
     net::Ipv4Addr,
@@ -23,7 +24,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
 };
 
 use super::page::Page;
@@ -35,11 +36,14 @@ use crate::{
 /// Where the browser comes back to.
 const PATH: &str = "/callback";
 
-/// Connections at a time; a browser needs two.
-const MOST: usize = 16;
+/// Connections at a time; a browser needs two. One more displaces the oldest: who only occupies places keeps nobody out.
+const MOST: usize = 64;
 
-/// From a connection to its whole request head, and from the end to the last byte of the page.
-const SLOW: Duration = Duration::from_secs(5);
+/// From a connection to its whole request head.
+const HEAD: Duration = Duration::from_secs(2);
+
+/// From the end to the last byte of the page.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// What the provider said through the browser.
 #[derive(Debug)]
@@ -82,6 +86,8 @@ pub(super) struct Door {
     keeper: Arc<Keeper>,
     answers: mpsc::Receiver<Answer>,
     connections: JoinSet<()>,
+    /// The same, oldest first.
+    places: VecDeque<AbortHandle>,
 }
 
 /// Who looks at each request.
@@ -100,7 +106,7 @@ impl Door {
         let host = tcp.local_addr()?.to_string();
         let (sender, answers) = mpsc::channel(1);
         let keeper = Arc::new(Keeper { host, state, answered: AtomicBool::new(false), answers: sender });
-        Ok(Self { tcp, keeper, answers, connections: JoinSet::new() })
+        Ok(Self { tcp, keeper, answers, connections: JoinSet::new(), places: VecDeque::new() })
     }
 
     /// Where it listens.
@@ -118,21 +124,30 @@ impl Door {
         loop {
             tokio::select! {
                 Some(answer) = self.answers.recv() => return answer,
-                accepted = self.tcp.accept(), if self.connections.len() < MOST => {
-                    if let Ok((tcp, _)) = accepted {
-                        self.connections.spawn(serve(tcp, Arc::clone(&self.keeper)));
-                    }
-                }
+                accepted = self.tcp.accept() => match accepted {
+                    Ok((tcp, _)) => self.let_in(tcp),
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await, // no descriptor left, mostly
+                },
                 Some(_) = self.connections.join_next(), if !self.connections.is_empty() => {}
             }
         }
+    }
+
+    fn let_in(&mut self, tcp: TcpStream) {
+        self.places.retain(|place| !place.is_finished());
+        if self.places.len() >= MOST
+            && let Some(oldest) = self.places.pop_front()
+        {
+            oldest.abort();
+        }
+        self.places.push_back(self.connections.spawn(serve(tcp, Arc::clone(&self.keeper))));
     }
 
     /// Lets the browser have its page, and closes.
     pub(super) async fn close(mut self) {
         drop(self.tcp);
         let all = async { while self.connections.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(SLOW, all).await;
+        let _ = tokio::time::timeout(CLOSE, all).await;
     }
 }
 
@@ -142,7 +157,7 @@ async fn serve(tcp: TcpStream, keeper: Arc<Keeper>) {
         async move { Ok::<_, Infallible>(keeper.respond(&request).await) }
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(SLOW).keep_alive(false);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD).keep_alive(false);
     let _ = http.serve_connection(TokioIo::new(tcp), service).await;
 }
 

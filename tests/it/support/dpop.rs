@@ -55,6 +55,11 @@ impl Tokens {
         self.0.lock().unwrap().clear();
     }
 
+    /// Makes `token` a good one, bound to the key with this thumbprint.
+    pub(crate) fn issue(&self, token: &str, key: &str) {
+        self.0.lock().unwrap().insert(token.to_owned(), key.to_owned());
+    }
+
     /// The keys that good tokens are bound to.
     pub(crate) fn keys(&self) -> HashSet<String> {
         self.0.lock().unwrap().values().cloned().collect()
@@ -97,7 +102,7 @@ impl Judge {
     }
 
     /// `DPoP-Nonce` and `Date` of an answer.
-    fn fields(&self) -> String {
+    pub(crate) fn fields(&self) -> String {
         let mut known = self.lock();
         known.count += 1;
         let next = format!("nonce-{}", known.count);
@@ -230,7 +235,7 @@ pub(crate) fn binding_provider(judge: &Judge, tokens: &Tokens, token_type: &str,
                 Ok(key) => {
                     let number = issued.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
                     let token = format!("not-a-token-{number}");
-                    tokens.0.lock().unwrap().insert(token.clone(), key);
+                    tokens.issue(&token, &key);
                     let body = serde_json::json!({
                         "access_token": token, "token_type": token_type, "expires_in": lifetime,
                     });

@@ -1,0 +1,104 @@
+//! What another configuration makes of the tokens: prepared in full, then taken up as one step, or not at all.
+
+use std::{
+    collections::{BTreeSet, HashMap, hash_map::Entry},
+    sync::Arc,
+};
+
+use super::{Engine, EngineError, Made};
+use crate::{
+    config::model::{Budget, TokenSpec},
+    token::{Key, Reader, budget::Ledger},
+};
+
+/// The tokens of a configuration that may still be rejected: dropped, it has changed nothing.
+///
+/// A key that there is keeps its cell and its task, and so does one that is retired and still in use; whatever makes a token
+/// another one makes another key. To be used on the thread that runs the tasks.
+pub struct Plan<'e> {
+    engine: &'e Engine,
+    wanted: HashMap<Key, Wanted>,
+    budgets: Vec<(Arc<Ledger>, Option<Budget>)>,
+}
+
+/// What the configuration wants of one key.
+struct Wanted {
+    names: BTreeSet<String>,
+    reader: Reader,
+    ledger: Arc<Ledger>,
+    /// There is no such key yet.
+    made: Option<Made>,
+}
+
+impl Wanted {
+    fn found(engine: &Engine, key: Key) -> Option<Self> {
+        let inner = engine.lock();
+        let entry = inner.tokens.get(&key)?;
+        let reader = entry.living()?;
+        Some(Self { names: BTreeSet::new(), reader, ledger: Arc::clone(&entry.ledger), made: None })
+    }
+
+    fn made(engine: &Engine, key: Key, spec: &Arc<TokenSpec>) -> Result<Self, EngineError> {
+        let made = engine.make(key, spec)?;
+        let (reader, ledger) = (made.reader.clone(), Arc::clone(&made.task.ledger));
+        Ok(Self { names: BTreeSet::new(), reader, ledger, made: Some(made) })
+    }
+}
+
+impl<'e> Plan<'e> {
+    pub(super) fn new(engine: &'e Engine) -> Self {
+        Self { engine, wanted: HashMap::new(), budgets: Vec::new() }
+    }
+
+    /// The cell of the token that `spec` needs. Nothing is asked for before [`Plan::adopt`].
+    pub fn reader(&mut self, spec: &Arc<TokenSpec>) -> Result<Reader, EngineError> {
+        let key = Key::of(spec);
+        let wanted = match self.wanted.entry(key) {
+            Entry::Occupied(wanted) => wanted.into_mut(),
+            Entry::Vacant(place) => place.insert(match Wanted::found(self.engine, key) {
+                Some(wanted) => wanted,
+                None => Wanted::made(self.engine, key, spec)?,
+            }),
+        };
+        wanted.names.insert(spec.credential.name.clone());
+        self.budgets.push((Arc::clone(&wanted.ledger), spec.credential.budget));
+        Ok(wanted.reader.clone())
+    }
+
+    /// From now on this configuration holds. New keys begin. Keys that it does not want retire: whoever still reads one keeps
+    /// what it has, and its task ends with the last reader.
+    pub fn adopt(self) {
+        {
+            let mut inner = self.engine.lock();
+            for (key, entry) in &mut inner.tokens {
+                entry.names.clear();
+                if !self.wanted.contains_key(key) {
+                    entry.retire();
+                }
+            }
+        }
+        let engine = self.engine;
+        self.add();
+        let mut inner = engine.lock();
+        while inner.tasks.try_join_next().is_some() {}
+        inner.tokens.retain(|_, entry| entry.reader.is_some() || !entry.task.is_finished());
+        inner.common.settle();
+        inner.common.prune();
+    }
+
+    /// The same without letting go of anything.
+    pub(super) fn add(self) {
+        let mut inner = self.engine.lock();
+        let super::Inner { tokens, tasks, .. } = &mut *inner;
+        for (key, Wanted { names, made, .. }) in self.wanted {
+            if let Some(made) = made {
+                tokens.insert(key, made.start(tasks));
+            }
+            if let Some(entry) = tokens.get_mut(&key) {
+                entry.revive();
+                entry.names.extend(names);
+            }
+        }
+        self.budgets.into_iter().for_each(|(ledger, budget)| ledger.allow(budget));
+    }
+}
