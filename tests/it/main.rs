@@ -3,6 +3,7 @@
 //! Tests that need something from outside (npm `oidc-provider`, nginx, redis, nghttp2, `websockets` and gRPC for Python, curl, slowhttptest, libfaketime, gnome-keyring) are `#[ignore]`d with the reason;
 //! `tests/run` installs what they need and runs them too.
 
+mod aborts;
 mod access_log;
 mod balance;
 mod clocks;

@@ -1,8 +1,9 @@
-//! Programs that people really use, as callers and as upstreams: those of nghttp2, curl, the libraries `websockets` and grpcio.
+//! Programs that people really use, as callers and as upstreams: those of nghttp2, curl, slowhttptest, the libraries `websockets` and grpcio.
 
 mod curl;
 mod grpc;
 mod nghttp2;
+mod slowhttptest;
 mod websockets;
 
 use crate::support::{Builder, Ca, Cupbearer, Upstream};

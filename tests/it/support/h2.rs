@@ -74,6 +74,7 @@ impl H2Client {
     /// Connects; the connection is driven by a task of the same test.
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let tcp = TcpStream::connect(address).await.expect("the proxy accepts");
+        tcp.set_nodelay(true).expect("no delay");
         Self::over(tcp, &address.to_string()).await
     }
 
