@@ -50,13 +50,14 @@ def goal_table(rows):
 
 
 def figure_table(summary):
-    lines = ["| scenario | who | cost | vs nginx | vs HAProxy | p99 [ms] | per second | memory [MB] |",
-             "|---|---|---:|---:|---:|---:|---:|---:|"]
+    lines = ["| scenario | who | cost | of it user | vs nginx | vs HAProxy | p99 [ms] | per second | memory [MB] |",
+             "|---|---|---:|---:|---:|---:|---:|---:|---:|"]
     for name, facts in summary.items():
         if "not_available" in facts:
-            lines.append(f"| {name} | | {facts['not_available']} | | | | | |")
+            lines.append(f"| {name} | | {facts['not_available']} | | | | | | |")
         for who, figures in facts["medians"].items():
             cells = [name, who, f"{figures['cost']:.1f} {facts['unit']}",
+                     f"{figures['user']:.1f}" if "user" in figures else "",
                      ratio_cell(facts, who, "nginx"), ratio_cell(facts, who, "haproxy"),
                      f"{figures['p99_us'] / 1000:.2f}" if "p99_us" in figures else "",
                      f"{figures['per_second']:.0f}" if "per_second" in figures else "",
