@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
 
-use super::{ConnectError, Stream, attempt::Attempt, names::Names, tls};
+use super::{ConnectError, Stream, attempt::Attempt, names::Names, tcp::Tcp, tls};
 use crate::config::{
     identity::Identity,
     model::{IpFamily, NetSpec, Scheme, Upstream},
@@ -146,9 +146,9 @@ impl Connector {
         TcpSocket::from_std_stream(socket.into()).connect(address).await
     }
 
-    pub(super) async fn handshake(&self, host: &str, tcp: TcpStream, offer: Offer) -> io::Result<TlsStream<TcpStream>> {
+    pub(super) async fn handshake(&self, host: &str, tcp: TcpStream, offer: Offer) -> io::Result<TlsStream<Tcp>> {
         let config = self.tls.of(offer);
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name, tcp).await
+        tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name, Tcp(tcp)).await
     }
 }

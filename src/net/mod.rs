@@ -4,7 +4,7 @@
 //!
 //! 1. [`connect`]: the rules, ready to be used    2. [`attempt`]: one connection in the making
 //! 3. [`names`]: a name's addresses               4. [`race`]: which of them is taken
-//! 5. [`tunnel`] and [`tls`]: what comes on top   6. [`stream`]: the result
+//! 5. [`tunnel`], [`tcp`] and [`tls`]: what comes on top   6. [`stream`]: the result
 
 mod advice;
 mod attempt;
@@ -13,6 +13,7 @@ mod error;
 mod names;
 mod race;
 mod stream;
+mod tcp;
 mod tls;
 mod tunnel;
 
@@ -20,6 +21,7 @@ pub use connect::{Connector, Offer, Target};
 pub use error::{ConnectError, certificate_refused, shortage};
 pub use names::Place;
 pub use stream::Stream;
+pub use tcp::Tcp;
 pub use tls::{alert, alerted, certificate_alert};
 
 pub use crate::config::identity::{Identity, IdentityError};

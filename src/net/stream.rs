@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::names::Place;
+use super::{names::Place, tcp::Tcp};
 
 /// A connection takes no new requests after so long: behind a load balancer, an anycast address or an egress proxy, a name may
 /// lead elsewhere without its addresses telling.
@@ -38,7 +38,7 @@ pub(super) enum Io {
     /// Plain TCP.
     Plain(TcpStream),
     /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Tcp>>),
     /// A pipe in memory.
     Memory(DuplexStream),
 }
@@ -107,14 +107,14 @@ impl Stream {
 }
 
 /// Nothing for us, that is: what TLS says for itself is taken in (a server sends tickets for later sessions when it likes).
-fn is_quiet(tls: &mut TlsStream<TcpStream>) -> bool {
+fn is_quiet(tls: &mut TlsStream<Tcp>) -> bool {
     let (tcp, connection) = tls.get_mut();
     loop {
         let silent = |state: rustls::IoState| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed();
         if !connection.process_new_packets().is_ok_and(silent) {
             return false;
         }
-        let socket = socket2::SockRef::from(&*tcp);
+        let socket = socket2::SockRef::from(&tcp.0);
         match tcp.try_io(Interest::READABLE, || connection.read_tls(&mut &*socket)) {
             Ok(0) => return false,
             Ok(_) => {}
@@ -125,10 +125,10 @@ fn is_quiet(tls: &mut TlsStream<TcpStream>) -> bool {
 
 /// Why nothing can be written: a server that ends a connection says so by an alert, which lies unread where a write
 /// fails first. Whatever else lies there is kept for the reader.
-fn why(tls: &mut TlsStream<TcpStream>, error: io::Error) -> io::Error {
+fn why(tls: &mut TlsStream<Tcp>, error: io::Error) -> io::Error {
     let (tcp, connection) = tls.get_mut();
     // The socket itself: what the runtime knows of it is from before the write.
-    let socket = socket2::SockRef::from(&*tcp);
+    let socket = socket2::SockRef::from(&tcp.0);
     while connection.wants_read() && connection.read_tls(&mut &*socket).is_ok_and(|read| read > 0) {
         if let Err(alert @ rustls::Error::AlertReceived(_)) = connection.process_new_packets() {
             return io::Error::new(io::ErrorKind::InvalidData, alert);

@@ -20,6 +20,7 @@ use super::{
     worker::{Core, Worker},
 };
 use crate::{
+    net::Tcp,
     rules::{headers::is_usable_request_id, origin::Hosts},
     wire::{Field, Framing, Kind, RequestHead, Version, head::request_line, translate::TranslateError},
 };
@@ -49,7 +50,7 @@ pub(super) fn spawn_tls(
     let (worker, seat) = (Rc::clone(worker), worker.seat(ticket));
     tokio::task::spawn_local(async move {
         let patience = worker.core().snapshot.server().header_timeout;
-        match tokio::time::timeout(patience, tls.accept(tcp)).await {
+        match tokio::time::timeout(patience, tls.accept(Tcp(tcp))).await {
             Ok(Ok(stream)) => serve(worker, Socket::Tls(Box::new(stream)), peer, hosts, seat).await,
             Ok(Err(error)) => tracing::debug!(%peer, "no TLS handshake with a caller: {error}"),
             Err(_) => tracing::debug!(%peer, "no TLS handshake with a caller within header_timeout"),

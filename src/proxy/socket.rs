@@ -21,7 +21,7 @@ use super::{
     h2::{Incoming, Outgoing},
 };
 use crate::{
-    net::Stream,
+    net::{Stream, Tcp},
     wire::{Framing, Version},
 };
 
@@ -31,7 +31,7 @@ pub(super) enum Socket {
     /// TCP.
     Tcp(TcpStream),
     /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Tcp>>),
     /// One stream of an HTTP/2 connection.
     H2(Box<Incoming>),
     /// A pipe in memory: the data plane without sockets, for measuring ([`super::rig`]).
