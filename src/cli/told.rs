@@ -10,7 +10,7 @@ use super::{
     output::columns,
 };
 use crate::{
-    config::model::{Grant, TokenMethod, TokenSpec},
+    config::model::{CredentialSpec, Grant, TokenMethod, TokenSpec, UNTIL_REPLACED},
     token::{
         Inquiry,
         budget::BudgetUse,
@@ -109,9 +109,6 @@ impl Told<'_> {
             Grant::SelfSigned => return "self_signed: the token is signed here, nobody is asked".to_owned(),
             _ => {}
         }
-        if credential.grant == Grant::SelfSigned {
-            return "self_signed: the token is signed here, nobody is asked".to_owned();
-        }
         let accepted = match &self.inquiry.result {
             Ok(_) => ": accepted",
             Err(_) => "",
@@ -177,7 +174,7 @@ fn request_json(asked: &Asked) -> Value {
 
 fn granted_rows(granted: &Granted, asked: &TokenSpec) -> Vec<(&'static str, String)> {
     let mut rows = vec![
-        ("lifetime", format!("{}, {}", length(granted.life), life_from(granted.life_from))),
+        ("lifetime", lifetime(granted, &asked.credential)),
         ("scopes", scopes(&granted.scopes, asked)),
         ("token", token(granted)),
     ];
@@ -313,6 +310,19 @@ fn from(source: LifetimeSource) -> &'static str {
         LifetimeSource::Jwt => "jwt_exp",
         LifetimeSource::DefaultTtl => "default_ttl",
         LifetimeSource::Stored => "store",
+    }
+}
+
+/// Of a token that says nothing itself and that nobody was asked for, nothing is known.
+fn lifetime(granted: &Granted, credential: &CredentialSpec) -> String {
+    match (&credential.grant, granted.life_from) {
+        (Grant::Static { token }, LifetimeSource::DefaultTtl) if granted.life == UNTIL_REPLACED => {
+            format!("unknown: it is used until {token} gives another one")
+        }
+        (Grant::Static { token }, LifetimeSource::DefaultTtl) => {
+            format!("unknown: {token} is read anew after {}, by default_ttl", length(granted.life))
+        }
+        (_, source) => format!("{}, {}", length(granted.life), life_from(source)),
     }
 }
 

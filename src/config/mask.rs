@@ -126,6 +126,15 @@ fn walk(text: &str, value: &DeValue<'_>, span: &Span, secret: bool, found: &mut 
     }
 }
 
+/// The places of all that stands in a value, and of no header above it.
+pub(super) fn leaves(value: &DeValue<'_>, span: &Span, found: &mut dyn FnMut(&Span)) {
+    match value {
+        DeValue::Table(table) => table.values().for_each(|value| leaves(value.get_ref(), &value.span(), found)),
+        DeValue::Array(array) => array.iter().for_each(|value| leaves(value.get_ref(), &value.span(), found)),
+        _ => found(span),
+    }
+}
+
 /// `scheme://USER:PASSWORD@host`
 fn user_info(text: &str, found: &mut Vec<Span>) {
     for (at, mark) in text.match_indices("://") {

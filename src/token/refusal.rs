@@ -75,9 +75,14 @@ impl Refusal {
         status: u16,
         known: Option<&'static Known>,
     ) -> Self {
-        let reason = code.map_or_else(String::new, |code| format!("{code} "));
         let (who, whom) = (provider(credential), quoted(credential));
-        let mut message = format!("{who} refused {whom}: {reason}(HTTP {status}). ");
+        let mut message = match code {
+            Some(code) => format!("{who} refused {whom}: {code} (HTTP {status}). "),
+            None if matches!(status, 404 | 405 | 410) => {
+                format!("{who} has no token endpoint where {whom} asked for a token (HTTP {status}). ")
+            }
+            None => format!("{who} refused {whom} (HTTP {status}). "),
+        };
         match known {
             Some(known) => message.extend([known.means, " ", known.advice]),
             None => message.push_str(advice(credential, code, status)),
@@ -190,7 +195,8 @@ impl Refusal {
 
     /// Our own side: a secret that cannot be read, or a setting that makes no legal request.
     pub fn of_settings(credential: &CredentialSpec, what: &str) -> Self {
-        let message = format!("{} cannot ask for a token: {what}", quoted(credential));
+        let cannot = if credential.grant.is_local() { "has no token" } else { "cannot ask for a token" };
+        let message = format!("{} {cannot}: {what}", quoted(credential));
         Self::new(Severity::Transient, FailureKind::Secret, message)
     }
 }
@@ -229,7 +235,7 @@ fn advice(credential: &CredentialSpec, code: Option<&str>, status: u16) -> &'sta
         Some("invalid_grant") => "Check the grant's own settings at the provider.",
         _ => match status {
             401 | 403 => "Check client_id, client_secret and client_auth.",
-            404 | 405 | 410 => "Check token_url.",
+            404 | 405 | 410 => "Check token_url: its path is probably wrong.",
             415 => "Check body: form or json.",
             _ => "Check the credential's settings against the provider's documentation.",
         },

@@ -22,7 +22,10 @@ use super::{
     refusal::{Refusal, Severity},
 };
 use crate::{
-    config::{model::CredentialSpec, secret::Secret},
+    config::{
+        model::{CredentialSpec, Grant},
+        secret::Secret,
+    },
     net::Identity,
 };
 
@@ -120,7 +123,11 @@ pub fn given(
         return Err(Refusal::of_settings(credential, "the token holds characters that no token has"));
     }
     let life = lifetime(credential, &Value::Null, text, issued.wall);
-    let (life, life_from) = life.map_err(|what| Refusal::of_settings(credential, &what))?;
+    let (life, life_from) = life.map_err(|what| {
+        let expired = |source| format!("the token in {source} has expired, says its own exp; put a new one there");
+        let what = if let Grant::Static { token } = &credential.grant { expired(token) } else { what };
+        Refusal::of_settings(credential, &what)
+    })?;
     let (token, fingerprint) = (token.clone(), fingerprint(text));
     Ok(Minted {
         token,

@@ -586,3 +586,72 @@ fn a_real_provider_is_asked_and_what_it_grants_and_refuses_is_told() {
     let again: Value = serde_json::from_str(&desk.sh(told[0]["requests"][0]["curl"].as_str().unwrap())).expect("JSON");
     assert_eq!(again["scope"], "read write");
 }
+
+/// A provider that is known by its issuer alone; `{url}` in its document is its URL.
+fn discovered(document: &'static str) -> Upstream {
+    Upstream::start(move |connection| {
+        while let Some(request) = connection.request() {
+            let url = format!("http://{}", request.header("host").expect("a host"));
+            let body = match request.target() {
+                "/.well-known/openid-configuration" => document.replace("{url}", &url),
+                "/mint" => r#"{"access_token":"not-a-token-1","token_type":"bearer","expires_in":3600}"#.to_owned(),
+                other => panic!("nobody should ask for {other}"),
+            };
+            let fields = "HTTP/1.1 200 OK\r\nContent-Type: application/json";
+            connection.send(format!("{fields}\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        }
+    })
+}
+
+fn by_issuer(provider: &Upstream) -> Desk {
+    let url = provider.url();
+    Desk::new(&one(provider, "").replace(&format!("token_url = \"{url}/token\""), &format!("issuer = \"{url}\"")))
+}
+
+#[test]
+fn with_an_issuer_the_token_endpoint_is_discovered_and_told() {
+    let provider = discovered(r#"{"issuer":"{url}","token_endpoint":"{url}/mint"}"#);
+    let told = by_issuer(&provider).online(0);
+    assert_eq!(
+        (&told["requests"][0]["http_status"], &told["token"]["lifetime_s"]),
+        (&200.into(), &3600.into()),
+        "{told}"
+    );
+    let curl = told["requests"][0]["curl"].as_str().expect("a command");
+    assert!(curl.contains(&format!("{}/mint", provider.url())), "{curl}");
+    let text = by_issuer(&provider).run(&["check", "--online"]).expect(0).out();
+    assert!(text.contains("accepted"), "{text}");
+}
+
+#[test]
+fn with_an_issuer_that_says_it_is_another_nothing_is_sent() {
+    let provider = discovered(r#"{"issuer":"https://other.example","token_endpoint":"{url}/mint"}"#);
+    let told = by_issuer(&provider).online(3);
+    let message = told["error"]["message"].as_str().expect("a text");
+    assert!(message.contains("discovery failed") && message.contains("https://other.example"), "{message}");
+    assert!(provider.requests().iter().all(|request| request.line().starts_with("GET ")));
+}
+
+#[test]
+fn a_static_token_that_says_nothing_of_its_life_is_told_as_it_is() {
+    let of = |more: &str| {
+        let desk = Desk::new(&format!("[credentials.c]\ngrant = \"static\"\ntoken = {{ env = \"SECRET\" }}\n{more}"));
+        desk.run(&["check", "--online"]).expect(0).out()
+    };
+    let text = of("");
+    assert!(text.contains("unknown: it is used until environment variable SECRET gives another one"), "{text}");
+    let text = of("default_ttl = \"1h\"");
+    assert!(
+        text.contains("unknown: environment variable SECRET is read anew after 3600 s (1h), by default_ttl"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_static_token_that_has_expired_is_called_that() {
+    let desk = Desk::new("[credentials.c]\ngrant = \"static\"\ntoken = { file = \"token\" }\n");
+    // A JWT without a signature: {"alg":"none"} and {"exp":1000000000}.
+    desk.0.write("token", "eyJhbGciOiJub25lIn0.eyJleHAiOjEwMDAwMDAwMDB9.bm90LWEtc2lnbmF0dXJl");
+    let text = desk.run(&["check", "--online"]).expect(3).out();
+    assert!(text.contains("the credential \"c\" has no token: the token in file token has expired"), "{text}");
+}

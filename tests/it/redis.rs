@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use redis::aio::MultiplexedConnection;
+
 use crate::support::{Ca, Client, Connection, Cupbearer, PATIENCE, Process, TestDir, Upstream, eventually};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -52,12 +54,24 @@ impl Redis {
         format!("redis://{}/1", self.address)
     }
 
-    /// Every key with its value as Redis keeps it, as one text.
-    fn content(&self) -> String {
+    fn ask<T>(&self, ask: impl AsyncFnOnce(MultiplexedConnection) -> T) -> T {
         let client = redis::Client::open(format!("redis://cupbearer:{PASSWORD}@{}/1", self.address)).expect("a URL");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async {
-            let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+        runtime.block_on(async { ask(client.get_multiplexed_async_connection().await.expect("a connection")).await })
+    }
+
+    /// How many scripts were run: each look at a lease is one.
+    fn scripts(&self) -> u64 {
+        let info: String = self.ask(async |mut connection| {
+            redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.expect("statistics")
+        });
+        let calls = info.split("cmdstat_eval:calls=").nth(1).and_then(|rest| rest.split(',').next());
+        calls.map_or(0, |calls| calls.parse().expect("a number"))
+    }
+
+    /// Every key with its value as Redis keeps it, as one text.
+    fn content(&self) -> String {
+        self.ask(async |mut connection| {
             let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.expect("keys");
             let mut text = String::new();
             for key in keys {
@@ -161,16 +175,20 @@ fn a_holder_of_the_lease_that_is_killed_delays_the_others_and_no_more() {
         }
     });
     let api = Upstream::always(OK);
-    let more = "timeout = \"1s\"";
-    let holder = replica(&quoted(&redis.url()), &tokens, &api, &format!("{more}\nwarm = \"always\""));
-    let other = replica(&quoted(&redis.url()), &tokens, &api, &format!("{more}\nwarm = \"always\""));
+    let more = "timeout = \"3s\"\nwarm = \"always\"";
+    let holder = replica(&quoted(&redis.url()), &tokens, &api, more);
     tokens.wait_for_requests(1);
+    assert!(redis.content().contains("cupbearer:lease:"), "it asks by the right of a lease");
+    let scripts = redis.scripts();
+    let other = replica(&quoted(&redis.url()), &tokens, &api, more);
+    eventually("the other one has asked for the lease twice", || redis.scripts() >= scripts + 2);
     holder.process().signal("KILL");
-    other.process().signal("CONT");
+    assert_eq!(tokens.requests().len(), 1, "the other one waits");
+    assert!(redis.content().contains("cupbearer:lease:"), "nobody has given it back");
     let began = Instant::now();
     eventually("the other one takes over", || other.get("/api").status == 200);
     assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
-    assert!(tokens.requests().len() <= 3, "{} token requests", tokens.requests().len());
+    assert_eq!(tokens.requests().len(), 2);
     clean(other);
 }
 

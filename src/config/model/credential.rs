@@ -149,6 +149,9 @@ impl Budget {
     }
 }
 
+/// The `default_ttl` of a static token whose source is watched: it is used until it is replaced there.
+pub const UNTIL_REPLACED: Duration = Duration::from_secs(366 * 86_400);
+
 /// Where and how a user logs in; what is `None` is discovered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoginSpec {

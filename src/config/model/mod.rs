@@ -21,7 +21,7 @@ use std::{net::SocketAddr, sync::Arc};
 pub use self::{
     access::{CallerIdentity, CallerSpec, GlobSegment, PolicyMode, RouteCallers, Rule},
     client::{Alg, Assertion, ClientAuth},
-    credential::{Budget, CredentialSpec, Expiry, Issuer, LoginSpec, Warm},
+    credential::{Budget, CredentialSpec, Expiry, Issuer, LoginSpec, UNTIL_REPLACED, Warm},
     grant::Grant,
     log::{AccessLog, Log, LogFormat},
     net::{ClientCert, EgressKind, EgressProxy, IpFamily, NetSpec},

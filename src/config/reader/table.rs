@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 use super::{At, Context, Kind, article};
 use crate::config::{
     diagnostic::{Note, Span},
+    mask,
     nearest::did_you_mean,
     not_built,
 };
@@ -175,7 +176,12 @@ impl<'t> Table<'t> {
     pub(in crate::config) fn finish(&self) {
         let asked = self.asked.borrow();
         for entry in self.entries.iter().filter(|e| !asked.contains(e.key)) {
-            self.context.hide(&entry.span);
+            // A section's header holds nothing but its name, which is told anyway.
+            let is_section = entry.span.contains(&entry.key_span.start);
+            if !is_section {
+                self.context.hide(&entry.span);
+            }
+            mask::leaves(entry.value, &entry.span, &mut |span| self.context.hide(span));
             if not_built::key(self.section, entry.key) {
                 self.not_built(&entry.key_span, &format!("`{}`", entry.key));
                 continue;

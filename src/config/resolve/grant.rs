@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Context, Note, Table, credential::Resolved, refused};
 use crate::config::{
     header::Holds,
-    model::{Alg, ClientAuth, Grant, StoreSpec, Tokens, Upstream},
+    model::{Alg, ClientAuth, Grant, StoreSpec, Tokens, UNTIL_REPLACED, Upstream},
     raw::{GrantName, RawCredential},
     reader::At,
     secret::{SecretSource, Shape},
@@ -84,7 +84,7 @@ fn missing<T>(t: &Table<'_>, key: &str, hint: &str) -> Option<T> {
 pub(super) fn default_ttl(grant: &Grant) -> Duration {
     match grant {
         Grant::Static { token } if !matches!(token, SecretSource::Command(_) | SecretSource::Keyring { .. }) => {
-            Duration::from_secs(366 * 86_400)
+            UNTIL_REPLACED
         }
         _ => Duration::from_secs(300),
     }
@@ -180,6 +180,12 @@ pub(super) fn warn_of_forgetful_store(context: &Context<'_>, tokens: &Tokens, cr
     }
     for credential in credentials {
         let what = match credential.spec.as_ref().map(|spec| &spec.grant) {
+            Some(Grant::RefreshToken { first: None }) => {
+                let message = "this credential has no `refresh_token`, and no store that one could be in";
+                let note = Note::error(&credential.name.span, message);
+                context.report(note.hint("refresh_token = { env = \"NAME\" } or { file = \"…\" } is the first one"));
+                continue;
+            }
             Some(Grant::RefreshToken { .. }) => "a rotated refresh token of this credential is lost at restart",
             Some(grant) if grant.is_login() => "no login to this credential can be kept: there is only memory",
             _ => continue,

@@ -120,3 +120,17 @@ fn what_is_no_secret_is_shown() {
         assert!(shown.contains(part), "{part}\n{shown}");
     }
 }
+
+#[test]
+fn the_header_of_an_unknown_section_is_shown_and_what_stands_in_it_is_not() {
+    for (text, header) in [
+        ("[foo]\nbar = \"hunter2-pasted\"\n", "1 | [foo]"),
+        ("[[foo]]\nbar = [\"hunter2-pasted\"]\n", "1 | [[foo]]"),
+        ("[server.foo]\nbar = \"hunter2-pasted\"\n", "1 | [server.foo]"),
+        ("foo = { hunter2-pasted = 1 }\n", "1 | foo = ****"),
+        ("foo.bar = \"hunter2-pasted\"\n", "1 | foo.bar = ****"),
+    ] {
+        let shown = shown(text);
+        assert!(shown.contains(header) && !shown.contains("hunter2"), "{text}\n{shown}");
+    }
+}

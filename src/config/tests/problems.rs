@@ -1113,3 +1113,14 @@ fn refresh_tokens_that_are_not_to_be_shared_need_a_store_of_their_own() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].contains(message), "{found:?}");
 }
+
+#[test]
+fn a_refresh_token_that_is_nowhere_is_a_problem() {
+    let found = bad_with(
+        "[credentials.a]\nclient_id = \"i\"\nclient_secret.env = \"SECRET\"\ntoken_url = \"https://a.example/t\"\n\
+         grant = \"refresh_token\"\n",
+    );
+    let message = "1:14 this credential has no `refresh_token`, and no store that one could be in";
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains(message), "{found:?}");
+}
