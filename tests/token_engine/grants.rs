@@ -230,6 +230,17 @@ async fn an_engine_that_stops_keeps_the_refresh_token_that_is_on_its_way_and_beg
 }
 
 #[tokio::test]
+async fn a_stored_token_that_is_about_to_end_is_not_taken_up() {
+    let directory = secret_file("x").with_extension("store");
+    let provider = Provider::start([Reply::token("t1", 1), Reply::token("t2", 3600)]).await;
+    for wanted in ["t1", "t2", "t2"] {
+        let engine = Engine::with_pace_and_store(quick(), store(&directory));
+        assert_eq!(token(&engine.reader(&need(credential(provider.port()))).unwrap()).await.unwrap(), wanted);
+    }
+    assert_eq!(provider.count(), 2);
+}
+
+#[tokio::test]
 async fn a_configured_refresh_token_that_was_replaced_begins_a_new_chain() {
     let provider = Provider::start([pair("t1", "r2"), pair("t2", "s2")]).await;
     let directory = secret_file("x").with_extension("store");
