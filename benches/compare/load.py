@@ -23,8 +23,10 @@ def small(stage, proxy, route, seconds, connections, how="plain"):
     before = proxy.server.user_and_kernel_seconds()
     result = wrk(stage, proxy, route, seconds, connections, how)
     user, kernel = (after - b for after, b in zip(proxy.server.user_and_kernel_seconds(), before))
-    if result["errors"] or not result["requests"]:
+    if result["errors"]:
         raise Failed(f"{proxy.name}: {result['errors']} of {result['requests']} requests failed")
+    if not result["requests"]:
+        raise Failed(f"{proxy.name}: not one request was answered within {seconds} s: is the machine busy?")
     return {
         "cost": (user + kernel) * 1e6 / result["requests"],
         "user": user * 1e6 / result["requests"],

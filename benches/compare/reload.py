@@ -40,9 +40,15 @@ class Reloader:
             # A route that leads nowhere still is one.
             return b"no_route" not in error.read()
 
-    def wait_until_in_force(self):
+    def restore(self):
+        """The file as it was, in force before anything else is measured."""
+        self.path.write_text(self.text)
+        self.proxy.server.process.send_signal(signal.SIGHUP)
+        self.wait_until_in_force(False)
+
+    def wait_until_in_force(self, wanted=True):
         end = time.monotonic() + PATIENCE
-        while not self.in_force():
+        while self.in_force() != wanted:
             if time.monotonic() > end:
                 last = (self.proxy.server.printed().splitlines() or [""])[-1]
                 raise NotAvailable(f"a changed file and SIGHUP had no effect within {PATIENCE} s: {last}")
@@ -72,7 +78,7 @@ def reloading(stage, proxy, path, seconds, connections, disturb):
     cpu = proxy.server.cpu_seconds() - before
     if disturb:
         reloader.wait_until_in_force()
-        reloader.path.write_text(reloader.text)
+        reloader.restore()
     return {
         "cost": cpu * 1e6 / max(1, result["requests"]),
         "failed": result["errors"],

@@ -17,6 +17,8 @@ def spread(stage, proxy, route, seconds, connections):
     after = proxy.server.thread_seconds("worker-")
     if result["errors"]:
         raise Failed(f"{proxy.name}: {result['errors']} of {result['requests']} requests failed")
+    if not result["requests"]:
+        raise Failed(f"{proxy.name}: not one request was answered within {seconds} s: is the machine busy?")
     spent = [after[thread] - before[thread] for thread in before]
     return {
         "cost": sum(spent) * 1e6 / result["requests"],
