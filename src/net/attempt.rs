@@ -154,7 +154,7 @@ impl Attempt<'_> {
         }
         let name = self.connector.names.name(host, family);
         // Who waits for us has the same timeout, and is to hear the reason.
-        let patience = self.timeout - self.timeout / 10;
+        let patience = self.timeout * 9 / 10;
         let Ok(places) = timeout_at((self.began + patience).into(), name.places()).await else {
             return Err(unresolved(&format!("the resolver has not answered within {patience:?}")));
         };

@@ -121,7 +121,7 @@ pub fn request_line(bytes: &[u8]) -> Option<(&str, &[u8], Version)> {
 /// The first line of `bytes`: its span without CRLF, and where the next one starts.
 fn first_line(bytes: &[u8]) -> Result<(Span, usize), HeadError> {
     let end = scan::line_feed(bytes, 0).and_then(|lf| lf.checked_sub(1)).ok_or(HeadError::LineEnd)?;
-    if bytes[end] != b'\r' { Err(HeadError::LineEnd) } else { Ok((Span::new(0, end), end + 2)) }
+    if bytes[end] == b'\r' { Ok((Span::new(0, end), end + 2)) } else { Err(HeadError::LineEnd) }
 }
 
 /// The head of a request. Its spans point into the buffer that it was parsed from.

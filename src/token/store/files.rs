@@ -265,7 +265,7 @@ mod tests {
             }
             for _ in 0..100 {
                 let read = files.0.read_blocking("a").unwrap_or_default();
-                assert!(read.len() % 10_000 == 0 && read.windows(2).all(|pair| pair[0] == pair[1]), "torn");
+                assert!(read.len().is_multiple_of(10_000) && read.windows(2).all(|pair| pair[0] == pair[1]), "torn");
             }
         });
     }

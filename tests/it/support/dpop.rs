@@ -273,7 +273,7 @@ pub(crate) fn bound_api_over_h2(judge: &Judge, tokens: &Tokens) -> H2Upstream {
     H2Upstream::start(move |message| {
         let mut head = format!("{} {} HTTP/1.1\r\nhost: {}\r\n", message.method, message.path, message.authority);
         for (name, value) in &message.headers {
-            head += &format!("{name}: {}\r\n", value.to_str().expect("text"));
+            head.extend([name.as_str(), ": ", value.to_str().expect("text"), "\r\n"]);
         }
         let request = Request { connection: message.connection, head: head + "\r\n", body: message.body.clone() };
         let judged = judged(&judge, &tokens, &request);
