@@ -47,7 +47,7 @@ impl Candidate {
     fn failed(&self, why: &dyn std::fmt::Display) {
         tracing::debug!(address = %self.address, "no connection: {why}");
         if let Some(place) = &self.place {
-            place.failed();
+            place.failed(self.address.port());
         }
     }
 }
@@ -89,7 +89,7 @@ impl Attempt<'_> {
 
     fn done(&self, io: Io, winner: Candidate) -> Stream {
         if let Some(place) = &winner.place {
-            place.worked();
+            place.worked(winner.address.port());
         }
         let (host, port, address, took) = (self.target.host, self.target.port, winner.address, self.began.elapsed());
         tracing::debug!(host, port, %address, ?took, tls = io.handshake(), "connected");
@@ -155,7 +155,7 @@ impl Attempt<'_> {
         let name = self.connector.names.name(host, family);
         // Who waits for us has the same timeout, and is to hear the reason.
         let patience = self.timeout * 9 / 10;
-        let Ok(places) = timeout_at((self.began + patience).into(), name.places()).await else {
+        let Ok(places) = timeout_at((self.began + patience).into(), name.places(port)).await else {
             return Err(unresolved(&format!("the resolver has not answered within {patience:?}")));
         };
         match places {

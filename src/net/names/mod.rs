@@ -76,15 +76,15 @@ impl Name {
         Self::new(host, family, Some(Known { result: Ok(here), until: Instant::now() + FOREVER }))
     }
 
-    /// Its addresses, in the order in which to try them. Waits for the resolver where nothing fresh is known.
-    pub(super) async fn places(&self) -> Result<Vec<Arc<Place>>, Failure> {
+    /// Its addresses, in the order in which to try them at this port. Waits for the resolver where nothing fresh is known.
+    pub(super) async fn places(&self, port: u16) -> Result<Vec<Arc<Place>>, Failure> {
         self.used.sign();
         let mut news = self.known.subscribe();
         loop {
             let known = news.borrow_and_update().clone();
             if let Some(known) = known.filter(|known| Instant::now() < known.until) {
                 let turn = if is_localhost(&self.host) { 0 } else { self.turn.fetch_add(1, Ordering::Relaxed) };
-                return known.result.map(|places| in_order(&places, turn));
+                return known.result.map(|places| in_order(&places, port, turn));
             }
             self.used.asked.notify_one();
             // The sender stands beside us.
@@ -182,7 +182,7 @@ mod tests {
             ("api.localhost", IpFamily::V4, "127.0.0.1"),
             ("localhost", IpFamily::V6, "::1"),
         ] {
-            let places = runtime.block_on(names.name(host, family).places()).expect("at once");
+            let places = runtime.block_on(names.name(host, family).places(443)).expect("at once");
             let found = places.iter().map(|p| p.ip.to_string()).collect::<Vec<_>>().join(" ");
             assert_eq!(found, expected, "{host}");
         }

@@ -48,15 +48,15 @@ pub struct Place {
     pub(in crate::net) ip: IpAddr,
     /// The name's answers have been without it for a while.
     gone: AtomicBool,
-    /// It failed; tried last until then.
-    avoided_until: AtomicU64,
+    /// The port that failed last, in the lowest 16 bits; above them until when it is tried last.
+    avoided: AtomicU64,
     name: Arc<Use>,
 }
 
 impl Place {
     pub(super) fn new(ip: IpAddr, name: &Arc<Use>) -> Arc<Self> {
-        let (gone, avoided_until) = (AtomicBool::new(false), AtomicU64::new(0));
-        Arc::new(Self { ip, gone, avoided_until, name: Arc::clone(name) })
+        let (gone, avoided) = (AtomicBool::new(false), AtomicU64::new(0));
+        Arc::new(Self { ip, gone, avoided, name: Arc::clone(name) })
     }
 
     /// Whether the name leads elsewhere now. Costs one load.
@@ -73,27 +73,29 @@ impl Place {
         self.gone.store(gone, Ordering::Relaxed);
     }
 
-    /// It did not answer, or not well.
-    pub(in crate::net) fn failed(&self) {
-        self.avoided_until.store(now() + AVOIDED.as_millis() as u64, Ordering::Relaxed);
+    /// It did not answer at this port, or not well. What listens at another port is another server: that is not affected.
+    pub(in crate::net) fn failed(&self, port: u16) {
+        let until = now() + AVOIDED.as_millis() as u64;
+        self.avoided.store(until << 16 | u64::from(port), Ordering::Relaxed);
     }
 
-    /// It answered.
-    pub(in crate::net) fn worked(&self) {
+    /// It answered at this port.
+    pub(in crate::net) fn worked(&self, port: u16) {
         // Mostly nothing is to be forgotten, and the line stays shared.
-        if self.avoided_until.load(Ordering::Relaxed) > 0 {
-            self.avoided_until.store(0, Ordering::Relaxed);
+        if self.is_avoided(port) {
+            self.avoided.store(0, Ordering::Relaxed);
         }
     }
 
-    fn is_avoided(&self) -> bool {
-        self.avoided_until.load(Ordering::Relaxed) > now()
+    fn is_avoided(&self, port: u16) -> bool {
+        let avoided = self.avoided.load(Ordering::Relaxed);
+        avoided & 0xffff == u64::from(port) && avoided >> 16 > now()
     }
 }
 
 /// The order in which addresses are tried: the families in turn (RFC 8305 section 4), beginning with that of the first; within
-/// a family beginning with another one each `turn`, so that all get their share; those that failed lately at the end.
-pub(super) fn in_order(places: &[Arc<Place>], turn: usize) -> Vec<Arc<Place>> {
+/// a family beginning with another one each `turn`, so that all get their share; those that failed lately at this port at the end.
+pub(super) fn in_order(places: &[Arc<Place>], port: u16, turn: usize) -> Vec<Arc<Place>> {
     let first_is_v6 = places.first().is_some_and(|place| place.ip.is_ipv6());
     let family = |first: bool| {
         let mut family: Vec<_> = places.iter().filter(|p| (p.ip.is_ipv6() == first_is_v6) == first).collect();
@@ -106,7 +108,7 @@ pub(super) fn in_order(places: &[Arc<Place>], turn: usize) -> Vec<Arc<Place>> {
     for at in 0..preferred.len().max(other.len()) {
         ordered.extend([preferred.get(at), other.get(at)].into_iter().flatten().map(|place| Arc::clone(place)));
     }
-    ordered.sort_by_key(|place| place.is_avoided()); // stable
+    ordered.sort_by_key(|place| place.is_avoided(port)); // stable
     ordered
 }
 
@@ -120,7 +122,7 @@ mod tests {
     }
 
     fn order(places: &[Arc<Place>], turn: usize) -> String {
-        in_order(places, turn).iter().map(|p| p.ip.to_string()).collect::<Vec<_>>().join(" ")
+        in_order(places, 443, turn).iter().map(|p| p.ip.to_string()).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
@@ -142,12 +144,14 @@ mod tests {
     #[test]
     fn what_failed_lately_is_tried_last_until_it_works() {
         let three = places("192.0.2.1 192.0.2.2 192.0.2.3");
-        three[0].failed();
+        three[0].failed(443);
+        three[1].failed(8443);
         assert_eq!(order(&three, 0), "192.0.2.2 192.0.2.3 192.0.2.1");
-        three[1].failed();
-        three[2].failed();
+        three[1].failed(443);
+        three[2].failed(443);
         assert_eq!(order(&three, 0), "192.0.2.1 192.0.2.2 192.0.2.3");
-        three[2].worked();
+        three[1].worked(8443);
+        three[2].worked(443);
         assert_eq!(order(&three, 0), "192.0.2.3 192.0.2.1 192.0.2.2");
     }
 }
