@@ -231,6 +231,25 @@ fn a_name_that_cannot_be_resolved_is_told_honestly_and_found_as_soon_as_it_is_th
 }
 
 #[test]
+fn a_silent_resolver_is_blamed_also_where_a_connection_would_be_shared() {
+    let (dns, ca) = (Dns::start(), Ca::new());
+    dns.mood(Mood::Silent);
+    // With TLS and `http = "auto"`: one request connects, the others wait for it.
+    let proxy = over_tls(&dns, &ca, "https://api.test", "connect_timeout = \"500ms\"\n");
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let response = proxy.get("/api/x");
+                assert!([502, 504].contains(&response.status), "{}", response.text());
+            });
+        }
+    });
+    let problem = proxy.get("/api/x").expect_problem(502, "upstream_connect");
+    let detail = problem["detail"].as_str().expect("text");
+    assert!(detail.contains("name resolution failed for api.test") && detail.contains("not answer"), "{detail}");
+}
+
+#[test]
 fn without_its_resolver_a_name_keeps_its_last_addresses_for_a_while() {
     let [listener] = listeners(["127.0.0.2"]);
     let (dns, port) = (Dns::start(), port(&listener));
