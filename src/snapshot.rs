@@ -25,6 +25,7 @@ use crate::{
         rewrite::Mappings,
         table::Table,
     },
+    telemetry::metrics::Shards,
     token::bearer,
 };
 
@@ -56,6 +57,8 @@ pub struct Route {
     /// Its running requests on all cores; counted only where `max_in_flight` is small. Shared with the snapshots before
     /// and after.
     pub running: Arc<AtomicUsize>,
+    /// What the cores count of it. Shared in the same way.
+    pub counters: Arc<Shards>,
 }
 
 /// All that the cores read.
@@ -77,6 +80,8 @@ pub struct Snapshot {
     pub mappings: Mappings,
     /// Whether any caller is recognised by an API key, so that one has to be hashed.
     pub has_api_keys: bool,
+    /// What the cores count of requests for which no route is found.
+    pub unrouted: Arc<Shards>,
 }
 
 impl Snapshot {
@@ -89,18 +94,30 @@ impl Snapshot {
         mut reader: impl FnMut(&Arc<TokenSpec>) -> Result<bearer::Reader, String>,
     ) -> Result<Self, String> {
         let mut places = Places { before, ..Places::default() };
-        let running: HashMap<&str, &Arc<AtomicUsize>> =
-            before.iter().flat_map(|b| &b.routes).map(|r| (r.spec.prefix.as_str(), &r.running)).collect();
         let mut routes = Vec::with_capacity(config.routes.len());
+        let workers = config.server.workers;
+        let earlier: HashMap<&str, &Route> =
+            before.iter().flat_map(|b| &b.routes).map(|r| (r.spec.prefix.as_str(), r)).collect();
         for spec in &config.routes {
             let (origin, bearer) = (places.of(spec)?, reader(&spec.token)?);
-            let running = running.get(spec.prefix.as_str()).copied().cloned().unwrap_or_default();
-            routes.push(Route { spec: spec.clone(), headers: RequestRules::new(spec), bearer, origin, running });
+            let (running, counters) = match earlier.get(spec.prefix.as_str()) {
+                Some(route) => (Arc::clone(&route.running), Arc::clone(&route.counters)),
+                None => (Arc::default(), Shards::new(workers).into()),
+            };
+            let headers = RequestRules::new(spec);
+            routes.push(Route { spec: spec.clone(), headers, bearer, origin, running, counters });
         }
-        Ok(Self::of(config, generation, routes, places.origins))
+        let unrouted = before.map_or_else(|| Shards::new(workers).into(), |before| Arc::clone(&before.unrouted));
+        Ok(Self::of(config, generation, routes, places.origins, unrouted))
     }
 
-    fn of(config: Config, generation: u64, routes: Vec<Route>, origins: Vec<Arc<Origin>>) -> Self {
+    fn of(
+        config: Config,
+        generation: u64,
+        routes: Vec<Route>,
+        origins: Vec<Arc<Origin>>,
+        unrouted: Arc<Shards>,
+    ) -> Self {
         let prefixes: Vec<&str> = config.routes.iter().map(|r| r.prefix.as_str()).collect();
         Self {
             generation,
@@ -108,6 +125,7 @@ impl Snapshot {
             browser_origins: Origins::new(&config.server.allowed_origins),
             mappings: Mappings::new(&config.routes),
             has_api_keys: config.callers.iter().any(|c| matches!(c.identity, CallerIdentity::ApiKey(_))),
+            unrouted,
             routes,
             origins,
             config,
@@ -142,10 +160,11 @@ impl Snapshot {
             bearer: route.bearer.clone(),
             origin: route.origin,
             running: Arc::clone(&route.running),
+            counters: Arc::clone(&route.counters),
         };
         changed.then(|| {
             let routes = self.routes.iter().zip(&config.routes).map(same).collect();
-            Self::of(config, self.generation, routes, self.origins.clone())
+            Self::of(config, self.generation, routes, self.origins.clone(), Arc::clone(&self.unrouted))
         })
     }
 

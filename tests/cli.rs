@@ -186,11 +186,9 @@ fn usage_errors_exit_with_2_and_help_with_0() {
 #[test]
 fn what_is_planned_is_refused_by_name() {
     let dir = Dir::new("planned");
-    for planned in ["status", "reload"] {
-        let ran = dir.run(&[planned, "--watch"], &[]);
-        assert_eq!((ran.code(), ran.out().as_str()), (Some(2), ""));
-        assert!(ran.err().starts_with(&format!("error: `cupbearer {planned}` is not built yet\n")), "{}", ran.err());
-    }
+    let ran = dir.run(&["status", "--watch"], &[]);
+    assert_eq!((ran.code(), ran.out().as_str()), (Some(2), ""));
+    assert!(ran.err().starts_with("error: `cupbearer status` is not built yet\n"), "{}", ran.err());
 }
 
 #[test]

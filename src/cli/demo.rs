@@ -40,10 +40,11 @@ pub(super) fn run(args: &DemoArgs, global: &Global) -> ExitCode {
 
 async fn demo(port: u16) -> Result<(), StartError> {
     let sandbox = Sandbox::start(Options::default()).await?;
-    let text = sandbox.demo_config(SocketAddr::from(([127, 0, 0, 1], port)), None);
+    let text =
+        sandbox.demo_config(SocketAddr::from(([127, 0, 0, 1], port)), Some(SocketAddr::from(([127, 0, 0, 1], 0))));
     let (config, _) = config::parse(&text, &|name| sandbox.demo_env(name))
         .map_err(|problems| StartError::Config(problems.to_string()))?;
-    serve::serve(config, |proxy| say(introduction(&sandbox, proxy))).await
+    serve::serve(config, None, |proxy| say(introduction(&sandbox, proxy))).await
 }
 
 fn introduction(sandbox: &Sandbox, proxy: &Proxy) -> String {

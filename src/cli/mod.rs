@@ -13,6 +13,7 @@ mod login;
 mod online;
 mod output;
 mod providers;
+mod reload;
 mod sandbox;
 mod schema;
 mod serve;
@@ -42,7 +43,7 @@ const DENIED: u8 = 4;
 const DEFAULT_FILE: &str = "proxy.toml";
 
 /// Commands that are planned: refused by name, not as if nobody had heard of them.
-const NOT_BUILT: &[&str] = &["status", "reload"];
+const NOT_BUILT: &[&str] = &["status"];
 
 #[allow(clippy::doc_markdown)] // this comment is the help text
 /// An authenticating reverse proxy: plain requests in, OAuth2 bearer tokens injected.
@@ -141,6 +142,8 @@ enum Command {
     Providers(providers::ProvidersArgs),
     /// Asks for a token now and describes it; shows the token itself only with --reveal.
     Token(token::TokenArgs),
+    /// Asks the running instance to read its configuration again.
+    Reload(reload::ReloadArgs),
     /// Prints the JSON Schema of the configuration file, for editors.
     Schema,
     /// Prints a script that completes commands and options in a shell.
@@ -156,6 +159,7 @@ impl Command {
             Self::Explain(args) => Some(&args.file),
             Self::Login(args) => Some(&args.file),
             Self::Token(args) => Some(&args.file),
+            Self::Reload(args) => Some(&args.file),
             Self::Demo(_)
             | Self::Sandbox(_)
             | Self::Init(_)
@@ -186,6 +190,7 @@ pub fn run() -> ExitCode {
         Some(Command::Login(args)) => login::run(&args, global),
         Some(Command::Providers(args)) => providers::run(&args),
         Some(Command::Token(args)) => token::run(&args, global),
+        Some(Command::Reload(args)) => reload::run(&args, global),
         Some(Command::Schema) => schema::run(),
         Some(Command::Completions(args)) => completions::run(&args),
     }

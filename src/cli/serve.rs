@@ -1,6 +1,6 @@
 //! `cupbearer serve`: runs the proxy.
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 
@@ -29,7 +29,7 @@ pub(super) fn run(_: &ServeArgs, global: &Global) -> ExitCode {
     };
     let _log = telemetry::log::start(global.log_format().unwrap_or(config.log.format));
     let routes = route_lines(&config);
-    finish(block_on(serve(config, |_| say(routes.trim_end()))).and_then(|served| served))
+    finish(block_on(serve(config, Some(global.config.clone()), |_| say(routes.trim_end()))).and_then(|served| served))
 }
 
 /// How long the end waits for files that are being read or written: long enough for a disk, and no mount that hangs
@@ -44,22 +44,27 @@ pub(super) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, StartError
     Ok(done)
 }
 
-/// Starts, prints one line per listener, lets `started` say more, and serves until a signal.
-pub(super) async fn serve(config: Config, started: impl FnOnce(&Proxy)) -> Result<(), StartError> {
+/// Starts, prints one line per listener, lets `started` say more, and serves until a signal. `file`: where the
+/// configuration can be read again.
+pub(super) async fn serve(
+    config: Config,
+    file: Option<PathBuf>,
+    started: impl FnOnce(&Proxy),
+) -> Result<(), StartError> {
     // Before the first line is printed: whoever reads it may send the signal at once.
     let mut signals = Signals::listen()?;
-    let proxy = Proxy::start(config)?;
+    let proxy = Proxy::start(config, file)?;
     for address in proxy.addresses() {
         say(format!("listening on {address}"));
+    }
+    if let Some(admin) = proxy.admin() {
+        say(format!("admin on {admin}"));
     }
     started(&proxy);
     let signal = loop {
         match signals.next().await {
             Signal::Stop(name) => break name,
-            Signal::HangUp => {
-                proxy.reopen_logs();
-                tracing::warn!("SIGHUP: log files are opened anew; reload is not built yet in this version");
-            }
+            Signal::HangUp => proxy.hang_up(),
         }
     };
     tracing::info!("{signal}: finishing what runs");

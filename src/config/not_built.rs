@@ -7,7 +7,6 @@ const NOT_BUILT: &[&str] = &[
     "server.listen=unix:*",
     "server.listen=systemd",
     "tls.client_ca",
-    "admin.listen=*",
     "callers.uid",
     "callers.gid",
     "callers.cert",

@@ -7,7 +7,6 @@ use serde_json::{Map, Value, json};
 use toml::de::DeTable;
 
 use super::{
-    not_built,
     reader::{Context, Kind, Table},
     resolve,
 };
@@ -74,7 +73,7 @@ pub fn schema() -> Value {
 fn table(learned: &Learned, heading: &str, section: &str) -> Value {
     let mut properties = Map::new();
     for ((_, key), kind) in learned.iter().filter(|((of, _), _)| *of == section) {
-        let mut value = value(learned, section, key, kind);
+        let mut value = value(learned, kind);
         if let Some(words) = words(heading, key) {
             value["description"] = words.into();
         }
@@ -88,7 +87,7 @@ fn one_source(mut table: Value) -> Value {
     table
 }
 
-fn value(learned: &Learned, section: &str, key: &str, kind: &Kind) -> Value {
+fn value(learned: &Learned, kind: &Kind) -> Value {
     let text = || json!({ "type": "string" });
     let texts = || json!({ "type": "array", "items": text() });
     // Beside a bare reference draft 7 has no place for a description.
@@ -121,7 +120,6 @@ fn value(learned: &Learned, section: &str, key: &str, kind: &Kind) -> Value {
         Kind::Map => json!({ "type": "object", "additionalProperties": text() }),
         Kind::Params => json!({ "type": "object", "additionalProperties": any(&[text(), secret()]) }),
         Kind::TextOrTexts => any(&[text(), texts()]),
-        Kind::TextOrFalse if not_built::value(&format!("{section}.{key}"), "127.0.0.1:1") => json!({ "enum": [false] }),
         Kind::TextOrFalse => any(&[json!({ "enum": [false] }), text()]),
         Kind::Listen => {
             let one = || any(&[text(), table(learned, "", "listen")]);

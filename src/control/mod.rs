@@ -2,26 +2,45 @@
 //!
 //! One thread of ordinary async Rust. It owns the [`Publisher`]; the cores only read.
 
+mod admin;
 mod certificates;
 mod limits;
+mod reload;
 mod shutdown;
 
-use std::{io, net::SocketAddr, sync::Arc, thread};
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
 
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 
 use crate::{
-    config::model::{Config, Scheme, TokenSpec, Upstream},
+    config::model::{Config, Scheme, TokenSpec},
     proxy::{
         balance::Balance,
         listener::{Door, Listener},
         worker::{self, Order, Plan},
     },
-    snapshot::{self, Publisher, Snapshot},
-    telemetry::access::{self, Access},
+    snapshot::{self, Snapshot},
+    telemetry::{
+        access::{self, Access},
+        metrics::Gauge,
+    },
     token::{Engine, Store, store::Seal},
 };
 
+use admin::{Admin, Sources};
+use reload::Keeper;
 pub use shutdown::{Signal, Signals, stop_signal};
 
 /// Why the proxy does not start.
@@ -30,6 +49,17 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {source}{}", hint(source))]
     Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The admin address cannot be listened on.
+    #[error(
+        "cannot listen on {address}, the admin address: {source}\nhint: [admin] listen = \"127.0.0.1:0\" takes any free \
+         port, listen = false does without"
+    )]
+    Admin {
         /// The address.
         address: SocketAddr,
         /// Why.
@@ -60,15 +90,17 @@ pub struct Proxy {
     addresses: Vec<String>,
     workers: Vec<thread::JoinHandle<()>>,
     orders: watch::Sender<Order>,
-    engine: Engine,
-    guard: JoinHandle<()>,
+    engine: Arc<Engine>,
+    keeper: JoinHandle<()>,
     access: Option<Access>,
+    sources: Arc<Sources>,
+    admin: Option<Admin>,
 }
 
 impl Proxy {
     /// Binds, compiles and starts. Must be called within the control thread's tokio runtime, which goes on
-    /// to run the token tasks.
-    pub fn start(config: Config) -> Result<Self, StartError> {
+    /// to run the token tasks. `file`: what the configuration was loaded from, to be loaded again.
+    pub fn start(config: Config, file: Option<PathBuf>) -> Result<Self, StartError> {
         limits::raise_open_files(config.server.max_connections);
         let server = config.server.clone();
         let listeners = server
@@ -81,20 +113,38 @@ impl Proxy {
                 Listener::bind(address, tls, server.workers).map_err(|source| StartError::Listen { address, source })
             })
             .collect::<Result<Vec<_>, _>>()?;
+        let admin =
+            config.admin.map(|address| Admin::bind(address).map_err(|source| StartError::Admin { address, source }));
+        let admin = admin.transpose()?;
         let access = Access::start(&config.log)
             .map_err(|error| StartError::AccessLog(access::describe(&config.log.access, &error)))?;
-        let engine = engine(&config, true)?;
-        let first = compile(config, 1, &engine)?;
+        let engine = Arc::new(engine(&config, true)?);
+        let first = compile(config, 1, None, &engine)?;
         let (publisher, reader) = snapshot::seam(first);
-        let guard = tokio::spawn(forbid_found_endpoints(engine.found_endpoints(), publisher, reader.clone()));
+        let (reloads, requests) = mpsc::channel(reload::QUEUE);
+        let counts = Arc::default();
+        let keeper = Keeper::new(file, publisher, reader.clone(), Arc::clone(&engine), Arc::clone(&counts));
+        let keeper = tokio::spawn(keeper.run(requests));
         let (orders, _) = watch::channel(Order::Run);
         let addresses = listeners.iter().map(url).collect();
         let mut sockets: Vec<Vec<_>> = (0..server.workers).map(|_| Vec::new()).collect();
+        let mut counted = Vec::with_capacity(listeners.len());
         for listener in listeners {
+            let (address, open) = (listener.address, Gauge::default());
+            counted.push((address.to_string(), open.clone()));
             for (of_worker, socket) in sockets.iter_mut().zip(listener.sockets) {
-                of_worker.push((Door { address: listener.address, tls: listener.tls.clone() }, socket));
+                of_worker.push((Door { address, tls: listener.tls.clone(), open: open.clone() }, socket));
             }
         }
+        let sources = Arc::new(Sources {
+            engine: Arc::clone(&engine),
+            snapshots: reader.clone(),
+            connections: counted,
+            lost: access.as_ref().and_then(Access::lost),
+            draining: AtomicBool::new(false),
+            reloads,
+            counts,
+        });
         let mut workers = Vec::with_capacity(server.workers);
         let (balance, inboxes) = Balance::new(server.workers);
         for (index, (sockets, inbox)) in sockets.into_iter().zip(inboxes).enumerate() {
@@ -103,7 +153,8 @@ impl Proxy {
             let plan = Plan { index, workers: server.workers, sockets, snapshots, balance, inbox, access, orders };
             workers.push(worker::start(plan)?);
         }
-        Ok(Self { addresses, workers, orders, engine, guard, access })
+        let admin = admin.map(|listener| Admin::start(listener, Arc::clone(&sources))).transpose()?;
+        Ok(Self { addresses, workers, orders, engine, keeper, access, sources, admin })
     }
 
     /// Where it listens, as URLs; port 0 replaced by the port that was given.
@@ -111,16 +162,24 @@ impl Proxy {
         &self.addresses
     }
 
-    /// Lets go of log files that may have been moved away.
-    pub fn reopen_logs(&self) {
+    /// Where health, readiness and metrics are told, as a URL.
+    pub fn admin(&self) -> Option<String> {
+        self.admin.as_ref().map(|admin| format!("http://{}", admin.address()))
+    }
+
+    /// SIGHUP: lets go of log files that may have been moved away, and reads the configuration again.
+    pub fn hang_up(&self) {
         if let Some(access) = &self.access {
             access.reopen();
         }
+        // Where so many wait already, the file will be read anyway.
+        let _ = self.sources.reloads.try_send(reload::Request { why: "SIGHUP", reply: None });
     }
 
     /// Stops accepting, lets what runs finish within `drain_timeout`, and ends the workers. Tokens are
     /// kept fresh until the last of them is done; then a refresh token that is out at its provider is waited for.
     pub async fn stop(self) {
+        self.sources.draining.store(true, Ordering::Relaxed);
         self.orders.send_replace(Order::Drain);
         let joined = tokio::task::spawn_blocking(move || {
             for worker in self.workers {
@@ -131,23 +190,9 @@ impl Proxy {
             drop(self.access); // waits for the last lines
         });
         let _ = joined.await;
-        self.guard.abort();
+        self.keeper.abort();
+        drop(self.admin);
         self.engine.stop().await;
-    }
-}
-
-/// A token endpoint that is discovered while the proxy runs is out of reach before the first token from there is
-/// used: it is published in a snapshot of its own.
-async fn forbid_found_endpoints(
-    mut found: watch::Receiver<Vec<(String, Upstream)>>,
-    publisher: Publisher,
-    snapshots: snapshot::Reader,
-) {
-    while found.changed().await.is_ok() {
-        let endpoints = found.borrow_and_update().clone();
-        if let Some(next) = snapshots.snapshot().forbidding(&endpoints) {
-            publisher.publish(next);
-        }
     }
 }
 
@@ -179,10 +224,15 @@ fn open_store(config: &Config) -> Result<Store, StartError> {
 }
 
 /// The tokens change with the snapshot, or not at all.
-fn compile(config: Config, generation: u64, engine: &Engine) -> Result<Snapshot, StartError> {
+fn compile(
+    config: Config,
+    generation: u64,
+    before: Option<&Snapshot>,
+    engine: &Engine,
+) -> Result<Snapshot, StartError> {
     let mut plan = engine.plan();
     let reader = |spec: &Arc<TokenSpec>| plan.reader(spec).map_err(|e| e.to_string());
-    let snapshot = Snapshot::compile(config, generation, None, reader).map_err(StartError::Config)?;
+    let snapshot = Snapshot::compile(config, generation, before, reader).map_err(StartError::Config)?;
     plan.adopt();
     Ok(snapshot)
 }

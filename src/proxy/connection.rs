@@ -7,7 +7,6 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     admission::{self, NoHead},
-    balance::Ticket,
     buffer::Buffer,
     clock,
     error::{self, Code, ErrorFacts, ProxyError},
@@ -25,15 +24,15 @@ use crate::{
     wire::{Field, Framing, Kind, RequestHead, Version, head::request_line, translate::TranslateError},
 };
 
-/// Serves a connection in a task of its own on this core; turns it away where it has no ticket.
-pub(super) fn spawn(worker: &Rc<Worker>, stream: Socket, peer: SocketAddr, hosts: Rc<Hosts>, ticket: Option<Ticket>) {
-    let Some(ticket) = ticket else {
+/// Serves a connection in a task of its own on this core; turns it away where it has no seat.
+pub(super) fn spawn(worker: &Rc<Worker>, stream: Socket, peer: SocketAddr, hosts: Rc<Hosts>, seat: Option<Seat>) {
+    let Some(seat) = seat else {
         if let Some(seat) = worker.refusal_seat() {
             tokio::task::spawn_local(turn_away(Rc::clone(worker), stream, peer, seat));
         }
         return;
     };
-    tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, hosts, worker.seat(ticket)));
+    tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, hosts, seat));
 }
 
 /// The same behind a TLS handshake, which has as long as a head.
@@ -43,11 +42,11 @@ pub(super) fn spawn_tls(
     tls: TlsAcceptor,
     peer: SocketAddr,
     hosts: Rc<Hosts>,
-    ticket: Option<Ticket>,
+    seat: Option<Seat>,
 ) {
     // Over `max_connections` there is no time for a handshake, hence none for an answer.
-    let Some(ticket) = ticket else { return };
-    let (worker, seat) = (Rc::clone(worker), worker.seat(ticket));
+    let Some(seat) = seat else { return };
+    let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
         let patience = worker.core().snapshot.server().header_timeout;
         match tokio::time::timeout(patience, tls.accept(Tcp(tcp))).await {

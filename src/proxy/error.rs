@@ -8,6 +8,7 @@ macro_rules! codes {
     ($($name:ident = $code:literal, $status:literal, $blame:literal, $proxy_status:literal, $title:literal;)*) => {
         /// What went wrong. The names are a contract (`docs/errors.md`).
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(usize)]
         pub enum Code {
             $(#[doc = $title] $name,)*
         }
@@ -15,6 +16,11 @@ macro_rules! codes {
         impl Code {
             /// All of them, in the order of the documentation.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// Its position among all.
+            pub fn index(self) -> usize {
+                self as usize
+            }
 
             /// The code as callers see it.
             pub fn as_str(self) -> &'static str {

@@ -344,7 +344,10 @@ impl<'a> Exchange<'a> {
             self.tally.response_bytes.set(download.taken);
             match polled {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
-                Poll::Ready(Err(e)) => return Poll::Ready(Err(Broken::Abort(cut(&e)))),
+                Poll::Ready(Err(e)) => {
+                    self.tally.truncated.set(!matches!(e, PumpError::Write(_)));
+                    return Poll::Ready(Err(Broken::Abort(cut(&e))));
+                }
                 Poll::Pending => {}
             }
             if download.progress != seen {

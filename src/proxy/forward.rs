@@ -26,6 +26,7 @@ use crate::{
     net::Identity,
     rules::{challenge::blames_token, headers::RequestFacts},
     snapshot::{Origin, Route},
+    telemetry::metrics::ReplayOutcome,
     token::bearer::{Now, Rejection, Terms},
     wire::{Framing, Kind, RequestHead, ResponseHead, Version},
 };
@@ -62,11 +63,16 @@ const MOST_INTERIM_BYTES: usize = 256 * 1024;
 /// How long an upstream may be silent before a caller that waits for leave to send its body gets it from us.
 const LEAVE: Duration = Duration::from_secs(1);
 
-/// Why a rejection by the upstream goes through to the caller.
-const STREAMED: &str = "not replayed: body already streamed";
-const FRESH: &str = "not replayed: the token is fresh";
-const AGAIN: &str = "not replayed: rejected again after a replay";
-const PROOF: &str = "not replayed: the upstream refuses our DPoP proof";
+/// Why a rejection by the upstream goes through to the caller; empty = there was none.
+fn marker(outcome: Option<ReplayOutcome>) -> &'static str {
+    match outcome {
+        Some(ReplayOutcome::NotPossible) => "not replayed: body already streamed",
+        Some(ReplayOutcome::TooFresh) => "not replayed: the token is fresh",
+        Some(ReplayOutcome::Rejected) => "not replayed: rejected again after a replay",
+        Some(ReplayOutcome::Proof) => "not replayed: the upstream refuses our DPoP proof",
+        Some(ReplayOutcome::Accepted | ReplayOutcome::Failed) | None => "",
+    }
+}
 
 /// What a request has behind it.
 #[derive(Debug, Default)]
@@ -165,14 +171,15 @@ pub(super) async fn forward(
             Box::pin(upgrade::tunnel(&mut exchange, head)).await?;
             return Ok(Next::Close);
         }
-        let Some(marker) = tries.end(route, generation, rejected, verdict, can_replay) else {
+        let Ending::Final(outcome) = tries.end(route, generation, rejected, verdict, can_replay) else {
             request.tally.replayed.set(true);
             if Box::pin(put_aside(&mut exchange, &response, request)).await {
                 pool.give(up.io, response.kept_for);
             }
             continue;
         };
-        let answer = Answer { core, request, draining: worker.is_draining(), marker };
+        request.tally.replay.set(outcome);
+        let answer = Answer { core, request, draining: worker.is_draining(), marker: marker(outcome) };
         let next = respond::respond(&mut exchange, &answer, &response).await?;
         let reusable = exchange.is_sent() && response.is_reusable(request.head.method(request.bytes));
         recycle(worker, upload, &mut up);
@@ -183,9 +190,16 @@ pub(super) async fn forward(
     }
 }
 
+/// What follows an answer of the upstream.
+enum Ending {
+    /// The request is sent again.
+    Again,
+    /// The caller gets it, with what there is to say about replays.
+    Final(Option<ReplayOutcome>),
+}
+
 impl Tries {
-    /// How the request ends: with this marker beside the upstream's answer, empty = there is nothing to say. `None` = it does not,
-    /// but is to be sent again. Each is done at most once: a new token, a better proof.
+    /// How the request ends. Each is done at most once: a new token, a better proof.
     fn end(
         &mut self,
         route: &Route,
@@ -193,28 +207,31 @@ impl Tries {
         rejected: bool,
         verdict: proof::Verdict,
         can_replay: bool,
-    ) -> Option<&'static str> {
+    ) -> Ending {
         let no_proof = match verdict {
             proof::Verdict::Mendable(terms) => {
                 (self.told, self.mended) = (Some(terms), true);
-                return None;
+                return Ending::Again;
             }
-            proof::Verdict::Learned => return Some(if can_replay { PROOF } else { STREAMED }),
-            proof::Verdict::Refused => PROOF,
-            proof::Verdict::Fine => "",
+            proof::Verdict::Learned => {
+                let outcome = if can_replay { ReplayOutcome::Proof } else { ReplayOutcome::NotPossible };
+                return Ending::Final(Some(outcome));
+            }
+            proof::Verdict::Refused => Some(ReplayOutcome::Proof),
+            proof::Verdict::Fine => (self.replayed || self.mended).then_some(ReplayOutcome::Accepted),
         };
         if rejected {
             return match route.bearer.reject(generation, clock::now()) {
-                _ if self.replayed => Some(AGAIN),
-                Rejection::TooFresh => Some(FRESH),
-                Rejection::Replaced if !can_replay => Some(STREAMED),
+                _ if self.replayed => Ending::Final(Some(ReplayOutcome::Rejected)),
+                Rejection::TooFresh => Ending::Final(Some(ReplayOutcome::TooFresh)),
+                Rejection::Replaced if !can_replay => Ending::Final(Some(ReplayOutcome::NotPossible)),
                 Rejection::Replaced => {
                     (self.above, self.replayed, self.told) = (generation, true, None);
-                    None
+                    Ending::Again
                 }
             };
         }
-        Some(no_proof)
+        Ending::Final(no_proof)
     }
 }
 

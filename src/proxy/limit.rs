@@ -1,11 +1,9 @@
 //! How many requests of a route run at the same time.
 
-use std::{
-    cell::Cell,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::error::{Code, ProxyError};
+use crate::telemetry::metrics::Counter;
 
 /// From this limit on for each core, every core counts its own requests against its share and no two cores
 /// touch the same memory. Below, a share would be too coarse (what is half of one?), so all cores count
@@ -13,11 +11,11 @@ use super::error::{Code, ProxyError};
 const SHARED_OUT: usize = 64;
 
 /// A place among the running requests of a route, given back on drop.
-pub(super) enum Permit<'a> {
-    /// Counted on this core alone.
-    Own(&'a Cell<usize>),
+pub(super) struct Permit<'a> {
+    /// Counted on this core, in any case.
+    own: &'a Counter,
     /// Counted over all cores.
-    All(&'a AtomicUsize),
+    all: Option<&'a AtomicUsize>,
 }
 
 impl<'a> Permit<'a> {
@@ -25,17 +23,18 @@ impl<'a> Permit<'a> {
     pub(super) fn take(
         limit: usize,
         workers: usize,
-        own: &'a Cell<usize>,
+        own: &'a Counter,
         all: &'a AtomicUsize,
     ) -> Result<Self, ProxyError> {
         if limit >= SHARED_OUT.saturating_mul(workers) {
-            if own.get() < limit.div_ceil(workers) {
-                own.set(own.get() + 1);
-                return Ok(Self::Own(own));
+            if own.get() < limit.div_ceil(workers) as u64 {
+                own.add(1);
+                return Ok(Self { own, all: None });
             }
         } else {
             if all.fetch_add(1, Ordering::Relaxed) < limit {
-                return Ok(Self::All(all));
+                own.add(1);
+                return Ok(Self { own, all: Some(all) });
             }
             all.fetch_sub(1, Ordering::Relaxed);
         }
@@ -46,11 +45,9 @@ impl<'a> Permit<'a> {
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        match self {
-            Self::Own(own) => own.set(own.get() - 1),
-            Self::All(all) => {
-                all.fetch_sub(1, Ordering::Relaxed);
-            }
+        self.own.subtract(1);
+        if let Some(all) = self.all {
+            all.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -61,7 +58,7 @@ mod tests {
 
     /// How many places two cores give out together.
     fn given(limit: usize) -> usize {
-        let (all, cores) = (AtomicUsize::new(0), [Cell::new(0), Cell::new(0)]);
+        let (all, cores) = (AtomicUsize::new(0), [Counter::default(), Counter::default()]);
         let permits: Vec<_> =
             (0..10 * limit + 10).filter_map(|n| Permit::take(limit, 2, &cores[n % 2], &all).ok()).collect();
         let count = permits.len();
@@ -79,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_small_limit_is_one_cores_as_much_as_anothers() {
-        let (all, own) = (AtomicUsize::new(0), Cell::new(0));
+        let (all, own) = (AtomicUsize::new(0), Counter::default());
         let taken: Vec<_> = (0..5).filter_map(|_| Permit::take(3, 2, &own, &all).ok()).collect();
         assert_eq!(taken.len(), 3, "one busy core may have all places");
     }

@@ -1,6 +1,7 @@
 //! 1 accept — the sockets, and the loop that takes connections from them.
 
 use std::{
+    cell::RefCell,
     future::poll_fn,
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener},
@@ -21,7 +22,7 @@ use super::{
     connection, socket,
     worker::{Order, Worker},
 };
-use crate::{config::model::Scheme, rules::origin::Hosts};
+use crate::{config::model::Scheme, rules::origin::Hosts, telemetry::metrics::Gauge};
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -75,30 +76,47 @@ pub struct Door {
     pub address: SocketAddr,
     /// `None` = plain HTTP.
     pub tls: Option<Arc<ServerConfig>>,
+    /// Counts its connections.
+    pub open: Gauge,
 }
 
 /// A listener as one core's tasks see it.
 pub(super) struct Entrance {
     address: SocketAddr,
-    hosts: Rc<Hosts>,
+    scheme: Scheme,
+    /// Of which generation they are, and the names.
+    hosts: RefCell<(u64, Rc<Hosts>)>,
     tls: Option<TlsAcceptor>,
+    open: Gauge,
 }
 
 impl Entrance {
     pub(super) fn of(worker: &Worker, door: &Door) -> Self {
         let scheme = if door.tls.is_some() { Scheme::Https } else { Scheme::Http };
-        let hosts = Rc::new(worker.core().snapshot.hosts(door.address, scheme));
-        Self { address: door.address, hosts, tls: door.tls.clone().map(TlsAcceptor::from) }
+        let snapshot = &worker.core().snapshot;
+        let hosts = RefCell::new((snapshot.generation, Rc::new(snapshot.hosts(door.address, scheme))));
+        let (tls, open) = (door.tls.clone().map(TlsAcceptor::from), door.open.clone());
+        Self { address: door.address, scheme, hosts, tls, open }
+    }
+
+    /// The names by which it may be asked for now.
+    fn hosts(&self, worker: &Worker) -> Rc<Hosts> {
+        let core = worker.core();
+        let mut hosts = self.hosts.borrow_mut();
+        if hosts.0 != core.snapshot.generation {
+            *hosts = (core.snapshot.generation, Rc::new(core.snapshot.hosts(self.address, self.scheme)));
+        }
+        Rc::clone(&hosts.1)
     }
 
     /// Serves a connection on this core.
     fn serve(&self, worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, ticket: Option<Ticket>) {
         // Fails only on a connection that is gone already.
         let _ = stream.set_nodelay(true);
-        let hosts = Rc::clone(&self.hosts);
+        let (hosts, place) = (self.hosts(worker), ticket.map(|ticket| worker.seat(ticket, self.open.hold())));
         match &self.tls {
-            None => connection::spawn(worker, socket::Socket::Tcp(stream), peer, hosts, ticket),
-            Some(tls) => connection::spawn_tls(worker, stream, tls.clone(), peer, hosts, ticket),
+            None => connection::spawn(worker, socket::Socket::Tcp(stream), peer, hosts, place),
+            Some(tls) => connection::spawn_tls(worker, stream, tls.clone(), peer, hosts, place),
         }
     }
 }

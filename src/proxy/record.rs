@@ -12,7 +12,17 @@ use super::{
     error::Code,
     worker::{Core, Worker},
 };
-use crate::{config::model::CallerSpec, telemetry::access::Line, wire::Version};
+use crate::{
+    config::model::CallerSpec,
+    telemetry::{
+        access::Line,
+        metrics::{ERRORS, ReplayOutcome},
+    },
+    wire::Version,
+};
+
+/// There is a count for each code.
+const _: () = assert!(Code::ALL.len() <= ERRORS);
 
 /// What is seen of a request on its way.
 #[derive(Debug, Default)]
@@ -33,6 +43,10 @@ pub(super) struct Tally {
     pub(super) upstream_at: Cell<Option<Instant>>,
     /// It was sent again.
     pub(super) replayed: Cell<bool>,
+    /// What became of that, or why it was not.
+    pub(super) replay: Cell<Option<ReplayOutcome>>,
+    /// The upstream did not bring its answer to its end.
+    pub(super) truncated: Cell<bool>,
     /// Bytes of the request's body that were taken from the caller.
     pub(super) request_bytes: Cell<u64>,
     /// Bytes of the answer's body that went to the caller.
@@ -112,6 +126,23 @@ impl<'a> Record<'a> {
         Self { worker, core, peer, id, asked, started, route, caller, tally }
     }
 
+    /// Adds to what this core counts.
+    fn count(&self, duration: Duration) {
+        let (tally, counters) = (&self.tally, self.core.counters(self.route.get()));
+        counters.statuses.add(tally.status.get());
+        counters.seconds.add(duration);
+        if let Some(code) = tally.error.get() {
+            counters.errors[code.index()].add(1);
+        }
+        if tally.truncated.get() {
+            counters.truncated.add(1);
+        }
+        let given_up = tally.replayed.get().then_some(ReplayOutcome::Failed);
+        if let Some(replay) = tally.replay.get().or(given_up) {
+            counters.replays[replay as usize].add(1);
+        }
+    }
+
     fn line(&self, duration: Duration) -> Line<'_> {
         let tally = &self.tally;
         let route = self.route.get().map(|at| &self.core.snapshot.routes[at].spec);
@@ -147,8 +178,10 @@ impl<'a> Record<'a> {
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
+        let duration = self.started.elapsed();
+        self.count(duration);
         if let Some(pen) = &self.worker.access {
-            pen.write(&self.line(self.started.elapsed()));
+            pen.write(&self.line(duration));
         }
     }
 }

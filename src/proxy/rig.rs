@@ -15,7 +15,7 @@ use super::{
     socket::{Link, Socket},
     worker::{Order, Plan, Worker},
 };
-use crate::{config::model::Scheme, net::Stream, snapshot::Reader};
+use crate::{config::model::Scheme, net::Stream, snapshot::Reader, telemetry::metrics::Held};
 
 /// Larger than any request or response that is measured, so that a pipe never waits.
 const PIPE: usize = 64 * 1024;
@@ -60,7 +60,7 @@ impl Rig {
                 Socket::Memory(accepted),
                 ([127, 0, 0, 1], 9).into(),
                 hosts,
-                worker.ticket(None),
+                worker.ticket(None).map(|ticket| worker.seat(ticket, Held::default())),
             );
         });
         Ok(Self { runtime, local, caller, upstream: origin, buffer: vec![0; PIPE] })

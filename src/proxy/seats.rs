@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::balance::Ticket;
+use crate::telemetry::metrics::Held;
 
 /// How an idle connection is asked to leave. It leaves by itself, and only if nothing has arrived: whoever
 /// ended it from outside could not know that a request is already there.
@@ -65,11 +66,12 @@ pub(super) struct Seat {
     at: usize,
     idle: Rc<Idle>,
     _counted: Ticket,
+    _open: Held,
 }
 
 impl Seat {
-    /// A seat in `seats` for a connection that is counted.
-    pub(super) fn take(seats: &Rc<RefCell<Seats>>, counted: Ticket) -> Self {
+    /// A seat in `seats` for a connection that is counted, over all and for its listener.
+    pub(super) fn take(seats: &Rc<RefCell<Seats>>, counted: Ticket, open: Held) -> Self {
         let idle = Rc::new(Idle::default());
         let mut inner = seats.borrow_mut();
         let at = inner.free.pop().unwrap_or(inner.places.len());
@@ -78,7 +80,7 @@ impl Seat {
         }
         inner.places[at] = Some(Rc::clone(&idle));
         drop(inner);
-        Self { seats: Rc::clone(seats), at, idle, _counted: counted }
+        Self { seats: Rc::clone(seats), at, idle, _counted: counted, _open: open }
     }
 
     /// How this connection is asked to leave.

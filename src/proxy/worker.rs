@@ -31,7 +31,10 @@ use super::{
 use crate::{
     net::Identity,
     snapshot::{Reader, Route, Snapshot},
-    telemetry::access::{self, Pen},
+    telemetry::{
+        access::{self, Pen},
+        metrics::{Held, RouteCounters},
+    },
 };
 
 /// How often idle upstream connections are looked through.
@@ -165,8 +168,9 @@ impl RequestId {
 pub(super) struct Core {
     pub(super) snapshot: Arc<Snapshot>,
     pools: Vec<Rc<Pool>>,
-    running: Vec<Cell<usize>>,
     workers: usize,
+    /// Which one this is.
+    index: usize,
 }
 
 impl Core {
@@ -177,14 +181,19 @@ impl Core {
     /// A place among the running requests of a route, or `overloaded`.
     pub(super) fn permit(&self, route: usize) -> Result<Permit<'_>, ProxyError> {
         let of = &self.snapshot.routes[route];
-        Permit::take(of.spec.max_in_flight, self.workers, &self.running[route], &of.running)
+        Permit::take(of.spec.max_in_flight, self.workers, &of.counters.of(self.index).in_flight, &of.running)
+    }
+
+    /// What this core counts of a route, or of requests without one.
+    pub(super) fn counters(&self, route: Option<usize>) -> &RouteCounters {
+        route.map_or(&self.snapshot.unrouted, |at| &self.snapshot.routes[at].counters).of(self.index)
     }
 }
 
 impl Worker {
     pub(super) fn new(plan: &Plan) -> Self {
         let pools = Pools::default();
-        let core = Self::core_of(plan.snapshots.snapshot(), &pools, plan.workers);
+        let core = Self::core_of(plan.snapshots.snapshot(), &pools, plan.workers, plan.index);
         let mut random = [0; 8];
         // Ids need to differ, not to be secret; without randomness they still differ within the process.
         let _ = aws_lc_rs::rand::fill(&mut random);
@@ -207,16 +216,15 @@ impl Worker {
         }
     }
 
-    fn core_of(snapshot: Arc<Snapshot>, pools: &Pools, workers: usize) -> Core {
+    fn core_of(snapshot: Arc<Snapshot>, pools: &Pools, workers: usize, index: usize) -> Core {
         let pools = snapshot.origins.iter().map(|origin| pools.of(origin, None)).collect();
-        let running = snapshot.routes.iter().map(|_| Cell::default()).collect();
-        Core { snapshot, pools, running, workers }
+        Core { snapshot, pools, workers, index }
     }
 
     /// The current snapshot as this core sees it. A request holds on to the one it started with.
     pub(super) fn core(&self) -> Rc<Core> {
         if !self.snapshots.is_current(&self.current.borrow().snapshot) {
-            let core = Self::core_of(self.snapshots.snapshot(), &self.pools, self.workers);
+            let core = Self::core_of(self.snapshots.snapshot(), &self.pools, self.workers, self.index);
             *self.current.borrow_mut() = Rc::new(core);
         }
         Rc::clone(&self.current.borrow())
@@ -273,14 +281,14 @@ impl Worker {
         self.balance.ticket(elsewhere.unwrap_or(self.index), self.core().snapshot.server().max_connections)
     }
 
-    /// A seat for a connection that is counted.
-    pub(super) fn seat(&self, counted: Ticket) -> Seat {
-        Seat::take(&self.seats, counted)
+    /// A seat for a connection that is counted, over all and for its listener.
+    pub(super) fn seat(&self, counted: Ticket, open: Held) -> Seat {
+        Seat::take(&self.seats, counted, open)
     }
 
     /// A place to turn one more connection away with an answer; beyond those it is just closed.
     pub(super) fn refusal_seat(&self) -> Option<Seat> {
-        self.balance.refusal(self.index, &self.refusals, REFUSALS).map(|counted| self.seat(counted))
+        self.balance.refusal(self.index, &self.refusals, REFUSALS).map(|counted| self.seat(counted, Held::default()))
     }
 
     /// Closes idle connections, lets the others finish, and gives up after `drain_timeout`.

@@ -1,4 +1,5 @@
-//! What is told about the running process: the log, a line for each request, and metrics later.
+//! What is told about the running process: the log, a line for each request, and what is counted.
 
 pub mod access;
 pub mod log;
+pub mod metrics;

@@ -218,7 +218,7 @@ impl Engine {
 
     /// Ends all tasks. Nothing new is begun. What may have used up a refresh token comes to its end first, within the time
     /// limits of its requests, so that the next process finds the one that came back.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         self.halt.send_replace(true);
         let mut tasks = std::mem::take(&mut self.lock().tasks);
         while tasks.join_next().await.is_some() {}

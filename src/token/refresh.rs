@@ -39,6 +39,7 @@ use super::{
 use crate::{
     config::model::{TokenSpec, Warm},
     net::Connector,
+    telemetry::metrics::Durations,
 };
 use look::Looked;
 
@@ -54,6 +55,8 @@ pub struct Progress {
     pub succeeded: u64,
     /// Fetches that gave none.
     pub failed: u64,
+    /// How long they took.
+    pub seconds: Durations,
     /// What the last token was minted from.
     pub last_minted: Option<(LifetimeSource, Option<String>, Option<i64>)>,
     /// Which of several client secrets gave the last token, by position and source.
@@ -205,6 +208,7 @@ impl Task {
             let phase = state.phase(seen.last_use, now);
             let trial = run.trial.take().filter(|_| matches!(phase, Phase::Fresh | Phase::Advisory));
             let asking = self.asking(run.last.clone(), trial);
+            run.began = Some(now.mono);
             run.fetch = Some(Box::pin(async move { asking.fetch().await }));
         }
         // A retired key looks now and then whether its last reader has gone.
@@ -262,6 +266,8 @@ impl Task {
 
 /// What a running task holds between two steps.
 struct Run {
+    /// When the last fetch began.
+    began: Option<Instant>,
     fetch: Option<Pin<Box<dyn Future<Output = Fetched> + Send>>>,
     wake: Option<Instant>,
     /// Tells of changes of the budget; of interest while it is `blocked`.
@@ -283,6 +289,7 @@ struct Run {
 impl Run {
     fn new(budget: watch::Receiver<()>) -> Self {
         Self {
+            began: None,
             fetch: None,
             wake: None,
             tried: None,

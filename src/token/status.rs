@@ -10,7 +10,10 @@ use super::{
     refresh::Progress,
     state::Policy,
 };
-use crate::config::model::{TokenSpec, Warm};
+use crate::{
+    config::model::{TokenSpec, Warm},
+    telemetry::metrics::Durations,
+};
 
 /// One token of one credential.
 #[derive(Debug, Clone)]
@@ -55,6 +58,8 @@ pub struct TokenStatus {
     pub succeeded: u64,
     /// Token requests that gave none.
     pub failed: u64,
+    /// How long token requests took.
+    pub fetch_seconds: Durations,
     /// Which client secret gave the last token, by position and source.
     pub secret: Option<String>,
     /// What is used of the budget, over all tokens of the account.
@@ -122,6 +127,7 @@ impl TokenStatus {
             skew,
             succeeded: progress.succeeded,
             failed: progress.failed,
+            fetch_seconds: progress.seconds,
             secret: progress.secret.clone(),
             budget,
             last_error,

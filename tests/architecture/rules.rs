@@ -24,7 +24,7 @@ const LIMITS: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("rules", &["config::model", "wire"]),
     ("token", &["config::model", "config::secret", "config::signing_key", "net", "telemetry"]),
-    ("snapshot", &["config::model", "rules", "net", "token::bearer"]),
+    ("snapshot", &["config::model", "rules", "net", "telemetry", "token::bearer"]),
     ("proxy", &["snapshot", "rules", "wire", "net", "config::model", "token::bearer", "telemetry"]),
 ];
 

@@ -175,16 +175,17 @@ fn every_request_that_was_sent_before_sigterm_is_answered() {
 }
 
 #[test]
-fn signals_for_what_is_not_built_yet_change_nothing() {
+fn a_signal_to_reload_what_has_not_changed_or_for_what_is_not_built_yet_changes_nothing() {
     let scene = Scene::new(Upstream::always(OK));
     for signal in ["HUP", "USR2"] {
         scene.proxy.process().signal(signal);
         assert_eq!(scene.get("/api/x").status, 200, "after SIG{signal}");
     }
+    eventually("it is reloaded", || scene.proxy.process().output().contains("configuration applied"));
     scene.end_with(|proxy| {
         let output = proxy.stop();
         assert!(
-            output.contains("reload is not built yet") && output.contains("hand-over is not built yet"),
+            output.contains("configuration applied (SIGHUP)") && output.contains("hand-over is not built yet"),
             "{output}"
         );
         output

@@ -5,6 +5,7 @@
 
 mod aborts;
 mod access_log;
+mod admin;
 mod balance;
 mod clocks;
 mod demo;
@@ -37,6 +38,7 @@ mod providers;
 mod redis;
 mod refresh_tokens;
 mod rejection;
+mod reload;
 mod responses;
 mod rotation;
 mod routing;

@@ -215,7 +215,7 @@ async fn an_engine_that_stops_keeps_the_refresh_token_that_is_on_its_way_and_beg
     let readers = ["a", "b"].map(|scope| engine.reader(&refreshing(&provider, scope)).unwrap());
     let callers = readers.map(|reader| tokio::spawn(async move { token(&reader).await }));
     eventually("the token request", || provider.count() == 1).await;
-    let stopping = tokio::spawn(engine.stop());
+    let stopping = tokio::spawn(async move { engine.stop().await });
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!stopping.is_finished(), "the answer is on its way");
     provider.open();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// `[log]`
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Log {
     /// `format`
     pub format: LogFormat,

@@ -6,7 +6,7 @@ use super::{net::NetSpec, upstream::Scheme};
 use crate::config::secret::SecretSource;
 
 /// `[tokens]`: where tokens outlive the process.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tokens {
     /// `store`
     pub store: StoreSpec,

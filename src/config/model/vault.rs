@@ -6,7 +6,7 @@ use super::{net::NetSpec, upstream::Upstream};
 use crate::config::secret::SecretSource;
 
 /// `[vault]`: the server that `{ vault = … }` secrets come from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VaultSpec {
     /// Its address; plain http only to this machine.
     pub address: Upstream,
@@ -19,7 +19,7 @@ pub struct VaultSpec {
 }
 
 /// How we log in to Vault.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VaultLogin {
     /// With a token, re-read for each request: an agent may renew it.
     Token(SecretSource),

@@ -35,7 +35,7 @@ use vault::Vault;
 /// Everything, or `None` and at least one problem in the context.
 pub(super) fn resolve(context: &Context<'_>, root: &Table<'_>) -> Option<Config> {
     let server = server::server(root);
-    let admin = server::admin(root);
+    let admin = server::admin(root, &server);
     let tokens = server::tokens(root);
     let log = server::log(root);
     server::telemetry(root);

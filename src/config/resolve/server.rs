@@ -1,7 +1,7 @@
 //! `[server]`, `[admin]`, `[tokens]`, `[log]`, `[telemetry]`.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -117,20 +117,30 @@ fn origins(t: &Table<'_>, list: Option<&At<Vec<At<String>>>>) -> Vec<String> {
     list.map(|l| l.value.iter().filter_map(check).collect()).unwrap_or_default()
 }
 
-/// `[admin]`: `listen = false`, or an address.
-pub(super) fn admin(root: &Table<'_>) -> Option<SocketAddr> {
-    let t = root.table("admin", "admin")?;
+/// Where health, readiness and metrics are told unless the file says otherwise.
+const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
+
+/// `[admin]`: `listen = false`, or an address that is none of the proxy's.
+pub(super) fn admin(root: &Table<'_>, server: &Resolved) -> Option<SocketAddr> {
+    let Some(t) = root.table("admin", "admin") else { return Some(ADMIN) };
     t.learn("listen", || Kind::TextOrFalse);
-    let entry_is_false = t.entry("listen").is_some_and(|e| e.value.as_bool() == Some(false));
-    let written = if entry_is_false { None } else { t.string("listen") };
-    let address = written.and_then(|at| {
-        if not_built::value("admin.listen", &at.value) {
-            t.not_built(&at.span, "an admin address");
-            return None;
-        }
-        listen::address(&t, &at)
-    });
+    let Some(entry) = t.entry("listen") else {
+        t.finish();
+        return Some(ADMIN);
+    };
+    let span = entry.span.clone();
+    let written = if entry.value.as_bool() == Some(false) { None } else { t.string("listen") };
+    let address = written.and_then(|at| listen::address(&t, &at));
     t.finish();
+    let own = server.spec.iter().flat_map(|spec| &spec.listen).map(|listen| listen.address);
+    if let Some(address) = address.filter(|address| address.port() != 0 && own.into_iter().any(|own| own == *address)) {
+        let note = Note::error(&span, format!("`listen` in [admin] is {address}, where the proxy listens"));
+        t.context.report(note.hint("the admin address is another one, such as \"127.0.0.1:8081\""));
+    } else if address.is_some_and(|address| !address.ip().is_loopback()) {
+        let note =
+            Note::warning(&span, "other hosts can reach the admin address, and nobody has to identify himself there");
+        t.context.report(note.hint("it tells names of routes, credentials and their states, no secrets"));
+    }
     address
 }
 

@@ -147,6 +147,19 @@ fn a_store_outside_of_memory_needs_its_key_and_a_directory() {
 }
 
 #[test]
+fn the_admin_address_is_another_one_than_the_proxys() {
+    for (value, expected) in [
+        (
+            "\"127.0.0.1:8080\"",
+            "2:10 `listen` in [admin] is 127.0.0.1:8080, where the proxy listens (the admin address is another one, such as \"127.0.0.1:8081\")",
+        ),
+        ("true", "2:10 `listen` in [admin] must be a string, not a boolean"),
+    ] {
+        assert_eq!(bad_with(&format!("[admin]\nlisten = {value}\n")), [expected]);
+    }
+}
+
+#[test]
 fn a_log_goes_where_a_file_can_stand() {
     for (value, expected) in [
         (
@@ -168,9 +181,7 @@ fn a_log_goes_where_a_file_can_stand() {
 #[test]
 fn what_is_still_to_come_is_refused_by_name() {
     let found = bad_with(
-        r#"[admin]
-listen = "127.0.0.1:8081"
-[log]
+        r#"[log]
 format = "xml"
 audit = "stderr"
 [telemetry]
@@ -178,10 +189,9 @@ otlp = "http://127.0.0.1:4317"
 "#,
     );
     let expected = [
-        "2:10 an admin address in [admin] is not built yet in this version",
-        r#"4:10 `format` in [log] can't be `xml` (use one of "text", "json")"#,
-        r#"5:9 `audit` (other than "off") in [log] is not built yet in this version"#,
-        "7:1 `otlp` in [telemetry] is not built yet in this version",
+        r#"2:10 `format` in [log] can't be `xml` (use one of "text", "json")"#,
+        r#"3:9 `audit` (other than "off") in [log] is not built yet in this version"#,
+        "5:1 `otlp` in [telemetry] is not built yet in this version",
     ];
     assert_eq!(found, expected);
 }

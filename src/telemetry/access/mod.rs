@@ -93,6 +93,11 @@ impl Access {
         self.handle.clone()
     }
 
+    /// What counts lines that could not be written.
+    pub fn lost(&self) -> Option<Lost> {
+        self.handle.as_ref().map(|handle| handle.lost.clone())
+    }
+
     /// Lets go of a file that may have been moved away. Where the queue is full the writer looks for itself soon.
     pub fn reopen(&self) {
         if let Some(handle) = &self.handle {

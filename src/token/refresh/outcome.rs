@@ -20,6 +20,7 @@ impl Task {
     pub(super) async fn fetched(&self, run: &mut Run, fetched: Fetched) -> Event {
         let Fetched { result, version, secret, taken_over, was_trial } = fetched;
         run.tried = version;
+        let took = run.began.map(|began| began.elapsed());
         if was_trial && let Err(refusal) = &result {
             let asked = !matches!(refusal.kind, FailureKind::Budget | FailureKind::Secret);
             self.progress.lock().unwrap_or_else(PoisonError::into_inner).failed += u64::from(asked);
@@ -35,6 +36,10 @@ impl Task {
         }
         let credential = &self.spec.credential;
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let budget = matches!(&result, Err(refusal) if refusal.kind == FailureKind::Budget);
+        if let Some(took) = took.filter(|_| !budget && !self.is_static()) {
+            progress.seconds.add(took);
+        }
         match &result {
             Ok(minted) => {
                 progress.succeeded += 1;
@@ -57,7 +62,7 @@ impl Task {
             }
             Err(refusal) => {
                 // What the budget stopped was no token request.
-                progress.failed += u64::from(refusal.kind != FailureKind::Budget);
+                progress.failed += u64::from(!budget);
                 progress.last_refusal = Some((refusal.clone(), SystemTime::now()));
                 log_refusal(credential, refusal);
             }

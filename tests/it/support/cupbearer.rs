@@ -17,6 +17,8 @@ pub(crate) struct Builder {
     /// As written in the file.
     listen: String,
     descriptors: Option<usize>,
+    /// `listen` of `[admin]`, as written in the file.
+    admin: &'static str,
 }
 
 /// A running proxy on a loopback port of its own.
@@ -61,6 +63,11 @@ impl Builder {
         Self { listen: format!("[\"127.0.0.1:0\", {{ address = \"127.0.0.1:0\", tls = {tls} }}]"), ..self }
     }
 
+    /// With an admin address, on a free port.
+    pub(crate) fn admin(self) -> Self {
+        Self { admin: "\"127.0.0.1:0\"", ..self }
+    }
+
     /// Limits its file descriptors.
     pub(crate) fn descriptors(self, most: usize) -> Self {
         Self { descriptors: Some(most), ..self }
@@ -92,7 +99,8 @@ impl Builder {
     }
 
     fn command(&self, config: &str) -> Command {
-        let text = format!("[server]\nlisten = {}\n{}[admin]\nlisten = false\n{config}", self.listen, self.server);
+        let Self { listen, server, admin, .. } = self;
+        let text = format!("[server]\nlisten = {listen}\n{server}[admin]\nlisten = {admin}\n{config}");
         self.dir.write("proxy.toml", text);
         let binary = env!("CARGO_BIN_EXE_cupbearer");
         let mut command = match self.descriptors {
@@ -125,7 +133,8 @@ impl Cupbearer {
     /// A new one, to be described.
     pub(crate) fn builder() -> Builder {
         let listen = "\"127.0.0.1:0\"".to_owned();
-        Builder { dir: TestDir::new(), env: Vec::new(), server: String::new(), listen, descriptors: None }
+        let (env, server) = (Vec::new(), String::new());
+        Builder { dir: TestDir::new(), env, server, listen, descriptors: None, admin: "false" }
     }
 
     /// Where it listens.
@@ -137,6 +146,25 @@ impl Cupbearer {
     pub(crate) fn tls_url(&self) -> String {
         let line = self.process.wait_for_line("listening on https://").unwrap_or_else(|e| panic!("{e}"));
         format!("https://localhost:{}", line.rsplit(':').next().expect("a port"))
+    }
+
+    /// Its admin address; it must have one.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        let address = self.process.wait_for_line("admin on http://").unwrap_or_else(|e| panic!("{e}"));
+        address.parse().expect("an address")
+    }
+
+    /// What the admin address answers to a GET.
+    pub(crate) fn admin_get(&self, path: &str) -> Response {
+        let address = self.admin();
+        Client::connect(address).exchange(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n"))
+    }
+
+    /// One whole number of `/metrics`: `NAME{LABELS}` as it stands there; 0 where it does not.
+    pub(crate) fn metric(&self, sample: &str) -> usize {
+        let page = self.admin_get("/metrics").text();
+        let line = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        line.map_or(0, |value| value.parse().expect("a number"))
     }
 
     /// Its configuration's directory.

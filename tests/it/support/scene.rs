@@ -29,6 +29,7 @@ pub(crate) struct Stage {
     more: String,
     alone: bool,
     descriptors: Option<usize>,
+    admin: bool,
 }
 
 /// A proxy with `/api` in front of the test's API and, for the neighbour, `/good` in front of another one
@@ -47,7 +48,17 @@ impl Stage {
     pub(crate) fn new(api: Upstream) -> Self {
         let server = "workers = 1\n".to_owned();
         let (route, credential, more) = (String::new(), String::new(), String::new());
-        Self { api, tokens: Upstream::tokens(3600), server, route, credential, more, alone: false, descriptors: None }
+        Self {
+            api,
+            tokens: Upstream::tokens(3600),
+            server,
+            route,
+            credential,
+            more,
+            alone: false,
+            descriptors: None,
+            admin: false,
+        }
     }
 
     /// Another number of workers.
@@ -85,6 +96,11 @@ impl Stage {
         Self { alone: true, ..self }
     }
 
+    /// With an admin address.
+    pub(crate) fn admin(self) -> Self {
+        Self { admin: true, ..self }
+    }
+
     /// Limits the proxy's file descriptors.
     pub(crate) fn descriptors(self, most: usize) -> Self {
         Self { descriptors: Some(most), ..self }
@@ -92,7 +108,7 @@ impl Stage {
 
     /// Starts it all.
     pub(crate) fn start(self) -> Scene {
-        let Self { api, tokens, server, route, credential, more, alone, descriptors } = self;
+        let Self { api, tokens, server, route, credential, more, alone, descriptors, admin } = self;
         let good = Upstream::always("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood");
         let good_tokens = Upstream::tokens_named("good", 3600);
         let credentials = |name: &str, at: &Upstream, lines: &str| {
@@ -119,6 +135,9 @@ impl Stage {
         let mut builder = Cupbearer::builder().env("SECRET", "not-a-secret").env("KEY", KEY);
         if let Some(most) = descriptors {
             builder = builder.descriptors(most);
+        }
+        if admin {
+            builder = builder.admin();
         }
         for line in server.lines() {
             builder = builder.server(line);
