@@ -179,7 +179,7 @@ impl Keeper {
                 tracing::error!("configuration not applied ({why}); the one before stays:\n{problems}");
             }
             Outcome::Refused(text) => {
-                tracing::error!("configuration not applied ({why}); the one before stays: {text}")
+                tracing::error!("configuration not applied ({why}); the one before stays: {text}");
             }
         }
         outcome

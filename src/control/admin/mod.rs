@@ -134,14 +134,14 @@ async fn handle(request: &Request<Incoming>, local: bool, address: SocketAddr, s
         None if request.uri().path() == "/api/v1/reload" => reload(request, local, sources).await,
         None => route(request, sources),
     };
-    if is_head { answer.map(|body| body.without_content()) } else { answer }
+    if is_head { answer.map(Body::without_content) } else { answer }
 }
 
 /// The refusal of a request that a web page, or a name that stands for another server, led here.
 fn guard(request: &Request<Incoming>, address: SocketAddr, sources: &Sources) -> Option<Response<Body>> {
     let snapshot = sources.snapshots.snapshot();
     let server = snapshot.server();
-    let all = |name: header::HeaderName| request.headers().get_all(name).into_iter().map(|value| value.as_bytes());
+    let all = |name: header::HeaderName| request.headers().get_all(name).into_iter().map(HeaderValue::as_bytes);
     let hosts = Hosts::new(address, Scheme::Http, &server.allowed_hosts);
     let mut named = all(header::HOST);
     let (Some(host), None) = (named.next(), named.next()) else {
