@@ -222,12 +222,16 @@ impl Keeper {
 /// Puts back what only a restart can change; gives the names of the keys that have changed.
 ///
 /// Rules for who may call are checked against the addresses of the file. Where another address is open, they must not be loosened:
-/// then nothing is applied.
+/// then nothing is applied. Nor is a file that has lost all its routes.
 fn keep_until_restart(config: &mut Config, running: &Config) -> Result<Vec<&'static str>, String> {
     let is_open = running.server.listen.iter().any(|listen| !listen.address.ip().is_loopback());
     if is_open && config.server.listen != running.server.listen {
         let why = "`listen` in [server] has changed, and rules that are safe there may not be safe at the address that other \
                    hosts can reach now. Restart instead";
+        return Err(why.to_owned());
+    }
+    if config.routes.is_empty() && !running.routes.is_empty() {
+        let why = "it has no routes at all, as a file has that is being written. Restart if that is meant";
         return Err(why.to_owned());
     }
     let mut changed = Vec::new();

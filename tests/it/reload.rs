@@ -45,7 +45,7 @@ fn write(proxy: &Cupbearer, config: &str) {
     let file = proxy.dir().join("proxy.toml");
     let text = fs::read_to_string(&file).expect("it is there");
     let admin = text.find("[admin]").expect("its section");
-    let end = text[admin..].find("\n[").map_or(text.len(), |at| admin + at + 1);
+    let end = text[admin..].match_indices('\n').nth(1).map_or(text.len(), |(at, _)| admin + at + 1);
     let next = proxy.dir().join("proxy.toml.next");
     fs::write(&next, format!("{}{config}", &text[..end])).expect("ours");
     fs::rename(next, file).expect("ours");
@@ -68,7 +68,11 @@ fn fifty_reloads_under_load_fail_no_request_and_mix_no_tokens() {
     let (api, other) = (echo(), echo());
     let (tokens, other_tokens) = (Upstream::tokens_named("c", 3600), Upstream::tokens_named("o", 3600));
     let config = |n: usize| {
-        let more = if n % 2 == 0 { "allow = [\"GET /**\"]" } else { "response_timeout = \"50s\"\nmax_in_flight = 20" };
+        let more = if n.is_multiple_of(2) {
+            "allow = [\"GET /**\"]"
+        } else {
+            "response_timeout = \"50s\"\nmax_in_flight = 20"
+        };
         let mut text = credential("c", &tokens, "") + &credential("o", &other_tokens, "");
         text += &route("/api", &api, "c", more);
         text += &route("/other", &other, "o", more);
