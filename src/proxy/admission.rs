@@ -131,7 +131,7 @@ fn slow(caller: &Caller) -> NoHead {
 }
 
 /// Whether the target or the fields are to blame is known once the request line is whole.
-fn too_large(filled: &[u8], limits: &Server) -> ProxyError {
+pub(super) fn too_large(filled: &[u8], limits: &Server) -> ProxyError {
     let limit = limits.max_header_bytes;
     let line = memchr::memchr(b'\n', filled).unwrap_or(filled.len());
     if line > limit / 2 {

@@ -124,7 +124,12 @@ async fn serve(worker: Rc<Worker>, stream: Socket, address: SocketAddr, hosts: R
 pub(super) async fn serve_stream(worker: &Worker, peer: &Peer, io: Socket, head: Result<&[u8], TranslateError>) {
     let (core, now) = (worker.core(), clock::now());
     let mut caller = Caller::new(io, now, now + core.snapshot.server().idle_timeout);
+    let limits = core.snapshot.server();
     let next = match head {
+        Ok(head) if head.len() > limits.max_header_bytes => {
+            refuse(worker, &core, &peer.text, &mut caller, asked_of(head), &admission::too_large(head, limits)).await;
+            Some(Next::Close)
+        }
         Ok(head) => request(worker, &core, peer, &mut caller, head, &mut Vec::new()).await,
         Err(why) => {
             let (asked, refused) =

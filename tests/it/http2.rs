@@ -90,6 +90,12 @@ fn every_size_over_h1(proxy: &Cupbearer) {
 }
 
 #[test]
+fn bodies_of_every_size_pass_unchanged_from_http_1_to_http_1() {
+    let (api, tokens) = (echo_h1(), Upstream::tokens(3600));
+    every_size_over_h1(&Cupbearer::before(&api.url(), &tokens, "", ""));
+}
+
+#[test]
 fn bodies_of_every_size_pass_unchanged_from_http_2_to_http_1() {
     let (api, tokens) = (echo_h1(), Upstream::tokens(3600));
     run(every_size_over_h2(&Cupbearer::before(&api.url(), &tokens, "", "")));
@@ -557,7 +563,13 @@ fn heads_beyond_the_limit_are_refused_over_http_2() {
         let client = H2Client::connect(proxy.address()).await;
         let request = client.ask("GET", "/api/x").header("x-large", "x".repeat(40_000)).body(()).expect("a request");
         let refused = client.exchange(request, b"").await.expect("an answer");
-        assert_eq!(refused.status, 431);
+        assert_eq!((refused.status, refused.json()["code"].as_str()), (431, Some("head_too_large")));
+        let long = client.ask("GET", &format!("/api/{}", "x".repeat(33_000))).body(()).expect("a request");
+        let refused = client.exchange(long, b"").await.expect("an answer");
+        assert_eq!((refused.status, refused.json()["code"].as_str()), (414, Some("uri_too_long")));
+        let bomb = client.ask("GET", "/api/x").header("x-larger", "x".repeat(80_000)).body(()).expect("a request");
+        let refused = client.exchange(bomb, b"").await.expect("an answer");
+        assert_eq!((refused.status, refused.body.len()), (431, 0), "refused where it is unpacked");
         let mut many = client.ask("GET", "/api/x");
         for number in 0..200 {
             many = many.header(format!("x-{number}"), "y");

@@ -126,7 +126,7 @@ fn max_in_flight_holds_for_its_route_alone_and_is_given_back() {
     scene.api.wait_for_requests(5);
     for _ in 0..20 {
         let problem = scene.get("/api/more").expect_problem(503, "overloaded");
-        assert_eq!(problem["route"], "/api");
+        assert_eq!((&problem["route"], &problem["retry_after"]), (&"/api".into(), &1.into()));
     }
     // Refusing costs the connection nothing.
     let mut client = get("/api/more");
@@ -161,7 +161,8 @@ fn max_connections_holds_and_is_given_back() {
         assert_eq!(client.response().text(), "ok");
     }
     for _ in 0..5 {
-        scene.send(ask).last_response().expect_problem(503, "overloaded");
+        let problem = scene.send(ask).last_response().expect_problem(503, "overloaded");
+        assert_eq!(problem["retry_after"], 1);
     }
     for client in &mut clients {
         assert_eq!(client.exchange(scene.fill(ask)).text(), "ok", "those that are in stay in");

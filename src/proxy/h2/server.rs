@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{
-    Reason, RecvStream,
+    RecvStream,
     ext::Protocol,
     server::{Builder, SendResponse},
 };
@@ -161,6 +161,8 @@ impl Next {
     }
 }
 
+/// What is somewhat above `max_header_bytes` is let in, to be answered like a head of HTTP/1.1; what is far above is refused where it
+/// is unpacked, by a bare 431.
 fn builder(limits: &Server) -> Builder {
     let mut builder = Builder::new();
     builder
@@ -168,7 +170,7 @@ fn builder(limits: &Server) -> Builder {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(STREAMS)
         .max_send_buffer_size(SEND_BUFFER)
-        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.max_header_bytes * 2).unwrap_or(u32::MAX))
         .enable_connect_protocol();
     builder
 }
@@ -178,17 +180,13 @@ async fn stream(
     worker: Rc<Worker>,
     peer: Rc<Peer>,
     request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    respond: SendResponse<Bytes>,
     _place: Place,
 ) {
     let (parts, body) = request.into_parts();
-    let protocol = parts.extensions.get::<Protocol>();
-    if protocol.is_some_and(|p| p.as_str() != "websocket") {
-        // RFC 8441 section 4 leaves protocols that are not known to the server.
-        respond.send_reset(Reason::REFUSED_STREAM);
-        return;
-    }
-    let key = (protocol.is_some() && parts.method == Method::CONNECT).then(|| worker.websocket_key());
+    // Any other protocol is a CONNECT like others, and refused as such.
+    let websocket = parts.extensions.get::<Protocol>().is_some_and(|protocol| protocol.as_str() == "websocket");
+    let key = (websocket && parts.method == Method::CONNECT).then(|| worker.websocket_key());
     let mut head = worker.scratch();
     let told = request_to_h1(&mut head, &parts, !body.is_end_stream(), key.as_deref());
     let socket = Socket::H2(Box::new(Incoming::new(body, respond)));
