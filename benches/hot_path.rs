@@ -27,9 +27,9 @@ use cupbearer::{
 };
 
 /// Allocations of one request.
-const ALLOCATIONS: u64 = 5;
+const ALLOCATIONS: u64 = 2;
 /// Instructions of one request; up to 2 % more are let pass.
-const INSTRUCTIONS: u64 = 28_970;
+const INSTRUCTIONS: u64 = 24_210;
 
 const CONFIG: &str = r#"
 [server]

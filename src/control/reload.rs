@@ -5,15 +5,18 @@
 //! asks for a reload (a signal, the admin address, the changed file) only sends it a [`Request`].
 
 use std::{
+    io,
     os::unix::fs::MetadataExt as _,
     path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
     time::{Duration, SystemTime},
 };
 
+use rustix::{process::setpriority_process, thread::gettid};
 use tokio::{
     sync::{mpsc, oneshot},
     time::MissedTickBehavior,
@@ -192,8 +195,7 @@ impl Keeper {
         // Before it is read: what is written meanwhile is noticed at the next look.
         watch.loaded = watch.stamp().await;
         let path = watch.path.clone();
-        // Reading it may run commands, for keys of callers: not on the thread that keeps the tokens.
-        let (config, warnings) = match tokio::task::spawn_blocking(move || config::load(&path)).await {
+        let (config, warnings) = match load(path).await {
             Ok(Ok(loaded)) => loaded,
             Ok(Err(problems)) => return Outcome::Problems(problems),
             Err(error) => return Outcome::Refused(error.to_string()),
@@ -217,6 +219,19 @@ impl Keeper {
         self.publish(next.forbidding(&endpoints).unwrap_or(next));
         Ok((generation, restart))
     }
+}
+
+/// Loads the file on a thread of its own. Reading may run commands, for keys of callers, so not on the thread that keeps the tokens; and ten
+/// thousand routes are half a second's work, so with less claim to a core than requests have.
+async fn load(path: PathBuf) -> io::Result<Result<(Config, Vec<config::Warning>), Problems>> {
+    let (tell, told) = oneshot::channel();
+    thread::Builder::new().name("reload".to_owned()).spawn(move || {
+        // The niceness of this thread alone, on Linux; where it cannot be had the work is done all the same.
+        let _ = setpriority_process(Some(gettid()), 10);
+        // Who asked may have gone.
+        let _ = tell.send(config::load(&path));
+    })?;
+    told.await.map_err(io::Error::other)
 }
 
 /// Puts back what only a restart can change; gives the names of the keys that have changed.
