@@ -173,7 +173,7 @@ pub(super) async fn forward(
         }
         let Ending::Final(outcome) = tries.end(route, generation, rejected, verdict, can_replay) else {
             request.tally.replayed.set(true);
-            if Box::pin(put_aside(&mut exchange, &response, request)).await {
+            if Box::pin(put_aside(&mut exchange, &response, request)).await && !request.websocket {
                 pool.give(up.io, response.kept_for);
             }
             continue;
@@ -183,7 +183,8 @@ pub(super) async fn forward(
         let next = respond::respond(&mut exchange, &answer, &response).await?;
         let reusable = exchange.is_sent() && response.is_reusable(request.head.method(request.bytes));
         recycle(worker, upload, &mut up);
-        if reusable && up.buf.is_empty() {
+        // A server that was asked to switch and says that it did not is not believed with another request's bytes.
+        if reusable && up.buf.is_empty() && !request.websocket {
             pool.give(up.io, response.kept_for);
         }
         return Ok(next);
@@ -368,11 +369,12 @@ async fn final_head(exchange: &mut Exchange<'_>, core: &Core, request: &Request<
 /// Waits for a head a little, then sends 100 (Continue) in the upstream's place: nginx over HTTP/2 never does, nor do many
 /// old servers, and a caller that waits for it and an upstream that waits for the body would wait for each other.
 async fn give_leave(exchange: &mut Exchange<'_>) -> Result<(), Broken> {
-    let silent = tokio::time::timeout(LEAVE, exchange.head()).await.is_err();
-    if silent && exchange.upload.taken == 0 {
-        exchange.interim(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+    match tokio::time::timeout(LEAVE, exchange.head()).await {
+        // A head stays where it is, for whoever reads it next; an error is the end of the request.
+        Ok(head) => head.map(drop),
+        Err(_) if exchange.upload.taken == 0 => exchange.interim(b"HTTP/1.1 100 Continue\r\n\r\n").await,
+        Err(_) => Ok(()),
     }
-    Ok(())
 }
 
 /// Whether the answer means that the token is no good.

@@ -94,7 +94,7 @@ pub(super) fn judge_marked<'s>(
     if loosely.differs()
         && snapshot.table.longest_prefix(loosely.reading(path.decoded())).map(|(at, _)| at) != Some(index)
     {
-        let text = "with its path parameters (;…) left out, as some servers do, this path belongs to another route";
+        let text = "as a lenient server might read it (path parameters `;…` left out, `//` as one slash), this path belongs to another route";
         return Err(blame(ProxyError::new(Code::BadPath, text), None, None));
     }
     let route = &snapshot.routes[index].spec;

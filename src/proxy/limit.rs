@@ -26,19 +26,23 @@ impl<'a> Permit<'a> {
         own: &'a Counter,
         all: &'a AtomicUsize,
     ) -> Result<Self, ProxyError> {
-        if limit >= SHARED_OUT.saturating_mul(workers) {
-            if own.get() < limit.div_ceil(workers) as u64 {
+        let text = if limit >= SHARED_OUT.saturating_mul(workers) {
+            let share = limit.div_ceil(workers);
+            if own.get() < share as u64 {
                 own.add(1);
                 return Ok(Self { own, all: None });
             }
+            format!(
+                "{share} requests of this route are running on this worker already, its share of max_in_flight ({limit})"
+            )
         } else {
             if all.fetch_add(1, Ordering::Relaxed) < limit {
                 own.add(1);
                 return Ok(Self { own, all: Some(all) });
             }
             all.fetch_sub(1, Ordering::Relaxed);
-        }
-        let text = format!("{limit} requests of this route are running already (max_in_flight)");
+            format!("{limit} requests of this route are running already (max_in_flight)")
+        };
         Err(ProxyError::new(Code::Overloaded, text).retry_after(1))
     }
 }

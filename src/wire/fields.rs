@@ -8,6 +8,8 @@ use super::{
 
 /// How many fields a head may have.
 pub const MAX_FIELDS: usize = 128;
+/// How many options `Connection` may have: each is compared with every field.
+const MAX_OPTIONS: usize = 64;
 
 /// The fields of a head, and those that frame it or may stand only once.
 #[derive(Debug, Default)]
@@ -17,6 +19,7 @@ pub(super) struct Fields {
     pub(super) expect: Single,
     length: Single,
     encoding: Single,
+    options: usize,
 }
 
 /// The value of a field that may stand only once, and how often it does.
@@ -54,18 +57,22 @@ impl Fields {
                 return Err(HeadError::TooManyFields);
             }
             let (field, next) = field(bytes, at, underscores)?;
-            fields.note(field);
+            fields.note(field, bytes);
+            if fields.options > MAX_OPTIONS {
+                return Err(HeadError::TooManyOptions);
+            }
             fields.list.push(field);
             at = next;
         }
     }
 
-    fn note(&mut self, field: Field) {
+    fn note(&mut self, field: Field, bytes: &[u8]) {
         match field.kind {
             Kind::Host => self.host.note(field.value),
             Kind::ContentLength => self.length.note(field.value),
             Kind::TransferEncoding => self.encoding.note(field.value),
             Kind::Expect => self.expect.note(field.value),
+            Kind::Connection => self.options += list(field.value(bytes)).count(),
             _ => {}
         }
     }

@@ -71,6 +71,9 @@ pub enum HeadError {
     /// More than [`MAX_FIELDS`].
     #[error("the head has too many header lines (the limit is {MAX_FIELDS})")]
     TooManyFields,
+    /// More options of `Connection` than anybody needs.
+    #[error("the Connection header has too many options (the limit is 64)")]
+    TooManyOptions,
     /// No `Host`.
     #[error("the Host header is missing")]
     NoHost,

@@ -3,7 +3,7 @@
 
 use std::{thread, time::Duration};
 
-use crate::support::{Client, ReadError, Scene, Stage, Upstream, noise};
+use crate::support::{Client, ReadError, Scene, Stage, Upstream, eventually, noise};
 
 /// Answers every whole request with the number of bytes of its decoded body.
 fn counting() -> Upstream {
@@ -493,6 +493,25 @@ fn a_caller_that_expects_100_continue_sends_its_body_when_the_upstream_asks_for_
     let client =
         scene.send("POST /nowhere HTTP/1.1\r\nHost: HOST\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
     client.last_response().expect_problem(404, "no_route");
+    scene.end();
+}
+
+#[test]
+fn a_body_that_does_not_wait_for_leave_is_held_to_the_grammar_and_to_max_body() {
+    // It takes everything and says nothing.
+    let api = Upstream::start(
+        |connection| while connection.request_head().is_some_and(|h| connection.body_of(&h).is_some()) {},
+    );
+    let scene = Stage::new(api).route("max_body = \"8B\"").start();
+    let head = "POST /api/x HTTP/1.1\r\nHost: HOST\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut client = scene.send(&format!("{head}3\r\nabc\r"));
+    eventually("its head came", || scene.api.heads().len() == 1);
+    client.send("\n3\rX\r\n0\r\n\r\n");
+    client.last_response().expect_problem(400, "bad_request");
+    let mut client = scene.send(&format!("{head}5\r\nhello\r\n"));
+    eventually("its head came", || scene.api.heads().len() == 2);
+    client.send("5\r\nworld\r\n0\r\n\r\n");
+    client.last_response().expect_problem(413, "body_too_large");
     scene.end();
 }
 

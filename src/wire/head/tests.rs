@@ -198,3 +198,11 @@ fn an_ambiguous_response_is_refused() {
     assert_eq!(error("HTTP/2 200 OK\r\n\r\n"), HeadError::StatusLine);
     assert_eq!(error("ICY 200 OK\r\n\r\n"), HeadError::StatusLine);
 }
+
+#[test]
+fn connection_options_are_few() {
+    let head = |n: usize| with(&format!("Connection: {}\r\n", vec!["x-y"; n].join(",")));
+    assert!(parse(&head(64)).is_ok());
+    assert_eq!(refusal(&head(65)), HeadError::TooManyOptions);
+    assert_eq!(refusal(&with(&"Connection: a, b\r\n".repeat(40))), HeadError::TooManyOptions);
+}
