@@ -90,7 +90,10 @@ impl Keeper {
             }
             looking.await
         };
-        let now = Instant::now();
+        self.conclude(result, Instant::now());
+    }
+
+    fn conclude(&mut self, result: Result<Found, Failure>, now: Instant) {
         match result {
             Ok(found) => self.accept(found, now),
             Err(failure) if failure.fault == Fault::Away && self.stale_until(now).is_some() => {
@@ -99,6 +102,10 @@ impl Keeper {
             }
             Err(failure) => {
                 tracing::debug!(name = self.name.host, "not resolved: {}", failure.why);
+                if failure.fault == Fault::Name {
+                    // An answer too: the one before may not come back when the resolver fails next.
+                    self.good_until = None;
+                }
                 self.publish(Err(failure), now + RETRY);
             }
         }
@@ -197,5 +204,23 @@ mod tests {
         accept(&mut keeper, &[1], start);
         assert_eq!(keeper.stale_until(start + SECOND * 2), Some(start + SECOND + STALE));
         assert_eq!(keeper.stale_until(start + SECOND + STALE), None);
+    }
+
+    #[test]
+    fn a_name_that_has_gone_does_not_come_back_when_the_resolver_fails() {
+        let (mut keeper, start) = (keeper(), Instant::now());
+        let is_known = |keeper: &Keeper| keeper.name.known.borrow().as_ref().is_some_and(|known| known.result.is_ok());
+        let away = || Err(Failure { fault: Fault::Away, why: "SERVFAIL".to_owned() });
+        accept(&mut keeper, &[1], start);
+        keeper.conclude(away(), start + SECOND);
+        assert!(is_known(&keeper), "the last answer stands in");
+        keeper.conclude(Err(Failure::of_name("NXDOMAIN")), start + SECOND * 2);
+        assert!(!is_known(&keeper));
+        keeper.conclude(away(), start + SECOND * 3);
+        assert!(!is_known(&keeper));
+        assert_eq!(keeper.stale_until(start + SECOND * 3), None, "nor where it is slow");
+        accept(&mut keeper, &[1], start + SECOND * 4);
+        keeper.conclude(away(), start + SECOND * 5);
+        assert!(is_known(&keeper));
     }
 }
