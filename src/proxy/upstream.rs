@@ -313,6 +313,9 @@ impl Pools {
         for pool in pools.values() {
             pool.sweep(now);
         }
-        pools.retain(|_, pool| Rc::strong_count(pool) > 1 || !pool.idle.borrow().is_empty() || !pool.shared.is_empty());
+        pools.retain(|_, pool| {
+            let is_held = Rc::strong_count(pool) > 1 || pool.pace.borrow().is_worth_keeping(now);
+            is_held || !pool.idle.borrow().is_empty() || !pool.shared.is_empty()
+        });
     }
 }
