@@ -84,21 +84,27 @@ pub struct Connector {
     tls: Arc<Offering>,
     pub(super) names: Arc<Names>,
     presents: bool,
+    roots: tls::Roots,
 }
 
 impl Connector {
     /// Reads the roots. The error names the file that is to blame.
     pub fn new(spec: Arc<NetSpec>) -> Result<Self, String> {
-        let tls = tls::client_config(&spec)?;
+        let (tls, roots) = tls::client_config(&spec)?;
         let names = Names::of(&spec.resolver);
-        Ok(Self { spec, tls: Arc::new(Offering::new(&tls)), names, presents: false })
+        Ok(Self { spec, tls: Arc::new(Offering::new(&tls)), names, presents: false, roots })
     }
 
     /// The same way, presenting a certificate. TLS sessions are not shared with `self`.
     #[must_use]
     pub fn presenting(&self, identity: &Identity) -> Self {
         let tls = Offering::new(&tls::presenting(&self.tls.h1, identity));
-        Self { spec: Arc::clone(&self.spec), tls: Arc::new(tls), names: Arc::clone(&self.names), presents: true }
+        Self { tls: Arc::new(tls), presents: true, ..self.clone() }
+    }
+
+    /// Whom it trusts beside the system's roots: equal where the `ca_file`s held the same certificates when they were read.
+    pub fn roots(&self) -> [u8; 32] {
+        self.roots
     }
 
     /// Whether a certificate is presented to servers that ask for one.

@@ -30,9 +30,13 @@ fn system_roots() -> &'static RootCertStore {
     })
 }
 
+/// What was in a `ca_file` when it was read.
+pub(super) type Roots = [u8; 32];
+
 /// A client configuration for `spec`: the system's roots and those of its `ca_file`, TLS 1.2 and 1.3.
-pub(super) fn client_config(spec: &NetSpec) -> Result<ClientConfig, String> {
+pub(super) fn client_config(spec: &NetSpec) -> Result<(ClientConfig, Roots), String> {
     let mut roots = system_roots().clone();
+    let mut own = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     if let Some(path) = &spec.ca_file {
         let bad = |e: &dyn std::fmt::Display| format!("ca_file {}: {e}", path.display());
         let certs: Vec<CertificateDer<'_>> =
@@ -41,15 +45,19 @@ pub(super) fn client_config(spec: &NetSpec) -> Result<ClientConfig, String> {
             return Err(bad(&"no certificate in it"));
         }
         for cert in certs {
+            own.update(&cert); // DER tells its own length
             roots.add(cert).map_err(|e| bad(&e))?;
         }
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    Ok(ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())?
         .with_root_certificates(roots)
-        .with_no_client_auth())
+        .with_no_client_auth();
+    let mut digest = Roots::default();
+    digest.copy_from_slice(own.finish().as_ref());
+    Ok((config, digest))
 }
 
 /// The same, with a certificate for servers that ask for one. Sessions are kept apart: one that was begun with another

@@ -64,6 +64,12 @@ impl Pace {
         }
     }
 
+    /// Whether it knows something that one begun anew would not: a pause that is not long over, or connections that may have
+    /// ended too soon.
+    pub(super) fn is_worth_keeping(&self, now: Instant) -> bool {
+        [self.not_before, self.unused_since].into_iter().flatten().any(|at| now < at + KEPT)
+    }
+
     fn failed(&mut self, now: Instant) {
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
         self.failures += 1;
@@ -118,12 +124,14 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut pace = Pace::default();
+        assert!(!pace.is_worth_keeping(at(0)), "nothing was made");
         assert!(pace.may_begin(at(0)));
         assert!(!pace.may_begin(at(0)), "one at a time");
         pace.ended(false, at(0));
         assert!(!pace.may_begin(at(1)));
         assert!(pace.may_begin(at(2)));
         pace.ended(true, at(2));
+        assert!(pace.is_worth_keeping(at(31)) && !pace.is_worth_keeping(at(32)));
         // The upstream closes it at once: as good as a failure.
         assert!(!pace.may_begin(at(3)));
         assert!(!pace.may_begin(at(6)));
@@ -139,6 +147,7 @@ mod tests {
             pace.ended(false, at(63));
         }
         assert!(!pace.may_begin(at(63 + 119)));
+        assert!(pace.is_worth_keeping(at(63 + 121)) && !pace.is_worth_keeping(at(63 + 150)));
         assert!(pace.may_begin(at(63 + 120)));
     }
 }

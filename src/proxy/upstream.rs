@@ -284,11 +284,12 @@ fn refused(error: &ConnectError) -> ProxyError {
     ProxyError::new(code, format!("{error}; the request was not sent{advice}"))
 }
 
-/// Where a connection leads, how it leaves and which certificate it presents: connections are shared only where all
-/// are equal.
-type Key = (Scheme, String, u16, Arc<NetSpec>, Option<Identity>);
+/// Where a connection leads, how it leaves, which roots its server was judged by, and which certificate it presents:
+/// connections are shared only where all are equal. [`NetSpec`] has the path of `ca_file`; what is in it may change.
+type Key = (Scheme, String, u16, Arc<NetSpec>, [u8; 32], Option<Identity>);
 
-/// All pools of one core. They outlive a reload: a route that still leads to the same place finds its connections.
+/// All pools of one core. They outlive a reload: a route that still leads to the same place finds its connections, unless
+/// `ca_file` has other certificates in it by then.
 #[derive(Default)]
 pub(super) struct Pools {
     by_origin: RefCell<HashMap<Key, Rc<Pool>>>,
@@ -298,7 +299,8 @@ impl Pools {
     /// The pool of connections to `origin` that present `identity`, which is looked up for each request, or nothing.
     pub(super) fn of(&self, origin: &Origin, identity: Option<&Identity>) -> Rc<Pool> {
         let upstream = &origin.upstream;
-        let key = (upstream.scheme, upstream.host.clone(), upstream.port, Arc::clone(&origin.net), identity.cloned());
+        let (net, roots) = (Arc::clone(&origin.net), origin.connector.roots());
+        let key = (upstream.scheme, upstream.host.clone(), upstream.port, net, roots, identity.cloned());
         let connector = || identity.map(|identity| origin.connector.presenting(identity));
         let new = || Rc::new(Pool { connector: connector(), ..Pool::default() });
         Rc::clone(self.by_origin.borrow_mut().entry(key).or_insert_with(new))
@@ -311,6 +313,9 @@ impl Pools {
         for pool in pools.values() {
             pool.sweep(now);
         }
-        pools.retain(|_, pool| Rc::strong_count(pool) > 1 || !pool.idle.borrow().is_empty() || !pool.shared.is_empty());
+        pools.retain(|_, pool| {
+            let is_held = Rc::strong_count(pool) > 1 || pool.pace.borrow().is_worth_keeping(now);
+            is_held || !pool.idle.borrow().is_empty() || !pool.shared.is_empty()
+        });
     }
 }

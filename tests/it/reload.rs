@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Client, Cupbearer, Upstream, eventually};
+use crate::support::{Ca, Client, Cupbearer, Ending, TestDir, TlsUpstream, Upstream, eventually};
 
 /// Answers with the token that it was sent.
 fn echo() -> Upstream {
@@ -306,4 +306,48 @@ fn ten_thousand_routes_are_reloaded_while_requests_go_on() {
         assert!(longest < Duration::from_secs(5), "{longest:?}");
     });
     assert_eq!(tokens.requests().len(), 1);
+}
+
+#[test]
+fn what_the_ca_file_holds_by_now_is_trusted_and_nothing_else() {
+    for presents in [false, true] {
+        let (dir, tokens, ca, other) = (TestDir::new(), Upstream::tokens(3600), Ca::new(), Ca::named("another CA"));
+        let (certificate, key) = ca.issue(&["localhost"]);
+        let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        let api = TlsUpstream::start(&certificate, &key, ok, Ending::KeepAlive);
+        let trust = |text: &str| dir.write("ca.pem", text).display().to_string();
+        let mut more = format!("ca_file = \"{}\"\n", trust(ca.pem()));
+        if presents {
+            let (certificate, key) = ca.issue(&["client.example.test"]);
+            let (certificate, key) = (dir.write("client.pem", certificate), dir.write("client.key", key));
+            let (certificate, key) = (certificate.display(), key.display());
+            let _ = write!(more, "client_cert = \"{certificate}\"\nclient_key = {{ file = \"{key}\" }}\n");
+        }
+        let config = credential("c", &tokens, &more)
+            + &format!("[[routes]]\nprefix = \"/api\"\nupstream = \"{}\"\ncredential = \"c\"\n", api.url());
+        let builder = Cupbearer::builder().env("SECRET", "not-a-secret").server("workers = 1").admin();
+        let proxy = builder.start(&config);
+        let applies = || {
+            let answer = post(&proxy, "X-Cupbearer: 1\r\n");
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        };
+        assert_eq!(proxy.get("/api/x").status, 200);
+        // The same certificates, whatever stands around them: connections are kept.
+        trust(&format!("# ours\n{}", ca.pem()));
+        applies();
+        assert_eq!(proxy.get("/api/x").status, 200);
+        assert_eq!(api.handshakes(), 1, "presents: {presents}");
+        trust(other.pem());
+        applies();
+        // Neither over the kept connection nor over a new one.
+        for _ in 0..2 {
+            proxy.get("/api/x").expect_problem(502, "upstream_tls");
+        }
+        trust(&[ca.pem(), other.pem()].concat());
+        applies();
+        let before = api.connections();
+        assert_eq!(proxy.get("/api/x").status, 200);
+        assert_eq!(api.connections(), before + 1, "presents: {presents}");
+        proxy.stop();
+    }
 }

@@ -19,8 +19,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const SLOW: Duration = Duration::from_secs(1);
 /// For so long after its end an answer is used when the resolver gives no other.
 const STALE: Duration = Duration::from_secs(300);
-/// An address is gone once the answers have been without it for so long: servers that give another part of many addresses each
-/// time cost no kept connections.
+/// An address is gone once the answers have been without it for so long, and two at least: one that comes back with the second
+/// costs no kept connections. The second is asked for after this time, however long the first may be used.
 const GRACE: Duration = Duration::from_secs(5);
 /// Addresses of one name that are used; more are left out.
 const MOST: usize = 16;
@@ -40,10 +40,18 @@ struct Keeper {
     places: Arc<[Arc<Place>]>,
     /// When that was out of date, or will be.
     good_until: Option<Instant>,
-    /// What the last answers were without, and since when.
-    leaving: Vec<(Arc<Place>, Instant)>,
+    /// What the last answers were without.
+    leaving: Vec<Leaving>,
     /// The resolver gives no answers; told once.
     away: bool,
+}
+
+/// An address that the last answer was without.
+struct Leaving {
+    place: Arc<Place>,
+    since: Instant,
+    /// The answer before was without it too.
+    is_confirmed: bool,
 }
 
 impl Keeper {
@@ -61,7 +69,7 @@ impl Keeper {
             if !is_fresh && self.name.used.is_within(IN_USE) {
                 return;
             }
-            let leaves = self.leaving.iter().map(|(_, since)| *since + GRACE);
+            let leaves = self.leaving.iter().filter(|l| l.is_confirmed).map(|l| l.since + GRACE);
             let wakes = leaves.chain(until.filter(|_| is_fresh)).min().unwrap_or(now + FOREVER);
             // Asked, or time has passed: what that means is looked at above.
             let _ = tokio::time::timeout_at(wakes.into(), self.name.used.asked.notified()).await;
@@ -70,10 +78,10 @@ impl Keeper {
 
     /// Marks addresses that have been away for long enough.
     fn let_go(&mut self, now: Instant) {
-        self.leaving.retain(|(place, since)| {
-            let stays = now < *since + GRACE;
+        self.leaving.retain(|leaving| {
+            let stays = !leaving.is_confirmed || now < leaving.since + GRACE;
             if !stays {
-                place.set_gone(true);
+                leaving.place.set_gone(true);
             }
             stays
         });
@@ -90,7 +98,10 @@ impl Keeper {
             }
             looking.await
         };
-        let now = Instant::now();
+        self.conclude(result, Instant::now());
+    }
+
+    fn conclude(&mut self, result: Result<Found, Failure>, now: Instant) {
         match result {
             Ok(found) => self.accept(found, now),
             Err(failure) if failure.fault == Fault::Away && self.stale_until(now).is_some() => {
@@ -99,6 +110,10 @@ impl Keeper {
             }
             Err(failure) => {
                 tracing::debug!(name = self.name.host, "not resolved: {}", failure.why);
+                if failure.fault == Fault::Name {
+                    // An answer too: the one before may not come back when the resolver fails next.
+                    self.good_until = None;
+                }
                 self.publish(Err(failure), now + RETRY);
             }
         }
@@ -122,7 +137,7 @@ impl Keeper {
         if std::mem::take(&mut self.away) {
             tracing::info!("the resolver answers for {} again", self.name.host);
         }
-        let known = |ip| self.places.iter().chain(self.leaving.iter().map(|(place, _)| place)).find(|p| p.ip == ip);
+        let known = |ip| self.places.iter().chain(self.leaving.iter().map(|l| &l.place)).find(|p| p.ip == ip);
         let mut places: Vec<Arc<Place>> = Vec::with_capacity(found.addresses.len());
         for ip in found.addresses {
             if places.len() < MOST && !places.iter().any(|place| place.ip == ip) {
@@ -130,16 +145,21 @@ impl Keeper {
             }
         }
         let is_there = |place: &Arc<Place>| places.iter().any(|p| Arc::ptr_eq(p, place));
-        self.leaving.retain(|(place, _)| !is_there(place));
-        let left: Vec<_> = self.places.iter().filter(|p| !is_there(p)).map(|p| (Arc::clone(p), now)).collect();
+        self.leaving.retain(|leaving| !is_there(&leaving.place));
+        for leaving in &mut self.leaving {
+            leaving.is_confirmed = true;
+        }
+        let leaves = |place: &Arc<Place>| Leaving { place: Arc::clone(place), since: now, is_confirmed: false };
+        let left: Vec<_> = self.places.iter().filter(|p| !is_there(p)).map(leaves).collect();
         if !left.is_empty() || places.len() != self.places.len() {
             let addresses: Vec<_> = places.iter().map(|place| place.ip).collect();
             tracing::debug!(name = self.name.host, ?addresses, ttl = ?found.ttl, "resolved");
         }
+        let lasts = if left.is_empty() { found.ttl } else { found.ttl.min(GRACE) };
         self.leaving.extend(left);
         self.places = places.into();
         self.good_until = Some(now + found.ttl);
-        self.publish(Ok(Arc::clone(&self.places)), now + found.ttl);
+        self.publish(Ok(Arc::clone(&self.places)), now + lasts);
     }
 
     fn publish(&self, result: Result<Arc<[Arc<Place>]>, Failure>, until: Instant) {
@@ -174,6 +194,7 @@ mod tests {
         // Its turn comes again before the time is over.
         let third = accept(&mut keeper, &[3, 1], start + SECOND * 4);
         assert!(Arc::ptr_eq(&first[0], &third[1]));
+        accept(&mut keeper, &[3, 1], start + SECOND * 5);
         keeper.let_go(start + SECOND * 8);
         assert!(![&first[0], &first[1], &second[1]].into_iter().any(|place| place.is_gone()));
         keeper.let_go(start + SECOND * 9);
@@ -181,6 +202,25 @@ mod tests {
         // What comes back later is another one: connections to the former stay retired.
         let fourth = accept(&mut keeper, &[2], start + SECOND * 10);
         assert!(first[1].is_gone() && !fourth[0].is_gone());
+    }
+
+    #[test]
+    fn one_answer_without_an_address_is_not_enough_and_the_next_is_asked_for_soon() {
+        let (mut keeper, start) = (keeper(), Instant::now());
+        let first = accept(&mut keeper, &[1], start);
+        let without = Found { addresses: vec![[192, 0, 2, 2].into()], ttl: SECOND * 3600 };
+        keeper.conclude(Ok(without.clone()), start + SECOND);
+        assert_eq!(keeper.name.known.borrow().as_ref().map(|known| known.until), Some(start + SECOND + GRACE));
+        keeper.let_go(start + SECOND * 60);
+        assert!(!first[0].is_gone());
+        // With the resolver away nothing more is known.
+        keeper.conclude(Err(Failure { fault: Fault::Away, why: "SERVFAIL".to_owned() }), start + SECOND * 60);
+        keeper.let_go(start + SECOND * 61);
+        assert!(!first[0].is_gone());
+        keeper.conclude(Ok(without), start + SECOND * 62);
+        assert_eq!(keeper.name.known.borrow().as_ref().map(|known| known.until), Some(start + SECOND * 3662));
+        keeper.let_go(start + SECOND * 62);
+        assert!(first[0].is_gone());
     }
 
     #[test]
@@ -197,5 +237,23 @@ mod tests {
         accept(&mut keeper, &[1], start);
         assert_eq!(keeper.stale_until(start + SECOND * 2), Some(start + SECOND + STALE));
         assert_eq!(keeper.stale_until(start + SECOND + STALE), None);
+    }
+
+    #[test]
+    fn a_name_that_has_gone_does_not_come_back_when_the_resolver_fails() {
+        let (mut keeper, start) = (keeper(), Instant::now());
+        let is_known = |keeper: &Keeper| keeper.name.known.borrow().as_ref().is_some_and(|known| known.result.is_ok());
+        let away = || Err(Failure { fault: Fault::Away, why: "SERVFAIL".to_owned() });
+        accept(&mut keeper, &[1], start);
+        keeper.conclude(away(), start + SECOND);
+        assert!(is_known(&keeper), "the last answer stands in");
+        keeper.conclude(Err(Failure::of_name("NXDOMAIN")), start + SECOND * 2);
+        assert!(!is_known(&keeper));
+        keeper.conclude(away(), start + SECOND * 3);
+        assert!(!is_known(&keeper));
+        assert_eq!(keeper.stale_until(start + SECOND * 3), None, "nor where it is slow");
+        accept(&mut keeper, &[1], start + SECOND * 4);
+        keeper.conclude(away(), start + SECOND * 5);
+        assert!(is_known(&keeper));
     }
 }

@@ -21,6 +21,14 @@ impl Kind {
             Self::Aaaa => 28,
         }
     }
+
+    /// The address in such a record; `None` where it has not the length of one.
+    fn address(self, data: &[u8]) -> Option<IpAddr> {
+        match self {
+            Self::A => <[u8; 4]>::try_from(data).ok().map(|four| Ipv4Addr::from(four).into()),
+            Self::Aaaa => <[u8; 16]>::try_from(data).ok().map(|sixteen| Ipv6Addr::from(sixteen).into()),
+        }
+    }
 }
 
 const CNAME: u16 = 5;
@@ -114,7 +122,7 @@ impl Question {
             match kind {
                 _ if class != INTERNET => {}
                 CNAME => aliases.push((owner, reader.name()?, ttl)),
-                kind if kind == self.kind.code() => found.push((owner, address(data)?, ttl)),
+                kind if kind == self.kind.code() => found.push((owner, self.kind.address(data)?, ttl)),
                 _ => {}
             }
             reader.at = end;
@@ -129,13 +137,6 @@ impl Question {
         let addresses = found.into_iter().map(|(_, ip, _)| ip).collect();
         Some(Answer::Addresses(addresses, Duration::from_secs(ttl.into())))
     }
-}
-
-fn address(data: &[u8]) -> Option<IpAddr> {
-    if let Ok(four) = <[u8; 4]>::try_from(data) {
-        return Some(Ipv4Addr::from(four).into());
-    }
-    <[u8; 16]>::try_from(data).ok().map(|sixteen| Ipv6Addr::from(sixteen).into())
 }
 
 struct Reader<'a> {
@@ -274,6 +275,16 @@ mod tests {
         assert_eq!(question(Kind::Aaaa).answer(&good), None, "another type");
         for length in 0..good.len() {
             assert_eq!(question(Kind::A).answer(&good[..length]), None, "cut at {length}");
+        }
+    }
+
+    #[test]
+    fn an_address_has_the_length_of_its_kind() {
+        for (kind, right) in [(Kind::A, 4), (Kind::Aaaa, 16)] {
+            for length in [0, 3, 4, 5, 15, 16, 17] {
+                let message = response(0, kind, &[(b"\xc0\x0c", kind.code(), 60, &[1; 17][..length])]);
+                assert_eq!(question(kind).answer(&message).is_some(), length == right, "{kind:?} of {length}");
+            }
         }
     }
 
