@@ -13,7 +13,7 @@ use std::{
     future::{Future, pending},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use tokio::sync::watch;
