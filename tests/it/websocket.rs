@@ -100,7 +100,7 @@ fn an_upstream_that_does_not_switch_answers_as_always_and_its_connection_ends() 
         let response = proxy.request("GET", "/api/x", ASKS, b"");
         assert_eq!((response.status, response.text().as_str(), response.header("upgrade")), (426, "no", None));
     }
-    assert_eq!(api.connections(), 12, "its connection is nobody else's")
+    assert_eq!(api.connections(), 12, "its connection is nobody else's");
 }
 
 #[test]
