@@ -210,6 +210,11 @@ impl State {
         self.failure.as_ref()
     }
 
+    /// Whether there was ever a token, whoever asked for it.
+    pub fn has_had_token(&self) -> bool {
+        self.generation > 0
+    }
+
     /// Whether a fetch is under way.
     pub fn is_fetching(&self) -> bool {
         self.fetching

@@ -54,6 +54,8 @@ pub struct TokenStatus {
     pub granted_scope: Option<String>,
     /// By how many seconds the provider's clock is ahead of ours.
     pub skew: Option<i64>,
+    /// It has had a token, also one from the store or from another replica, for which nothing was asked here.
+    pub has_had_token: bool,
     /// Token requests that gave a token.
     pub succeeded: u64,
     /// Token requests that gave none.
@@ -125,6 +127,7 @@ impl TokenStatus {
             life_from,
             granted_scope,
             skew,
+            has_had_token: progress.state.has_had_token(),
             succeeded: progress.succeeded,
             failed: progress.failed,
             fetch_seconds: progress.seconds,
@@ -134,8 +137,8 @@ impl TokenStatus {
         }
     }
 
-    /// Whether a token was asked for at least once, or could not even be asked for.
+    /// Whether there was a token, or one was asked for at least once, or could not even be asked for.
     pub fn was_tried(&self) -> bool {
-        self.succeeded + self.failed > 0 || self.last_error.is_some()
+        self.has_had_token || self.succeeded + self.failed > 0 || self.last_error.is_some()
     }
 }

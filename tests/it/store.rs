@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::support::{Cupbearer, TestDir, Upstream};
+use crate::support::{Cupbearer, TestDir, Upstream, eventually};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 /// 32 bytes of `s`, in base64.
@@ -58,6 +58,19 @@ fn a_restart_even_by_kill_9_spends_no_token_request() {
         setup.api.requests().iter().map(|r| r.header("authorization").unwrap_or_default().to_owned()).collect();
     assert_eq!(carried.len(), 3);
     assert!(carried.iter().all(|token| *token == carried[0]), "{carried:?}");
+}
+
+#[test]
+fn a_token_from_the_store_makes_ready() {
+    let setup = Setup::new();
+    let lines = "client_secret = { env = \"SECRET\" }\nclient_auth = \"post\"\nwarm = \"always\"";
+    for round in 0..2 {
+        let builder = Cupbearer::builder().env("SECRET", "not-a-secret").env("SEAL_KEY", SEAL_KEY);
+        let proxy = builder.admin().start(&setup.config_with(lines));
+        eventually("it is ready", || proxy.admin_get("/readyz").status == 200);
+        assert_eq!(setup.token_requests(), 1, "round {round}");
+        assert_eq!(proxy.get("/api").status, 200);
+    }
 }
 
 #[test]

@@ -178,6 +178,7 @@ async fn three_replicas_cost_one_token_request_per_renewal_and_redis_holds_nothi
     assert_eq!(provider.count(), 2, "a new replica finds the token");
     let content = server.content().await;
     assert!(content.contains("cupbearer:token:") && !content.contains("not-a-token"), "{content}");
+    assert!(late.status()[0].was_tried(), "and is ready with it");
     let fetches: u64 = replicas.iter().map(|engine| engine.status()[0].succeeded).sum();
     assert_eq!(fetches, 2);
     assert!(!log().contains(PASSWORD), "the password was logged");
