@@ -304,3 +304,36 @@ async fn an_older_token_never_displaces_a_newer_one_and_only_the_rejected_one_is
     redis.forget(key, &fingerprint("newer")).await.unwrap();
     assert_eq!(held().await, None);
 }
+
+#[tokio::test]
+#[ignore = "needs redis-server: run tests/run"]
+async fn a_token_ends_by_the_clock_of_redis_wherever_the_issuers_clock_is() {
+    let server = Server::start();
+    let Store::Redis(redis) = server.store() else { panic!("a redis") };
+    let need = need(spec(1));
+    let (key, version) = (Key::of(&need), read(&need.credential).await.unwrap().version());
+    let now = Now::read();
+    let minted = Minted {
+        token: Secret::new("ahead".to_owned()),
+        fingerprint: fingerprint("ahead"),
+        issued: Now { wall: now.wall + Duration::from_secs(50), ..now },
+        life: Duration::from_secs(3),
+        life_from: LifetimeSource::ExpiresIn,
+        scope: None,
+        skew: None,
+        refresh: None,
+        identity: None,
+        token_type: None,
+        proof: None,
+    };
+    redis.save(key, version, &minted).await.unwrap();
+    let left = async || {
+        let found = redis.load(key, version, SystemTime::now()).await.expect("an answer")?;
+        Some(found.life.saturating_sub(found.issued.mono.elapsed()))
+    };
+    assert!(left().await.is_some_and(|left| left <= minted.life));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(left().await.is_some_and(|left| left <= Duration::from_secs(2)));
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(left().await, None, "about to end");
+}

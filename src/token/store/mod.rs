@@ -90,7 +90,7 @@ impl Store {
             tracing::warn!(file, "a stored token is damaged or was sealed with another key; a new one is fetched");
             return None;
         };
-        record.into_minted(version, now)
+        record.into_minted(version, now, None)
     }
 
     /// Keeps a token. Failing to is said and survived: the token is good all the same.

@@ -15,6 +15,9 @@ use crate::{
     },
 };
 
+/// A token that ends sooner could end before anybody has it.
+const WORTH: Duration = Duration::from_secs(1);
+
 /// One token. Times are wall clock: the monotonic one does not outlive the machine's uptime.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Record {
@@ -66,12 +69,16 @@ impl Record {
         serde_json::from_slice(bytes).ok()
     }
 
-    /// The token as if it had just been minted, aged by what the wall clock says. `None` if it has expired,
-    /// was got with other secrets, or comes from the future (then the clock says nothing about its age).
-    pub(super) fn into_minted(self, version: Version, now: SystemTime) -> Option<Minted> {
+    /// The token as if it had just been minted, aged by what the wall clock says, and by what is left of it by the clock of
+    /// the store, where that has one. `None` if it has expired or is about to, was got with other secrets, or comes from the
+    /// future and the store has no clock (then nothing tells its age).
+    pub(super) fn into_minted(self, version: Version, now: SystemTime, most: Option<Duration>) -> Option<Minted> {
         let issued = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(self.issued))?;
-        let (age, life) = (now.duration_since(issued).ok()?, Duration::from_millis(self.life));
-        if self.version != version.to_bytes() || age >= life {
+        let life = Duration::from_millis(self.life);
+        let by_wall = now.duration_since(issued).ok();
+        let by_store = most.map(|most| life.saturating_sub(most));
+        let age = by_wall.max(by_store)?;
+        if self.version != version.to_bytes() || life.saturating_sub(age) < WORTH {
             return None;
         }
         // A machine that has been up for less than the token's age has no such instant: what is left counts then.
@@ -93,5 +100,55 @@ impl Record {
             token_type: None,
             proof: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIFE: Duration = Duration::from_secs(20);
+    const NOW: Duration = Duration::from_secs(1_800_000_000);
+
+    /// What is left of a token that the wall clock calls `age` seconds old, where the store leaves it `most`.
+    fn left(age: f64, most: Option<f64>) -> Option<f64> {
+        let issued = Duration::from_secs_f64(NOW.as_secs_f64() - age);
+        let record = Record {
+            token: "not-a-token".to_owned(),
+            issued: u64::try_from(issued.as_millis()).unwrap(),
+            life: u64::try_from(LIFE.as_millis()).unwrap(),
+            scope: None,
+            version: Version::from_bytes([1; 32]).to_bytes(),
+        };
+        let now = SystemTime::UNIX_EPOCH + NOW;
+        let minted = record.into_minted(Version::from_bytes([1; 32]), now, most.map(Duration::from_secs_f64))?;
+        let left = minted.life.saturating_sub(minted.issued.mono.elapsed());
+        Some((left.as_secs_f64() * 10.0).round() / 10.0)
+    }
+
+    #[test]
+    fn what_is_left_is_the_least_that_either_clock_tells() {
+        assert_eq!(left(5.0, None), Some(15.0));
+        assert_eq!(left(5.0, Some(15.5)), Some(15.0));
+        assert_eq!(left(5.0, Some(3.0)), Some(3.0), "the issuer's clock is ahead, but not by its age");
+        assert_eq!(left(-50.0, Some(14.0)), Some(14.0), "the issuer's clock is ahead");
+        assert_eq!(left(12.0, Some(18.0)), Some(8.0), "the issuer's clock is behind");
+        assert_eq!(left(5.0, Some(60.0)), Some(15.0), "a store that keeps it for longer");
+    }
+
+    #[test]
+    fn a_token_from_the_future_is_used_only_where_the_store_tells_its_age() {
+        assert_eq!(left(-1.0, None), None);
+        assert_eq!(left(-50.0, None), None);
+        assert_eq!(left(-50.0, Some(0.5)), None);
+    }
+
+    #[test]
+    fn a_token_that_is_about_to_end_is_not_used() {
+        assert_eq!(left(18.9, None), Some(1.1));
+        assert_eq!(left(19.1, None), None);
+        assert_eq!(left(20.0, None), None);
+        assert_eq!(left(2.0, Some(0.9)), None);
+        assert_eq!(left(100.0, Some(10.0)), None);
     }
 }

@@ -38,6 +38,9 @@ pub(super) const PAUSE: Duration = Duration::from_secs(1);
 /// Clocks of replicas may differ by this much; a token from further in the future is not believed.
 const SKEW: Duration = Duration::from_secs(60);
 
+/// Gives a token, and in how many ms it ends by Redis' own clock. KEYS: token.
+const LOAD: &str = "return {redis.call('HGET', KEYS[1], 'sealed'), redis.call('PTTL', KEYS[1])}";
+
 /// Stores a token unless a newer one is there. KEYS: token. ARGV: issued, fingerprint, sealed, life (ms).
 const SAVE: &str = "local old = tonumber(redis.call('HGET', KEYS[1], 'issued') or '-1') \
     if old >= tonumber(ARGV[1]) then return 0 end \
@@ -118,25 +121,29 @@ impl Redis {
 
     /// The token of `key`, if there is one that was got with this version of the secrets and has not expired.
     pub async fn load(&self, key: Key, version: Version, now: SystemTime) -> Result<Option<Minted>, Away> {
-        let sealed: Option<Vec<u8>> = self.run(cmd("HGET").arg(token_name(key)).arg("sealed")).await?;
-        let Some(sealed) = sealed else { return Ok(None) };
+        let (sealed, left): (Option<Vec<u8>>, i64) = self.run(&script(LOAD, &token_name(key))).await?;
+        let (Some(sealed), Ok(left)) = (sealed, u64::try_from(left)) else { return Ok(None) };
         let opened = self.seal.open(key.as_bytes(), &sealed);
         let Some(record) = opened.as_ref().and_then(|plain| Record::from_bytes(plain)) else {
             let place = &self.place;
             tracing::warn!(place, "a token in redis is damaged or was sealed with another key; a new one is fetched");
             return Ok(None);
         };
-        let skewed = record.issued_at().filter(|issued| *issued <= now + SKEW).unwrap_or(now);
-        Ok(record.into_minted(version, now.max(skewed)))
+        if record.issued_at().is_none_or(|issued| issued > now + SKEW) {
+            return Ok(None);
+        }
+        Ok(record.into_minted(version, now, Some(Duration::from_millis(left))))
     }
 
     /// Shares a token with the other replicas, unless a newer one is there.
     pub async fn save(&self, key: Key, version: Version, minted: &Minted) -> Result<(), Away> {
         let record = Record::of(version, minted);
         let Ok(sealed) = self.seal.seal(key.as_bytes(), &record.to_bytes()) else { return Ok(()) };
-        let life = u64::try_from(minted.life.as_millis()).unwrap_or(u64::MAX >> 1).max(1);
+        // By Redis' clock it begins to live only now.
+        let left = minted.life.saturating_sub(minted.issued.mono.elapsed());
+        let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX >> 1).max(1);
         let mut command = script(SAVE, &token_name(key));
-        command.arg(record.issued_millis()).arg(&minted.fingerprint).arg(sealed).arg(life);
+        command.arg(record.issued_millis()).arg(&minted.fingerprint).arg(sealed).arg(left);
         self.run::<i64>(&command).await.map(drop)
     }
 
