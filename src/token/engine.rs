@@ -28,9 +28,12 @@ use super::{
     state::Policy,
     vault::Vault,
 };
-use crate::config::{
-    model::{Expiry, TokenSpec, Upstream, VaultSpec},
-    signing_key::KeyError,
+use crate::{
+    config::{
+        model::{Expiry, TokenSpec, Upstream, VaultSpec},
+        signing_key::KeyError,
+    },
+    net::Connector,
 };
 use common::{Common, Shared};
 pub use plan::Plan;
@@ -85,6 +88,8 @@ struct Entry {
     cell: Remembered,
     progress: Arc<Mutex<Progress>>,
     ledger: Arc<Ledger>,
+    /// For the task's next token request.
+    connector: watch::Sender<Connector>,
     retire: watch::Sender<bool>,
     task: AbortHandle,
 }
@@ -115,16 +120,28 @@ struct Made {
     spec: Arc<TokenSpec>,
     task: Task,
     reader: Reader,
+    connector: watch::Sender<Connector>,
     retire: watch::Sender<bool>,
 }
 
 impl Made {
     /// Begins it.
     fn start(self, tasks: &mut JoinSet<()>) -> Entry {
-        let Self { spec, task, reader, retire } = self;
+        let Self { spec, task, reader, connector, retire } = self;
         let (policy, progress, ledger) = (task.policy.clone(), Arc::clone(&task.progress), Arc::clone(&task.ledger));
         let (cell, task) = (reader.remembered(), tasks.spawn(task.run()));
-        Entry { spec, names: BTreeSet::new(), policy, reader: Some(reader), cell, progress, ledger, retire, task }
+        Entry {
+            spec,
+            names: BTreeSet::new(),
+            policy,
+            reader: Some(reader),
+            cell,
+            progress,
+            ledger,
+            connector,
+            retire,
+            task,
+        }
     }
 }
 
@@ -166,7 +183,7 @@ impl Engine {
     ///
     /// Must be called within a tokio runtime, which is the one that will run the task.
     pub fn reader(&self, spec: &Arc<TokenSpec>) -> Result<Reader, EngineError> {
-        let mut plan = self.plan();
+        let mut plan = Plan::new(self);
         let reader = plan.reader(spec)?;
         plan.add();
         Ok(reader)
@@ -174,6 +191,7 @@ impl Engine {
 
     /// Begins with the tokens of another configuration, to which nothing happens yet.
     pub fn plan(&self) -> Plan<'_> {
+        self.lock().common.forget_roots(); // a plan that was given up may have read them, long ago
         Plan::new(self)
     }
 
@@ -263,6 +281,7 @@ impl Engine {
             late: Refusal::unavailable(&spec.credential, "its answer took longer than the token in it lives"),
         };
         let (retire, retired) = watch::channel(false);
+        let (way, connector) = watch::channel(connector);
         let task = Task {
             key,
             store: Arc::clone(&self.store),
@@ -280,7 +299,7 @@ impl Engine {
             retired,
             halt: Halt::new(self.halt.subscribe()),
         };
-        Ok(Made { spec: Arc::clone(spec), task, reader, retire })
+        Ok(Made { spec: Arc::clone(spec), task, reader, connector: way, retire })
     }
 
     fn shared(&self, spec: &TokenSpec) -> Result<Shared, EngineError> {

@@ -68,8 +68,8 @@ pub struct Task {
     pub key: Key,
     /// What is asked for.
     pub spec: Arc<TokenSpec>,
-    /// By which way.
-    pub connector: Connector,
+    /// By which way; another configuration may have another one, or have read the same `ca_file` anew.
+    pub connector: watch::Receiver<Connector>,
     /// How.
     pub policy: Policy,
     /// The cell.
@@ -158,7 +158,7 @@ impl Task {
     fn asking(&self, last: Last, trial: Option<Trial>) -> Asking {
         Asking {
             spec: Arc::clone(&self.spec),
-            connector: self.connector.clone(),
+            connector: self.connector.borrow().clone(),
             ledger: Arc::clone(&self.ledger),
             secrets: Arc::clone(&self.secrets),
             trial,

@@ -9,7 +9,10 @@ use std::{
 use cupbearer::{
     config::model::{EgressKind, EgressProxy, NetSpec, Scheme, TokenSpec},
     net::{ConnectError, Connector, Target},
-    token::{Engine, Key, bearer::Unavailable},
+    token::{
+        Engine, Key,
+        bearer::{Rejection, Unavailable},
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -138,6 +141,49 @@ async fn tls_goes_through_the_tunnel_from_end_to_end() {
         assert_eq!(ask(&need(spec)).await, Ok(()));
         assert_eq!(egress.asked().len(), 1);
     }
+}
+
+#[tokio::test]
+async fn another_configuration_reads_the_ca_file_anew_for_tokens_that_it_keeps() {
+    let provider = Provider::start_tls([Reply::token("t", 3600)]).await;
+    let stranger = Provider::start_tls([Reply::Hang]).await;
+    let file = provider.ca_file.clone().unwrap();
+    let (right, wrong) = (std::fs::read(&file).unwrap(), std::fs::read(stranger.ca_file.clone().unwrap()).unwrap());
+    let mut spec = credential(provider.port());
+    spec.token_url.scheme = Scheme::Https;
+    spec.net = Arc::new(NetSpec { ca_file: Some(file.clone()), ..NetSpec::default() });
+    let (spec, engine) = (need(spec), Engine::with_pace(quick()));
+    let take_up = |roots: &[u8]| {
+        std::fs::write(&file, roots).unwrap();
+        let mut plan = engine.plan();
+        let reader = plan.reader(&spec).unwrap();
+        plan.adopt();
+        reader
+    };
+    let reader = take_up(&right);
+    let wait = async |above: u64| reader.wait(above, Instant::now() + Duration::from_secs(10)).await;
+    let reject = async |generation: u64| {
+        while reader.reject(generation, Instant::now()) == Rejection::TooFresh {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(wait(0).await.is_ok());
+
+    take_up(&wrong);
+    reject(1).await;
+    assert!(matches!(wait(1).await, Err(Unavailable::Failed(_))), "the old one is trusted no more");
+    assert_eq!(provider.count(), 1);
+
+    // One that is given up changes nothing, neither now nor for the next one.
+    std::fs::write(&file, &wrong).unwrap();
+    engine.plan().reader(&spec).unwrap();
+    take_up(&right);
+    let until = Instant::now() + Duration::from_secs(10);
+    while wait(1).await.is_err() {
+        assert!(Instant::now() < until, "the new one is not trusted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(provider.count(), 2);
 }
 
 #[tokio::test]

@@ -77,13 +77,18 @@ impl Common {
 
     /// Lets go of what nobody uses any more.
     pub(super) fn prune(&mut self) {
-        self.connectors.clear(); // so that the next configuration reads the roots anew
+        self.forget_roots();
         self.ledgers.retain(|_, ledger| Arc::strong_count(ledger) > 1 || ledger.usage().is_some_and(|u| u.used > 0));
         self.rotations.retain(|_, rotation| Arc::strong_count(rotation) > 1 || rotation.may_hold_unsaved());
         self.secrets.retain(|_, secrets| secrets.strong_count() > 0);
         self.discoveries.retain(|_, discovery| discovery.strong_count() > 0);
         self.peers.retain(|_, peer| peer.strong_count() > 0);
         self.own_keys.retain(|_, key| key.strong_count() > 0);
+    }
+
+    /// The next configuration reads the roots anew.
+    pub(super) fn forget_roots(&mut self) {
+        self.connectors.clear();
     }
 
     /// The configuration's budgets have been told to their ledgers.
@@ -138,7 +143,7 @@ impl Common {
         Ok(Some(key))
     }
 
-    fn connector(&mut self, spec: &TokenSpec) -> Result<Connector, EngineError> {
+    pub(super) fn connector(&mut self, spec: &TokenSpec) -> Result<Connector, EngineError> {
         let net = &spec.credential.net;
         if let Some(connector) = self.connectors.get(&**net) {
             return Ok(connector.clone());

@@ -1,19 +1,23 @@
 //! What another configuration makes of the tokens: prepared in full, then taken up as one step, or not at all.
 
 use std::{
-    collections::{BTreeSet, HashMap, hash_map::Entry},
+    collections::{
+        BTreeSet, HashMap,
+        hash_map::Entry::{Occupied, Vacant},
+    },
     sync::Arc,
 };
 
-use super::{Engine, EngineError, Made};
+use super::{Engine, EngineError, Entry, Made};
 use crate::{
     config::model::{Budget, TokenSpec},
+    net::Connector,
     token::{Key, Reader, budget::Ledger},
 };
 
 /// The tokens of a configuration that may still be rejected: dropped, it has changed nothing.
 ///
-/// A key that there is keeps its cell and its task, and so does one that is retired and still in use; whatever makes a token
+/// A key that there is keeps its cell and its task, which asks by the new way, and so does one that is retired and still in use; whatever makes a token
 /// another one makes another key. To be used on the thread that runs the tasks.
 pub struct Plan<'e> {
     engine: &'e Engine,
@@ -26,22 +30,25 @@ struct Wanted {
     names: BTreeSet<String>,
     reader: Reader,
     ledger: Arc<Ledger>,
+    /// By which way it is asked for from now on.
+    connector: Option<Connector>,
     /// There is no such key yet.
     made: Option<Made>,
 }
 
 impl Wanted {
-    fn found(engine: &Engine, key: Key) -> Option<Self> {
-        let inner = engine.lock();
-        let entry = inner.tokens.get(&key)?;
-        let reader = entry.living()?;
-        Some(Self { names: BTreeSet::new(), reader, ledger: Arc::clone(&entry.ledger), made: None })
+    fn found(engine: &Engine, key: Key, spec: &TokenSpec) -> Result<Option<Self>, EngineError> {
+        let mut inner = engine.lock();
+        let living = |entry: &Entry| Some((entry.living()?, Arc::clone(&entry.ledger)));
+        let Some((reader, ledger)) = inner.tokens.get(&key).and_then(living) else { return Ok(None) };
+        let connector = Some(inner.common.connector(spec)?);
+        Ok(Some(Self { names: BTreeSet::new(), reader, ledger, connector, made: None }))
     }
 
     fn made(engine: &Engine, key: Key, spec: &Arc<TokenSpec>) -> Result<Self, EngineError> {
         let made = engine.make(key, spec)?;
         let (reader, ledger) = (made.reader.clone(), Arc::clone(&made.task.ledger));
-        Ok(Self { names: BTreeSet::new(), reader, ledger, made: Some(made) })
+        Ok(Self { names: BTreeSet::new(), reader, ledger, connector: None, made: Some(made) })
     }
 }
 
@@ -54,8 +61,8 @@ impl<'e> Plan<'e> {
     pub fn reader(&mut self, spec: &Arc<TokenSpec>) -> Result<Reader, EngineError> {
         let key = Key::of(spec);
         let wanted = match self.wanted.entry(key) {
-            Entry::Occupied(wanted) => wanted.into_mut(),
-            Entry::Vacant(place) => place.insert(match Wanted::found(self.engine, key) {
+            Occupied(wanted) => wanted.into_mut(),
+            Vacant(place) => place.insert(match Wanted::found(self.engine, key, spec)? {
                 Some(wanted) => wanted,
                 None => Wanted::made(self.engine, key, spec)?,
             }),
@@ -90,13 +97,16 @@ impl<'e> Plan<'e> {
     pub(super) fn add(self) {
         let mut inner = self.engine.lock();
         let super::Inner { tokens, tasks, .. } = &mut *inner;
-        for (key, Wanted { names, made, .. }) in self.wanted {
+        for (key, Wanted { names, connector, made, .. }) in self.wanted {
             if let Some(made) = made {
                 tokens.insert(key, made.start(tasks));
             }
             if let Some(entry) = tokens.get_mut(&key) {
                 entry.revive();
                 entry.names.extend(names);
+                if let Some(connector) = connector {
+                    entry.connector.send_replace(connector);
+                }
             }
         }
         self.budgets.into_iter().for_each(|(ledger, budget)| ledger.allow(budget));
