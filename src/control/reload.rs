@@ -240,8 +240,8 @@ async fn load(path: PathBuf) -> io::Result<Result<(Config, Vec<config::Warning>)
 /// Puts back what only a restart can change; gives the names of the keys that have changed.
 ///
 /// Rules for who may call are checked against the addresses of the file. Where another address is open, they must not be loosened:
-/// then nothing is applied. Nor is a file that has lost all its routes, nor one whose refresh tokens need the store
-/// that only a restart brings: it was judged with that, and would run without.
+/// then nothing is applied. Nor is a file that has lost all its routes, nor one whose secrets or refresh tokens need the
+/// `[vault]` or the store that only a restart brings: it was judged with those, and would run without.
 fn keep_until_restart(config: &mut Config, running: &Config) -> Result<Vec<&'static str>, String> {
     let is_open = running.server.listen.iter().any(|listen| !listen.address.ip().is_loopback());
     if is_open && config.server.listen != running.server.listen {
@@ -262,6 +262,10 @@ fn keep_until_restart(config: &mut Config, running: &Config) -> Result<Vec<&'sta
              missing after it. Restart instead",
             credential.name
         ));
+    }
+    if config.uses_vault && config.vault != running.vault {
+        let why = "[vault] has changed, and a secret comes from there, which cannot be asked before a restart. Restart instead";
+        return Err(why.to_owned());
     }
     let mut changed = Vec::new();
     macro_rules! keep {

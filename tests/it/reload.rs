@@ -299,6 +299,24 @@ fn another_store_comes_with_no_credential_that_keeps_a_refresh_token() {
 }
 
 #[test]
+fn a_secret_that_needs_another_vault_leaves_the_configuration_as_it_is() {
+    let (api, tokens) = (echo(), Upstream::tokens(3600));
+    let config = credential("c", &tokens, "") + &route("/api", &api, "c", "");
+    let proxy = start(&config);
+    assert_eq!(proxy.get("/api/x").text(), "Bearer not-a-token-1");
+    let vault = "[vault]\naddress = \"http://127.0.0.1:9\"\ntoken = { env = \"OTHER\" }\n";
+    let moved = config.replace("{ env = \"SECRET\" }", "{ vault = \"secret/c#client_secret\" }");
+    assert_ne!(moved, config);
+    write(&proxy, &(vault.to_owned() + &moved + &route("/new", &api, "c", "")));
+    expect_refused(&proxy, "[vault] has changed");
+    // Where no secret is there yet it is only told.
+    write(&proxy, &(vault.to_owned() + &config));
+    let answer = post(&proxy, "X-Cupbearer: 1\r\n");
+    assert_eq!((answer.status, &answer.json()["restart_needed"]), (200, &serde_json::json!(["vault"])));
+    assert_eq!(proxy.get("/api/x").text(), "Bearer not-a-token-1");
+}
+
+#[test]
 fn a_route_that_goes_lets_its_running_requests_finish() {
     let api = Upstream::start(|connection| {
         while connection.request().is_some() {
