@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use super::check::shown_prefix;
+use tokio::task::JoinHandle;
+
+use super::{check::shown_prefix, output};
 use crate::{
     config::{
         self,
         model::{Config, CredentialSpec, RouteSpec, TokenSpec},
     },
-    control,
-    token::{Inquiry, Key, inquiry},
+    control::{self, Signals},
+    token::{Engine, Inquiry, Key, inquiry},
 };
 
 /// One token that is to be asked for.
@@ -125,12 +127,42 @@ pub(super) async fn ask(
     questions: &[Question],
     mut tell: impl FnMut(&Question, Inquiry),
 ) -> Result<(), String> {
+    // Before anything is sent: unhandled, a signal would lose the refresh token in an answer.
+    let mut signals = Signals::listen().map_err(|e| e.to_string())?;
     let store = questions.iter().any(|question| inquiry::needs_store(question.credential()));
     let engine = control::engine(config, store).map_err(|e| e.to_string())?;
     let asked: Result<Vec<_>, _> = questions.iter().map(|question| engine.inquire(&question.spec)).collect();
     let running: Vec<_> = asked.map_err(|e| e.to_string())?.into_iter().map(tokio::spawn).collect();
-    for (question, running) in questions.iter().zip(running) {
-        tell(question, running.await.map_err(|e| e.to_string())?);
+    let mut answers = questions.iter().zip(running);
+    while let Some((question, mut running)) = answers.next() {
+        tokio::select! {
+            inquiry = &mut running => tell(question, inquiry.map_err(|e| e.to_string())?),
+            signal = signals.stop() => {
+                let rest = std::iter::once(running).chain(answers.by_ref().map(|(_, running)| running)).collect();
+                end(signal, &engine, rest, &mut signals).await
+            }
+        }
     }
     Ok(())
+}
+
+/// Ends the process, after those who may have used up a refresh token; a second signal ends it at once.
+async fn end(signal: &str, engine: &Engine, running: Vec<JoinHandle<Inquiry>>, signals: &mut Signals) -> ! {
+    let rest = async {
+        // First, so that nothing new is begun.
+        engine.stop().await;
+        for running in running {
+            // One that panicked has nothing that could be waited for.
+            let _ = running.await;
+        }
+        // What came meanwhile is stored too.
+        engine.stop().await;
+    };
+    output::tell(format_args!("{signal}: no more is asked; what may have used up a refresh token is waited for"));
+    tokio::select! {
+        () = rest => {}
+        signal = signals.stop() => output::tell(format_args!("{signal} again: what still runs is cut off")),
+    }
+    // As a shell would say it.
+    std::process::exit(if signal == "SIGINT" { 130 } else { 143 })
 }

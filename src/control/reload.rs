@@ -24,7 +24,10 @@ use tokio::{
 
 use super::compile;
 use crate::{
-    config::{self, Problems, model::Config},
+    config::{
+        self, Problems,
+        model::{Config, CredentialSpec},
+    },
     snapshot::{Publisher, Reader, Snapshot},
     token::Engine,
 };
@@ -237,7 +240,8 @@ async fn load(path: PathBuf) -> io::Result<Result<(Config, Vec<config::Warning>)
 /// Puts back what only a restart can change; gives the names of the keys that have changed.
 ///
 /// Rules for who may call are checked against the addresses of the file. Where another address is open, they must not be loosened:
-/// then nothing is applied. Nor is a file that has lost all its routes.
+/// then nothing is applied. Nor is a file that has lost all its routes, nor one whose secrets or refresh tokens need the
+/// `[vault]` or the store that only a restart brings: it was judged with those, and would run without.
 fn keep_until_restart(config: &mut Config, running: &Config) -> Result<Vec<&'static str>, String> {
     let is_open = running.server.listen.iter().any(|listen| !listen.address.ip().is_loopback());
     if is_open && config.server.listen != running.server.listen {
@@ -247,6 +251,20 @@ fn keep_until_restart(config: &mut Config, running: &Config) -> Result<Vec<&'sta
     }
     if config.routes.is_empty() && !running.routes.is_empty() {
         let why = "it has no routes at all, as a file has that is being written. Restart if that is meant";
+        return Err(why.to_owned());
+    }
+    let is_kept = |c: &Arc<CredentialSpec>| c.keeps_refresh_token() && !c.logs_itself_in();
+    if config.tokens != running.tokens
+        && let Some(credential) = config.credentials.iter().find(|c| is_kept(c))
+    {
+        return Err(format!(
+            "[tokens] has changed, and credential {:?} keeps a refresh token: one that came before the restart would be \
+             missing after it. Restart instead",
+            credential.name
+        ));
+    }
+    if config.uses_vault && config.vault != running.vault {
+        let why = "[vault] has changed, and a secret comes from there, which cannot be asked before a restart. Restart instead";
         return Err(why.to_owned());
     }
     let mut changed = Vec::new();

@@ -5,6 +5,7 @@ mod plan;
 
 use std::{
     collections::{BTreeSet, HashMap},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -19,7 +20,7 @@ use super::{
     bearer::{self, Now, Remembered},
     budget::Ledger,
     discovery::Found,
-    halt::Halt,
+    halt::{ENDING, Halt},
     inquiry,
     pace::Pace,
     refresh::{Progress, Task},
@@ -195,7 +196,8 @@ impl Engine {
         Plan::new(self)
     }
 
-    /// Asks for a token once, to tell what came of it. Nobody else gets that token.
+    /// Asks for a token once, to tell what came of it. Nobody else gets that token. Where the engine stops meanwhile, only
+    /// what may have used up a refresh token comes to its end.
     ///
     /// What comes back is to be awaited within a tokio runtime; several may be at once.
     pub fn inquire(&self, spec: &Arc<TokenSpec>) -> Result<impl Future<Output = Inquiry> + Send + use<>, EngineError> {
@@ -208,7 +210,20 @@ impl Engine {
                            was not asked. Set tokens.store = { file = \"DIRECTORY\" }";
                 return inquiry::refused(Refusal::of_settings(credential, why), asking.ledger.usage());
             }
-            inquiry::inquire(asking).await
+            let (mut halt, most, ledger) = (asking.halt.clone(), asking.longest_turn(), Arc::clone(&asking.ledger));
+            let (name, spec) = (credential.name.clone(), Arc::clone(&asking.spec));
+            let mut inquiry = pin!(inquiry::inquire(asking));
+            tokio::select! {
+                biased;
+                told = &mut inquiry => return told,
+                () = halt.ordered() => {}
+            }
+            let waited = if halt.is_holding() { tokio::time::timeout(most, inquiry).await.ok() } else { None };
+            if waited.is_none() && halt.is_holding() {
+                tracing::error!(credential = name, "no answer within {most:?}: its refresh token may be lost");
+            }
+            let ending = || inquiry::refused(Refusal::of_settings(&spec.credential, ENDING), ledger.usage());
+            waited.unwrap_or_else(ending)
         })
     }
 

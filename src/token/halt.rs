@@ -10,6 +10,9 @@ use std::sync::{
 
 use tokio::sync::watch;
 
+/// Why nothing is begun any more.
+pub(super) const ENDING: &str = "this process is ending";
+
 /// What the engine, one task and its fetch tell each other about the end.
 #[derive(Debug, Clone)]
 pub struct Halt {

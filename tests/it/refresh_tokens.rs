@@ -171,6 +171,47 @@ fn a_process_that_is_told_to_end_waits_for_the_refresh_token_that_is_on_its_way(
     assert_eq!((chain.given, chain.reused), (3, 0), "each access token was stored too");
 }
 
+/// Nor do the commands that ask for one token go away with the answer.
+#[test]
+fn a_command_that_is_interrupted_keeps_the_refresh_token_that_is_on_its_way() {
+    let chain = Arc::new(Mutex::new(Chain { delays: true, ..Chain::default() }));
+    let (provider, api, dir) = (provider(3600, &chain), Upstream::always(OK), TestDir::new());
+    let store = format!("{{ file = \"{}\" }}", dir.path().join("tokens").display());
+    let config = config(&store, "on_use", &provider, &api);
+    let commands = [(&["check", "--online"][..], "INT", 130), (&["token", "c"], "TERM", 143)];
+    for (given, (args, signal, code)) in (1..).zip(commands) {
+        let builder = builder();
+        let command = builder.run(&config, args);
+        eventually("the token request", || chain.lock().expect("not poisoned").given == given);
+        command.signal(signal);
+        command.wait_for(|text| text.contains("is waited for").then_some(())).unwrap_or_else(|text| panic!("{text}"));
+        chain.lock().expect("not poisoned").delays = false;
+        let (status, output) = command.finish();
+        assert_eq!(status.code(), Some(code), "{output}");
+        chain.lock().expect("not poisoned").delays = true;
+    }
+    chain.lock().expect("not poisoned").delays = false;
+    let proxy = builder().start(&config);
+    assert_eq!(proxy.get("/a").status, 200);
+    let chain = chain.lock().expect("not poisoned");
+    assert_eq!((chain.given, chain.reused), (3, 0));
+}
+
+#[test]
+fn a_command_that_is_interrupted_twice_ends_at_once() {
+    let chain = Arc::new(Mutex::new(Chain { hangs: true, ..Chain::default() }));
+    let (provider, api, dir) = (provider(3600, &chain), Upstream::always(OK), TestDir::new());
+    let store = format!("{{ file = \"{}\" }}", dir.path().join("tokens").display());
+    let builder = builder();
+    let command = builder.run(&config(&store, "on_use", &provider, &api), &["token", "c"]);
+    eventually("the token request", || chain.lock().expect("not poisoned").underway == 1);
+    command.signal("INT");
+    command.wait_for(|text| text.contains("is waited for").then_some(())).unwrap_or_else(|text| panic!("{text}"));
+    command.signal("INT");
+    let (status, output) = command.finish();
+    assert!(status.code() == Some(130) && output.contains("SIGINT again"), "{output}");
+}
+
 #[test]
 fn a_second_signal_ends_a_process_that_waits_for_its_provider() {
     let chain = Arc::new(Mutex::new(Chain { hangs: true, ..Chain::default() }));

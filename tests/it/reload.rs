@@ -11,6 +11,9 @@ use std::{
 
 use crate::support::{Ca, Client, Cupbearer, Ending, TestDir, TlsUpstream, Upstream, eventually};
 
+/// 32 bytes of `s`, in base64.
+const SEAL_KEY: &str = "c3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3M=";
+
 /// Answers with the token that it was sent.
 fn echo() -> Upstream {
     Upstream::start(|connection| {
@@ -37,7 +40,12 @@ fn route(prefix: &str, upstream: &Upstream, credential: &str, more: &str) -> Str
 }
 
 fn start(config: &str) -> Cupbearer {
-    Cupbearer::builder().env("SECRET", "not-a-secret").env("OTHER", "not-a-secret-either").admin().start(config)
+    Cupbearer::builder()
+        .env("SECRET", "not-a-secret")
+        .env("OTHER", "not-a-secret-either")
+        .env("SEAL_KEY", SEAL_KEY)
+        .admin()
+        .start(config)
 }
 
 /// Writes another configuration behind the first two sections, in one step as editors and config maps do.
@@ -251,6 +259,61 @@ fn what_needs_a_restart_is_named_and_the_rest_is_applied() {
         200,
         "the names are new too"
     );
+}
+
+/// The file is refused by the command's way and by the watch over it, and what runs goes on.
+fn expect_refused(proxy: &Cupbearer, part: &str) {
+    let answer = post(proxy, "X-Cupbearer: 1\r\n");
+    assert!(answer.status >= 400 && answer.text().contains(part), "{} {}", answer.status, answer.text());
+    assert!(answer.text().contains("Restart instead"), "{}", answer.text());
+    thread::sleep(Duration::from_millis(1_200));
+    assert_eq!(proxy.get("/new/x").status, 404, "nothing is applied");
+    assert_eq!(proxy.get("/api/x").text(), "Bearer not-a-token-1");
+    assert_eq!(proxy.metric("cupbearer_config_generation"), 1);
+}
+
+/// Its first refresh token would be used up, and the next one be in this process alone.
+#[test]
+fn another_store_comes_with_no_credential_that_keeps_a_refresh_token() {
+    let (api, tokens, rotating) = (echo(), Upstream::tokens(3600), Upstream::tokens_named("r", 3600));
+    let config = credential("c", &tokens, "") + &route("/api", &api, "c", "");
+    let proxy = start(&config);
+    assert_eq!(proxy.get("/api/x").text(), "Bearer not-a-token-1");
+    let store = format!(
+        "[tokens]\nstore = {{ file = \"{}\" }}\nseal_key = {{ env = \"SEAL_KEY\" }}\n",
+        proxy.dir().join("tokens").display()
+    );
+    let refreshing = format!(
+        "[credentials.r]\nclient_id = \"id\"\nclient_auth = \"none\"\ngrant = \"refresh_token\"\nwarm = \"always\"\n\
+         refresh_token = {{ env = \"OTHER\" }}\ntoken_url = \"{}/token\"\n",
+        rotating.url()
+    );
+    write(&proxy, &(store.clone() + &config + &refreshing + &route("/new", &api, "r", "")));
+    expect_refused(&proxy, "[tokens] has changed");
+    assert_eq!(rotating.requests().len(), 0, "no refresh token is used");
+    // Without such a credential nothing is lost.
+    reload(&proxy, &(store + &config));
+    assert_eq!(proxy.get("/api/x").text(), "Bearer not-a-token-1");
+    reload(&proxy, &(config + &refreshing + &route("/new", &api, "r", "")));
+    assert_eq!(proxy.get("/new/x").status, 200);
+}
+
+#[test]
+fn a_secret_that_needs_another_vault_leaves_the_configuration_as_it_is() {
+    let (api, tokens) = (echo(), Upstream::tokens(3600));
+    let config = credential("c", &tokens, "") + &route("/api", &api, "c", "");
+    let proxy = start(&config);
+    assert_eq!(proxy.get("/api/x").text(), "Bearer not-a-token-1");
+    let vault = "[vault]\naddress = \"http://127.0.0.1:9\"\ntoken = { env = \"OTHER\" }\n";
+    let moved = config.replace("{ env = \"SECRET\" }", "{ vault = \"secret/c#client_secret\" }");
+    assert_ne!(moved, config);
+    write(&proxy, &(vault.to_owned() + &moved + &route("/new", &api, "c", "")));
+    expect_refused(&proxy, "[vault] has changed");
+    // Where no secret is there yet it is only told.
+    write(&proxy, &(vault.to_owned() + &config));
+    let answer = post(&proxy, "X-Cupbearer: 1\r\n");
+    assert_eq!((answer.status, &answer.json()["restart_needed"]), (200, &serde_json::json!(["vault"])));
+    assert_eq!(proxy.get("/api/x").text(), "Bearer not-a-token-1");
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub struct Config {
     pub tokens: Tokens,
     /// `[vault]` and its variables; there wherever a secret comes from Vault.
     pub vault: Option<VaultSpec>,
+    /// Whether a secret comes from there.
+    pub uses_vault: bool,
     /// `[credentials.*]`, in file order.
     pub credentials: Vec<Arc<CredentialSpec>>,
     /// `[callers.*]`, in file order. Empty = callers need not identify themselves.

@@ -57,6 +57,7 @@ pub(super) fn resolve(context: &Context<'_>, root: &Table<'_>) -> Option<Config>
         admin,
         tokens: tokens?,
         vault: vault.into_spec(),
+        uses_vault: context.uses_vault.borrow().is_some(),
         credentials: credentials.into_iter().filter_map(|c| c.spec).collect(),
         callers: callers.into_iter().filter_map(|c| c.spec).collect(),
         routes: routes.into_iter().filter_map(|r| r.spec).collect(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Asking, log_refusal};
 use crate::token::{
     credential::Material,
+    halt::ENDING,
     refusal::Refusal,
     reply::Minted,
     rotation::{self, Owner, Root},
@@ -64,7 +65,7 @@ impl Asking {
     /// Nothing new is begun once the engine stops.
     pub(super) fn go_on(&self) -> Result<(), Refusal> {
         if self.halt.is_ordered() {
-            return Err(Refusal::of_settings(&self.spec.credential, "this process is ending"));
+            return Err(Refusal::of_settings(&self.spec.credential, ENDING));
         }
         Ok(())
     }
