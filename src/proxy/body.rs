@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::buffer::{Buffer, LARGE};
 use crate::wire::{
-    Chunked, Framing,
+    Chunked, Framing, HeadError,
     chunked::{self, ChunkError},
 };
 
@@ -66,6 +66,8 @@ pub(super) enum PumpError {
     Read,
     /// It breaks the chunked grammar.
     Grammar(ChunkError),
+    /// Its trailer section has no place in a message of its kind.
+    Trailers(HeadError),
     /// The writing side failed.
     Write(io::Error),
     /// It is larger than the route allows.
@@ -131,13 +133,13 @@ pub(super) struct Way<'a> {
     /// Holds what is taken, in case it has to be sent again.
     pub(super) replay: Option<&'a mut Replay>,
     /// Appends those lines of a trailer section that may go on.
-    pub(super) trailers: &'a dyn Fn(&[u8], &mut Vec<u8>),
+    pub(super) trailers: &'a dyn Fn(&[u8], &mut Vec<u8>) -> Result<(), HeadError>,
 }
 
 impl Way<'_> {
     /// Nothing.
     pub(super) fn plain() -> Self {
-        Self { replay: None, trailers: &|_, _| {} }
+        Self { replay: None, trailers: &|_, _| Ok(()) }
     }
 }
 
@@ -249,7 +251,7 @@ impl Pump {
                 Poll::Ready(Ok(0)) if matches!(self.source, Source::UntilClose) => {
                     let section = from.io.trailers();
                     if !section.is_empty() {
-                        (way.trailers)(&section, &mut self.trailers);
+                        (way.trailers)(&section, &mut self.trailers).map_err(PumpError::Trailers)?;
                     }
                     self.source = Source::Done;
                 }
@@ -310,7 +312,7 @@ impl Pump {
                     let input = &buf.filled()[..buf.len().min(budget)];
                     let step = chunked.step(input).map_err(PumpError::Grammar)?;
                     if chunked.is_done() {
-                        (way.trailers)(chunked.trailers(), &mut self.trailers);
+                        (way.trailers)(chunked.trailers(), &mut self.trailers).map_err(PumpError::Trailers)?;
                     }
                     (step.consumed, step.data, chunked.is_done())
                 }
@@ -415,7 +417,10 @@ mod tests {
                         &mut sink,
                         Way {
                             replay: Some(replay),
-                            trailers: &|all, out| out.extend_from_slice(&all[..all.len() - 2]),
+                            trailers: &|all, out| {
+                                out.extend_from_slice(&all[..all.len() - 2]);
+                                Ok(())
+                            },
                         },
                     )
                 })

@@ -4,6 +4,7 @@
 //! caller's socket and the upstream's.
 
 use std::{
+    fmt,
     future::poll_fn,
     io,
     pin::Pin,
@@ -27,7 +28,7 @@ use crate::{
     net::{certificate_alert, certificate_refused},
     rules::headers,
     snapshot::Route,
-    wire::{Framing, ResponseHead, chunked::ChunkError, head::head_end},
+    wire::{Framing, ResponseHead, head::head_end},
 };
 
 /// Largest response head that is read.
@@ -195,6 +196,7 @@ impl<'a> Exchange<'a> {
                 return Err(Broken::Abort("the caller went away while it sent the body"));
             }
             Poll::Ready(Err(PumpError::Grammar(e))) => return Err(bad_body(e).into()),
+            Poll::Ready(Err(PumpError::Trailers(e))) => return Err(bad_body(e).into()),
             Poll::Ready(Err(PumpError::TooLarge)) => return Err(too_large(self.route).into()),
         }
         self.uploading = false;
@@ -381,11 +383,12 @@ fn cut(error: &PumpError) -> &'static str {
         PumpError::Write(_) => "the caller went away during the answer",
         PumpError::Truncated | PumpError::Read => "the upstream's answer ended too early",
         PumpError::Grammar(_) => "the upstream's chunked body is malformed",
+        PumpError::Trailers(_) => "the upstream's trailers are malformed",
         PumpError::TooLarge => "the answer is too large",
     }
 }
 
-fn bad_body(error: ChunkError) -> ProxyError {
+fn bad_body(error: impl fmt::Display) -> ProxyError {
     ProxyError::new(Code::BadRequest, format!("the request's body is malformed: {error}"))
 }
 

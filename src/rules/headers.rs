@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::{
     config::model::{HostPolicy, RouteSpec, Upstream},
     wire::{
-        self, Framing, Kind, RequestHead, ResponseHead, Version,
+        self, Framing, HeadError, Kind, RequestHead, ResponseHead, Version,
         field::{Field, list},
     },
 };
@@ -178,18 +178,24 @@ fn announces_trailers(framing: Framing, value: &[u8], fits: impl Fn(&[u8]) -> bo
     matches!(framing, Framing::Chunked | Framing::UntilClose) && list(value).all(fits)
 }
 
-fn fitting_trailers(out: &mut Vec<u8>, section: &[u8], fits: impl Fn(Kind, &[u8]) -> bool) {
-    // The decoder has parsed it already; what does not parse has no place here either.
-    for field in wire::fields::trailers(section).unwrap_or_default() {
+fn fitting_trailers(
+    out: &mut Vec<u8>,
+    section: &[u8],
+    underscores: bool,
+    fits: impl Fn(Kind, &[u8]) -> bool,
+) -> Result<(), HeadError> {
+    for field in wire::fields::trailers(section, underscores)? {
         if fits(field.kind, field.name(section)) {
             line(out, field.name(section), field.value(section));
         }
     }
+    Ok(())
 }
 
-/// Appends those lines of a response's trailer section that go on to the caller.
-pub fn write_response_trailers(out: &mut Vec<u8>, section: &[u8]) {
-    fitting_trailers(out, section, is_fit_for_trailers);
+/// Appends those lines of a response's trailer section that go on to the caller. As in its head, underscores in names are the
+/// upstream's own affair.
+pub fn write_response_trailers(out: &mut Vec<u8>, section: &[u8]) -> Result<(), HeadError> {
+    fitting_trailers(out, section, true, is_fit_for_trailers)
 }
 
 /// What one route does to the head of each request, worked out once.
@@ -263,8 +269,8 @@ impl RequestRules {
     }
 
     /// Appends those lines of a request's trailer section that go on to the upstream.
-    pub fn write_trailers(&self, out: &mut Vec<u8>, section: &[u8]) {
-        fitting_trailers(out, section, |kind, name| is_fit_for_trailers(kind, name) && self.passes_name(name));
+    pub fn write_trailers(&self, out: &mut Vec<u8>, section: &[u8]) -> Result<(), HeadError> {
+        fitting_trailers(out, section, false, |kind, name| is_fit_for_trailers(kind, name) && self.passes_name(name))
     }
 
     /// The names of `request`'s fields that are not passed on, for `explain`.

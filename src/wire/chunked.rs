@@ -66,7 +66,8 @@ impl Chunked {
         self.state == State::Done
     }
 
-    /// The trailer section, field lines and the final empty line, once [`Chunked::is_done`].
+    /// The trailer section, field lines and the final empty line, once [`Chunked::is_done`]. It parses; whether its names may hold
+    /// underscores is for whoever takes them to say.
     pub fn trailers(&self) -> &[u8] {
         &self.trailers
     }
@@ -125,7 +126,7 @@ impl Chunked {
         if !ended {
             return Ok(State::Trailers);
         }
-        super::fields::trailers(&self.trailers).map_err(|_| ChunkError::Trailers)?;
+        super::fields::trailers(&self.trailers, true).map_err(|_| ChunkError::Trailers)?;
         Ok(State::Done)
     }
 }
@@ -167,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_body_is_decoded_wherever_it_is_cut() {
-        let body = b"3\r\nabc\r\nA;ext=\"x\"\r\n0123456789\r\n00\r\nX-T: v\r\n\r\nnext";
+        let body = b"3\r\nabc\r\nA;ext=\"x\"\r\n0123456789\r\n00\r\nX-T: v\r\nmy_key: v\r\n\r\nnext";
         for piece in 1..body.len() {
             let (data, used, done) = decode(body, piece).unwrap();
             assert_eq!(data, b"abc0123456789", "pieces of {piece}");

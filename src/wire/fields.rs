@@ -163,7 +163,22 @@ fn content_length(value: &[u8]) -> Result<u64, HeadError> {
     Ok(value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
-/// Parses a trailer section: field lines up to and including the empty line.
-pub fn trailers(bytes: &[u8]) -> Result<Vec<Field>, HeadError> {
-    Fields::parse(bytes, 0, Vec::new(), false).map(|fields| fields.list)
+/// Parses a trailer section: field lines up to and including the empty line. `underscores`: whether names may hold them, as they may
+/// in answers.
+pub fn trailers(bytes: &[u8], underscores: bool) -> Result<Vec<Field>, HeadError> {
+    Fields::parse(bytes, 0, Vec::new(), underscores).map(|fields| fields.list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn underscores_in_trailers_pass_where_they_are_said_to() {
+        let section = b"grpc-status: 0\r\nmy_key: v\r\n\r\n";
+        let names: Vec<_> = trailers(section, true).unwrap().iter().map(|field| field.name(section).to_vec()).collect();
+        assert_eq!(names, [&b"grpc-status"[..], b"my_key"]);
+        assert_eq!(trailers(section, false).err(), Some(HeadError::Underscore));
+        assert_eq!(trailers(b"my key: v\r\n\r\n", true).err(), Some(HeadError::FieldName));
+    }
 }

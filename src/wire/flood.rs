@@ -1,9 +1,11 @@
 //! Counts the frames of an HTTP/2 connection that cost work and carry nothing (RFC 9113 section 10.5). A peer may send some; a
 //! flood of them ends the connection.
 //!
-//! PING, SETTINGS, PRIORITY and unknown types are allowed by time alone. `WINDOW_UPDATE` and `RST_STREAM` answer something: as many as
-//! what was sent and asked can explain, and some more. `HEADERS` are told to whoever knows how many may come; DATA and
-//! CONTINUATION are bounded by the `h2` crate.
+//! Every frame that carries something, in either direction, earns some of them, but no SETTINGS or `RST_STREAM`: gRPC libraries send
+//! a PING and a `WINDOW_UPDATE` for each round trip while data flows, others two `WINDOW_UPDATE` for each DATA. Beyond that, PING,
+//! SETTINGS, PRIORITY and unknown types are allowed by time alone. `WINDOW_UPDATE` and `RST_STREAM` also answer something: as many as
+//! what was sent and asked can explain. `HEADERS` are told to whoever knows how many may come; DATA and CONTINUATION are bounded by
+//! the `h2` crate.
 
 use std::time::{Duration, Instant};
 
@@ -17,18 +19,61 @@ const BURST: u32 = 1000;
 const EARNED: Duration = Duration::from_millis(10);
 /// Sent bytes that one frame may answer. Peers that open their windows byte by byte ask for more work than that.
 const ANSWERED: u64 = 64;
+/// So many are earned by a frame that carries something, as Envoy has it ...
+const PER_FRAME: u32 = 10;
+/// ... and so many are kept, for a peer that is late with them.
+const KEPT: u32 = 100_000;
+/// DATA of fewer bytes, if we send it, earns nothing: the peer may have opened its window byte by byte. It is the length of an empty
+/// message of gRPC.
+const SHORTEST: u32 = 5;
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
 const WINDOW_UPDATE: u8 = 8;
 
-/// Reads along and counts.
-#[derive(Debug)]
-pub struct Watch {
+/// Finds the frame headers in what passes.
+#[derive(Debug, Default)]
+struct Frames {
     /// Bytes that are no frame header.
     skip: u64,
     header: [u8; HEADER],
     have: usize,
+}
+
+impl Frames {
+    fn after(skip: usize) -> Self {
+        Self { skip: skip as u64, ..Self::default() }
+    }
+
+    /// Takes `bytes` up to the end of the next frame header: its type and length.
+    fn next(&mut self, bytes: &mut &[u8]) -> Option<(u8, u32)> {
+        let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
+        self.skip -= skipped as u64;
+        *bytes = &bytes[skipped..];
+        let more = (HEADER - self.have).min(bytes.len());
+        self.header[self.have..self.have + more].copy_from_slice(&bytes[..more]);
+        self.have += more;
+        *bytes = &bytes[more..];
+        if self.have < HEADER {
+            return None;
+        }
+        self.have = 0;
+        let [a, b, c, kind, ..] = self.header;
+        let length = u32::from_be_bytes([0, a, b, c]);
+        self.skip = u64::from(length);
+        Some((kind, length))
+    }
+}
+
+/// Reads along and counts.
+#[derive(Debug)]
+pub struct Watch {
+    received: Frames,
+    sent: Frames,
+    /// Earned by frames that carry something.
+    earned: u32,
     left: u32,
     since: Instant,
     /// Frames that the peer may send in answer to what it was sent, in [`ANSWERED`]ths.
@@ -39,39 +84,33 @@ pub struct Watch {
 impl Watch {
     /// For what a client sends, from its first byte.
     pub fn of_client(now: Instant) -> Self {
-        Self { skip: PREFACE as u64, ..Self::of_server(now) }
+        Self { received: Frames::after(PREFACE), sent: Frames::default(), ..Self::of_server(now) }
     }
 
     /// For what a server sends, from its first byte.
     pub fn of_server(now: Instant) -> Self {
-        Self { skip: 0, header: [0; HEADER], have: 0, left: BURST, since: now, answers: 0, heads: 0 }
+        let (received, sent) = (Frames::default(), Frames::after(PREFACE));
+        Self { received, sent, earned: 0, left: BURST, since: now, answers: 0, heads: 0 }
     }
 
     /// Whether what has arrived may be taken.
     pub fn allows(&mut self, mut bytes: &[u8], now: impl Fn() -> Instant) -> bool {
-        while !bytes.is_empty() {
-            let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
-            self.skip -= skipped as u64;
-            bytes = &bytes[skipped..];
-            let more = (HEADER - self.have).min(bytes.len());
-            self.header[self.have..self.have + more].copy_from_slice(&bytes[..more]);
-            self.have += more;
-            bytes = &bytes[more..];
-            if self.have == HEADER {
-                self.have = 0;
-                let [a, b, c, kind, ..] = self.header;
-                self.skip = u64::from(u32::from_be_bytes([0, a, b, c]));
-                if !self.allows_frame(kind, &now) {
-                    return false;
-                }
+        while let Some((kind, length)) = self.received.next(&mut bytes) {
+            if !self.allows_frame(kind, length, &now) {
+                return false;
             }
         }
         true
     }
 
-    /// So many bytes were sent to the peer.
-    pub fn sent(&mut self, bytes: usize) {
-        self.answers = self.answers.saturating_add(bytes as u64);
+    /// These bytes were sent to the peer.
+    pub fn sent(&mut self, mut bytes: &[u8]) {
+        self.answers = self.answers.saturating_add(bytes.len() as u64);
+        while let Some((kind, length)) = self.sent.next(&mut bytes) {
+            if kind == HEADERS || kind == DATA && length >= SHORTEST {
+                self.earn();
+            }
+        }
     }
 
     /// How many heads have begun since this was last asked.
@@ -79,7 +118,14 @@ impl Watch {
         std::mem::take(&mut self.heads)
     }
 
-    fn allows_frame(&mut self, kind: u8, now: impl Fn() -> Instant) -> bool {
+    fn earn(&mut self) {
+        self.earned = (self.earned + PER_FRAME).min(KEPT);
+    }
+
+    fn allows_frame(&mut self, kind: u8, length: u32, now: impl Fn() -> Instant) -> bool {
+        if length > 0 && matches!(kind, DATA | HEADERS) {
+            self.earn();
+        }
         match kind {
             HEADERS => {
                 self.heads += 1;
@@ -92,7 +138,13 @@ impl Watch {
                 true
             }
             // DATA, PUSH_PROMISE, GOAWAY, CONTINUATION: bounded elsewhere.
-            0 | 5 | 7 | 9 => true,
+            DATA | 5 | 7 | 9 => true,
+            // They may move the windows of all streams, and name ones that have ended: no data explains many of them.
+            SETTINGS | RST_STREAM => self.take(now),
+            _ if self.earned > 0 => {
+                self.earned -= 1;
+                true
+            }
             _ => self.take(now),
         }
     }
@@ -150,7 +202,7 @@ mod tests {
         let now = Instant::now();
         for (kind, other) in [(3, 8), (8, 3)] {
             let mut watch = Watch::of_server(now);
-            watch.sent(64 * 5000);
+            watch.sent(&[0; 64 * 5000]); // frames of nothing
             assert!((0..5000).all(|_| watch.allows(&frame(kind, 4), || now)));
             assert!((0..BURST).all(|_| watch.allows(&frame(other, 4), || now)));
             assert!(!watch.allows(&frame(kind, 4), || now));
@@ -166,11 +218,89 @@ mod tests {
     fn a_window_that_is_opened_byte_by_byte_is_a_flood() {
         let now = Instant::now();
         let mut watch = Watch::of_server(now);
+        watch.sent(&[b'x'; PREFACE]);
         let opened = (0..10_000).take_while(|_| {
-            watch.sent(10); // a DATA frame of one byte
+            watch.sent(&frame(0, 1));
             watch.allows(&frame(8, 4), || now)
         });
         assert!(opened.count() < 1300);
+    }
+
+    /// Both kinds, from their first bytes.
+    fn watches(now: Instant) -> [Watch; 2] {
+        let (mut client, mut server) = (Watch::of_client(now), Watch::of_server(now));
+        assert!(client.allows(&[b'x'; PREFACE], || now));
+        server.sent(&[b'x'; PREFACE]);
+        [client, server]
+    }
+
+    #[test]
+    fn a_peer_that_measures_the_round_trip_while_data_flows_is_never_cut_off() {
+        let now = Instant::now();
+        let beside = [frame(6, 8), frame(8, 4), frame(8, 4)].concat();
+        for mut watch in watches(now) {
+            assert!((0..100_000).all(|_| watch.allows(&[&frame(0, 1)[..], &beside].concat(), || now)), "it sends");
+        }
+        for kind in [0, 1] {
+            for mut watch in watches(now) {
+                let message = frame(kind, 5);
+                assert!((0..100_000).all(|n| {
+                    let (begin, end) = message.split_at(n % message.len());
+                    watch.sent(begin);
+                    watch.sent(end);
+                    watch.allows(&beside, || now)
+                }));
+            }
+        }
+        // One that is late with what it sends.
+        for mut watch in watches(now) {
+            watch.sent(&frame(0, 5).repeat(10_000));
+            assert!(watch.allows(&beside.repeat(10_000), || now));
+        }
+    }
+
+    #[test]
+    fn a_flood_beside_little_traffic_is_one() {
+        let now = Instant::now();
+        let ping = frame(6, 8);
+        for mut watch in watches(now) {
+            let passed = (0..100_000).take_while(|n| {
+                let more = if n % 100 == 0 { frame(0, 100) } else { Vec::new() };
+                watch.allows(&[more, ping.clone()].concat(), || now)
+            });
+            assert!(passed.count() < 1200);
+        }
+        for mut watch in watches(now) {
+            let passed = (0..100_000).take_while(|n| {
+                watch.sent(&frame(6, 8)); // the answer to the last one
+                if n % 100 == 0 {
+                    watch.sent(&frame(0, 100));
+                }
+                watch.allows(&ping, || now)
+            });
+            assert!(passed.count() < 1200);
+        }
+        for kind in [0, 1] {
+            for mut watch in watches(now) {
+                assert!(!(0..10_000).all(|_| watch.allows(&[frame(kind, 0), ping.clone()].concat(), || now)));
+            }
+        }
+    }
+
+    #[test]
+    fn no_more_is_kept_than_a_late_peer_needs() {
+        let now = Instant::now();
+        for mut watch in watches(now) {
+            watch.sent(&frame(0, 200).repeat(50_000));
+            assert!(watch.allows(&frame(6, 8).repeat((KEPT + BURST) as usize), || now));
+            assert!(!watch.allows(&frame(6, 8), || now));
+        }
+        for kind in [SETTINGS, RST_STREAM] {
+            let mut watch = Watch::of_server(now);
+            assert!(watch.allows(&frame(0, 200).repeat(5000), || now));
+            assert!(watch.allows(&frame(kind, 4).repeat(BURST as usize), || now));
+            assert!(!watch.allows(&frame(kind, 4), || now), "{kind}");
+        }
     }
 
     #[test]

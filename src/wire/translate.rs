@@ -183,11 +183,11 @@ pub fn response_to_h2(bytes: &[u8]) -> Result<Response<()>, TranslateError> {
     Ok(response)
 }
 
-/// Lines of a trailer section, each with its CRLF, as HTTP/2 trailers.
+/// Lines of a trailer section that were judged already, each with its CRLF, as HTTP/2 trailers.
 pub fn trailers_to_h2(lines: &[u8]) -> Result<HeaderMap, TranslateError> {
     let section = [lines, b"\r\n"].concat();
     let mut map = HeaderMap::new();
-    for of in fields::trailers(&section)? {
+    for of in fields::trailers(&section, true)? {
         field(&mut map, of.name(&section), of.value(&section), false)?;
     }
     Ok(map)
@@ -270,6 +270,15 @@ mod tests {
             response_to_h2(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: 1\r\nConnection: close\r\n\r\n");
         let back = back.unwrap();
         assert_eq!((back.status().as_u16(), back.headers().len()), (200, 1));
+    }
+
+    #[test]
+    fn trailers_read_the_same_in_both_versions() {
+        let lines = b"grpc-status: 0\r\nmy_key: v\r\n";
+        let mut back = Vec::new();
+        trailers_to_h1(&mut back, &trailers_to_h2(lines).unwrap());
+        assert_eq!(back, [&lines[..], b"\r\n"].concat());
+        assert!(trailers_to_h2(b"my key: v\r\n").is_err());
     }
 
     #[test]

@@ -273,6 +273,22 @@ fn an_upstream_that_floods_loses_its_connection_and_nobody_else_notices() {
     }
 }
 
+/// What gRPC libraries send while data flows: a PING and a WINDOW_UPDATE for each DATA.
+fn measured(stream: u32) -> Vec<u8> {
+    let beside = [frame(PING, 0, 0, [7; 8]), frame(WINDOW, 0, 0, [0, 0, 0, 1])].concat();
+    [frame(DATA, 0, stream, [b'x'; 20]), beside].concat().repeat(10_000)
+}
+
+#[test]
+fn an_upstream_that_measures_round_trips_while_it_answers_is_not_cut_off() {
+    let scene = before(raw_upstream(&[], |stream, number| {
+        let (head, end) = (frame(HEADERS, END_HEADERS, number, OK), frame(DATA, END_STREAM, number, ""));
+        told(stream, &[head, measured(number), end])
+    }));
+    assert_eq!(scene.get("/api/x").body.len(), 200_000);
+    scene.end();
+}
+
 /// What a caller of HTTP/1.1 sees of an upstream's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {

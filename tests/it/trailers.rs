@@ -1,6 +1,9 @@
 //! Trailer fields go through in both directions; nothing can be smuggled in them.
 
-use crate::support::{Cupbearer, Upstream};
+use crate::support::{
+    Cupbearer, Upstream,
+    h2::{Act, H2Client, H2Message, H2Upstream, answer, fields, response, run, send},
+};
 
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Checksum, Grpc-Status\r\n\r\n\
      5\r\nhello\r\n0\r\nX-Checksum: abc\r\nSet-Cookie: a=1\r\ncontent-length: 9\r\nConnection: close\r\n\
@@ -49,4 +52,49 @@ fn a_trailer_field_that_announces_what_may_not_come_is_dropped() {
     let response = proxy.request("POST", "/api/x", "Trailer: Authorization\r\n", b"with a length");
     assert_eq!(response.header("trailer"), None);
     assert_eq!(api.requests()[0].header("trailer"), None);
+}
+
+#[test]
+fn underscores_in_the_trailers_of_an_answer_are_the_upstreams_own_affair() {
+    const ANSWER: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\
+        grpc-status: 0\r\nmy_key: v\r\n\r\n";
+    let (h1, tokens) = (Upstream::always(ANSWER), Upstream::tokens(3600));
+    let h2 = H2Upstream::start(|_| {
+        let trailers = fields(&[("grpc-status", "0"), ("my_key", "v")]);
+        Act::Answer(H2Message { trailers, ..response(200, &[("content-length", "")], "hello") })
+    });
+    for (url, line) in [(h1.url(), ""), (h2.url(), "http = \"h2\"")] {
+        let proxy = Cupbearer::before(&url, &tokens, "", line);
+        let response = proxy.get("/api/x");
+        assert_eq!(response.text(), "hello");
+        let trailers: Vec<_> = response.trailers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        assert_eq!(trailers, [("grpc-status", "0"), ("my_key", "v")], "{line}");
+        run(async {
+            let response = H2Client::connect(proxy.address()).await.get("/api/x").await;
+            assert_eq!(response.body, b"hello");
+            assert_eq!(response.trailers, fields(&[("grpc-status", "0"), ("my_key", "v")]), "{line}");
+        });
+    }
+}
+
+#[test]
+fn underscores_in_the_trailers_of_a_request_are_refused_as_in_its_head() {
+    let api = Upstream::always("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let tokens = Upstream::tokens(3600);
+    let proxy = Cupbearer::before(&api.url(), &tokens, "", "");
+    let mut client = proxy.connect();
+    client.send(format!(
+        "POST /api/x HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX_Sum: 7\r\n\r\n",
+        proxy.address()
+    ));
+    client.response().expect_problem(400, "bad_request");
+    run(async {
+        let client = H2Client::connect(proxy.address()).await;
+        let request = client.ask("POST", "/api/x").body(()).expect("a request");
+        let (response, stream) = client.begin(request, false).await.expect("begun");
+        let (_, answer) = tokio::join!(send(stream, b"abc", Some(fields(&[("x_sum", "7")]))), answer(response));
+        let answer = answer.expect("an answer");
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (400, Some("bad_request")));
+    });
+    assert!(api.requests().is_empty(), "neither of them was whole");
 }

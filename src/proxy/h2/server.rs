@@ -69,7 +69,7 @@ impl AsyncWrite for Watched {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.io).poll_write(cx, data);
         if let Poll::Ready(Ok(n)) = &polled {
-            this.watch.sent(*n);
+            this.watch.sent(&data[..*n]);
         }
         polled
     }

@@ -56,7 +56,7 @@ impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
         if let Poll::Ready(Ok(n)) = &polled {
-            self.watch.sent(*n);
+            self.watch.sent(&buf[..*n]);
         }
         self.noted(polled)
     }
