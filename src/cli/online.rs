@@ -139,7 +139,7 @@ pub(super) async fn ask(
             inquiry = &mut running => tell(question, inquiry.map_err(|e| e.to_string())?),
             signal = signals.stop() => {
                 let rest = std::iter::once(running).chain(answers.by_ref().map(|(_, running)| running)).collect();
-                end(signal, &engine, rest, &mut signals).await
+                end(signal, &engine, rest, &mut signals).await;
             }
         }
     }

@@ -128,12 +128,15 @@ impl Replay {
     }
 }
 
+/// Appends those lines of a trailer section that may go on.
+type Trailers = dyn Fn(&[u8], &mut Vec<u8>) -> Result<(), HeadError>;
+
 /// What else happens to a body while it is moved.
 pub(super) struct Way<'a> {
     /// Holds what is taken, in case it has to be sent again.
     pub(super) replay: Option<&'a mut Replay>,
     /// Appends those lines of a trailer section that may go on.
-    pub(super) trailers: &'a dyn Fn(&[u8], &mut Vec<u8>) -> Result<(), HeadError>,
+    pub(super) trailers: &'a Trailers,
 }
 
 impl Way<'_> {

@@ -186,6 +186,15 @@ impl Pool {
     /// Makes one connection ready. Not a byte of a request is sent on it.
     pub(super) async fn prepare(&self, route: &Route, origin: &Origin) -> Result<(), ProxyError> {
         let offer = Wanted { fresh: true, websocket: false }.offer(route, origin);
+        // What may be shared is waited for, by requests that come meanwhile and by us.
+        let _dialing = if offer == Offer::H1 {
+            None
+        } else if self.dialing.replace(true) {
+            self.dialed.notified().await;
+            return Ok(());
+        } else {
+            Some(Dialing(self))
+        };
         let stream = self.dial(route, origin, offer).await?;
         let ready = self.lend(stream, origin, offer).await?;
         self.give(ready.side.io, None);

@@ -202,7 +202,7 @@ mod tests {
         let now = Instant::now();
         for (kind, other) in [(3, 8), (8, 3)] {
             let mut watch = Watch::of_server(now);
-            watch.sent(&[0; 64 * 5000]); // frames of nothing
+            watch.sent(&vec![0; 64 * 5000]); // frames of nothing
             assert!((0..5000).all(|_| watch.allows(&frame(kind, 4), || now)));
             assert!((0..BURST).all(|_| watch.allows(&frame(other, 4), || now)));
             assert!(!watch.allows(&frame(kind, 4), || now));
