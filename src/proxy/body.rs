@@ -129,14 +129,14 @@ impl Replay {
 }
 
 /// Appends those lines of a trailer section that may go on.
-type Trailers = dyn Fn(&[u8], &mut Vec<u8>) -> Result<(), HeadError>;
+type Trailers<'a> = dyn Fn(&[u8], &mut Vec<u8>) -> Result<(), HeadError> + 'a;
 
 /// What else happens to a body while it is moved.
 pub(super) struct Way<'a> {
     /// Holds what is taken, in case it has to be sent again.
     pub(super) replay: Option<&'a mut Replay>,
     /// Appends those lines of a trailer section that may go on.
-    pub(super) trailers: &'a Trailers,
+    pub(super) trailers: &'a Trailers<'a>,
 }
 
 impl Way<'_> {

@@ -273,7 +273,7 @@ fn an_upstream_that_floods_loses_its_connection_and_nobody_else_notices() {
     }
 }
 
-/// What gRPC libraries send while data flows: a PING and a WINDOW_UPDATE for each DATA.
+/// What gRPC libraries send while data flows: a PING and a `WINDOW_UPDATE` for each DATA.
 fn measured(stream: u32) -> Vec<u8> {
     let beside = [frame(PING, 0, 0, [7; 8]), frame(WINDOW, 0, 0, [0, 0, 0, 1])].concat();
     [frame(DATA, 0, stream, [b'x'; 20]), beside].concat().repeat(10_000)
