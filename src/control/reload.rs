@@ -16,7 +16,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use rustix::{process::setpriority_process, thread::gettid};
 use tokio::{
     sync::{mpsc, oneshot},
     time::MissedTickBehavior,
@@ -225,12 +224,10 @@ impl Keeper {
 }
 
 /// Loads the file on a thread of its own. Reading may run commands, for keys of callers, so not on the thread that keeps the tokens; and ten
-/// thousand routes are half a second's work, so with less claim to a core than requests have.
+/// thousand routes are half a second's work.
 async fn load(path: PathBuf) -> io::Result<Result<(Config, Vec<config::Warning>), Problems>> {
     let (tell, told) = oneshot::channel();
     thread::Builder::new().name("reload".to_owned()).spawn(move || {
-        // The niceness of this thread alone, on Linux; where it cannot be had the work is done all the same.
-        let _ = setpriority_process(Some(gettid()), 10);
         // Who asked may have gone.
         let _ = tell.send(config::load(&path));
     })?;
