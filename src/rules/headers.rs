@@ -119,25 +119,11 @@ fn target(out: &mut Vec<u8>, base_path: &[u8], rest: &[u8]) {
     out.extend_from_slice(rest);
 }
 
-fn number(out: &mut Vec<u8>, mut n: u64) {
-    let mut digits = [0_u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (n % 10) as u8;
-        n /= 10;
-        if n == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
 fn framing_line(out: &mut Vec<u8>, framing: Framing) {
     match framing {
         Framing::Length(n) => {
             out.extend_from_slice(b"Content-Length: ");
-            number(out, n);
+            wire::number(out, n);
             out.extend_from_slice(b"\r\n");
         }
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
@@ -384,7 +370,7 @@ pub fn write_response(
     mut rewrite: impl FnMut(Kind, &[u8]) -> ResponseField,
 ) {
     out.extend_from_slice(b"HTTP/1.1 ");
-    number(out, u64::from(response.status));
+    wire::number(out, u64::from(response.status));
     out.push(b' ');
     out.extend_from_slice(response.reason(bytes));
     out.extend_from_slice(b"\r\n");

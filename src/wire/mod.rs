@@ -16,6 +16,21 @@ pub use chunked::Chunked;
 pub use field::{Field, Kind};
 pub use head::{HeadError, RequestHead, ResponseHead, Version};
 
+/// Appends a number in decimal digits, without a formatter: it stands in every head and every line of the access log.
+pub fn number(out: &mut Vec<u8>, mut n: u64) {
+    let mut digits = [0_u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (n % 10) as u8;
+        n /= 10;
+        if n == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
 /// Where a span of bytes lies in the buffer that a head was parsed from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Span {
