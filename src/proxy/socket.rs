@@ -144,7 +144,7 @@ impl Socket {
     }
 }
 
-/// A body of HTTP/2 ends where its stream does; `h2` holds it to the length that was told.
+/// A body of HTTP/2 ends where its stream does, which holds it to the length that was told.
 fn by_its_end(told: Framing) -> Framing {
     if told.is_empty() { told } else { Framing::UntilClose }
 }

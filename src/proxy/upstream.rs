@@ -23,8 +23,8 @@ use super::{
     socket::Link,
 };
 use crate::{
-    config::model::{HttpVersion, NetSpec, Scheme, Upstream},
-    net::{ConnectError, Connector, Identity, Offer, Place, Stream, Target, certificate_alert, certificate_refused},
+    config::model::{HttpVersion, NetSpec, Scheme},
+    net::{ConnectError, Connector, Identity, Offer, Place, Stream, Target},
     snapshot::{Origin, Route},
 };
 
@@ -173,7 +173,7 @@ impl Pool {
         let offer = wanted.offer(route, origin);
         if offer == Offer::H1 || offer == Offer::Both && self.speaks_h2.get() == Some(false) {
             let stream = self.dial(route, origin, offer).await?;
-            return self.lend(stream, origin, offer).await;
+            return self.lend(stream, origin, offer);
         }
         self.share(route, origin, offer, wanted.fresh).await
     }
@@ -196,7 +196,7 @@ impl Pool {
             Some(Dialing(self))
         };
         let stream = self.dial(route, origin, offer).await?;
-        let ready = self.lend(stream, origin, offer).await?;
+        let ready = self.lend(stream, origin, offer)?;
         self.give(ready.side.io, None);
         Ok(())
     }
@@ -220,7 +220,7 @@ impl Pool {
         mut fresh: bool,
     ) -> Result<Lent, ProxyError> {
         loop {
-            if !fresh && let Some(stream) = self.shared.join(origin.upstream.scheme).await {
+            if !fresh && let Some(stream) = self.shared.join(origin.upstream.scheme) {
                 return Ok(Lent::new(Link::H2(Box::new(stream)), true));
             }
             let dialed = self.dialed.notified();
@@ -230,13 +230,13 @@ impl Pool {
                 fresh = false;
                 if offer == Offer::Both && self.speaks_h2.get() == Some(false) {
                     let stream = self.dial(route, origin, offer).await?;
-                    return self.lend(stream, origin, offer).await;
+                    return self.lend(stream, origin, offer);
                 }
                 continue;
             }
             let _dialing = Dialing(self);
             let stream = self.dial(route, origin, offer).await?;
-            return self.lend(stream, origin, offer).await;
+            return self.lend(stream, origin, offer);
         }
     }
 
@@ -249,7 +249,7 @@ impl Pool {
     }
 
     /// Takes a new connection into use.
-    async fn lend(&self, stream: Stream, origin: &Origin, offer: Offer) -> Result<Lent, ProxyError> {
+    fn lend(&self, stream: Stream, origin: &Origin, offer: Offer) -> Result<Lent, ProxyError> {
         let scheme = origin.upstream.scheme;
         let is_h2 = stream.speaks_h2() || offer == Offer::H2 && scheme == Scheme::Http;
         if offer == Offer::Both {
@@ -262,17 +262,8 @@ impl Pool {
         if !is_h2 {
             return Ok(Lent::new(Link::H1(stream), false));
         }
-        let opened = self.shared.open(stream, scheme).await.map_err(|e| {
-            if let Some(alert) = certificate_alert(&e, self.connector.is_some()) {
-                let Upstream { host, port, .. } = &origin.upstream;
-                let why = certificate_refused(host, *port, self.connector.is_some(), alert);
-                return ProxyError::new(Code::UpstreamTls, format!("{why}; the request was not sent"));
-            }
-            let text = format!("{} began no HTTP/2: {e}; the request was not sent", origin.upstream);
-            ProxyError::new(Code::UpstreamProtocol, text)
-        })?;
         // What it refuses may be sent again, however new it is.
-        Ok(Lent::new(Link::H2(Box::new(opened)), true))
+        Ok(Lent::new(Link::H2(Box::new(self.shared.open(stream, scheme))), true))
     }
 }
 

@@ -4,8 +4,8 @@
 //! Every frame that carries something, in either direction, earns some of them, but no SETTINGS or `RST_STREAM`: gRPC libraries send
 //! a PING and a `WINDOW_UPDATE` for each round trip while data flows, others two `WINDOW_UPDATE` for each DATA. Beyond that, PING,
 //! SETTINGS, PRIORITY and unknown types are allowed by time alone. `WINDOW_UPDATE` and `RST_STREAM` also answer something: as many as
-//! what was sent and asked can explain. `HEADERS` are told to whoever knows how many may come; DATA and CONTINUATION are bounded by
-//! the `h2` crate.
+//! what was sent and asked can explain. `HEADERS` are told to whoever knows how many may come; empty DATA and CONTINUATION are bounded
+//! by whoever reads the frames.
 
 use std::time::{Duration, Instant};
 

@@ -8,6 +8,7 @@ pub mod chunked;
 pub mod field;
 pub mod fields;
 pub mod flood;
+pub mod h2;
 pub mod head;
 mod scan;
 pub mod translate;

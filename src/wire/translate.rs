@@ -1,12 +1,13 @@
-//! HTTP/2 heads as HTTP/1.1 heads and back (RFC 9113 section 8.3), so that one strict grammar and one set of rules
-//! hold for every version: whatever a head came as, it is judged and rewritten as HTTP/1.1 bytes.
+//! Heads of callers that speak HTTP/2 as HTTP/1.1 heads, and answers back (RFC 9113 section 8.3), so that one strict grammar and
+//! one set of rules hold for every version: whatever a head came as, it is judged and rewritten as HTTP/1.1 bytes. The same
+//! towards upstreams is [`super::h2`].
 //!
-//! Nothing is trusted here: what is written is parsed again by [`super::RequestHead`] or
-//! [`super::ResponseHead`], which refuse whatever would read as two fields or two lengths.
+//! Nothing is trusted here: what is written is parsed again by [`super::RequestHead`], which refuses whatever would read as two
+//! fields or two lengths.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 
-use super::{Kind, RequestHead, ResponseHead, fields, head};
+use super::{Kind, ResponseHead, fields, head};
 
 /// What stands in for the upgrade of an HTTP/1.1 WebSocket in the extended CONNECT of RFC 8441.
 const WEBSOCKET: &[u8] = b"connection: upgrade\r\nupgrade: websocket\r\n";
@@ -17,9 +18,6 @@ pub enum TranslateError {
     /// The head that was written for it does not parse.
     #[error(transparent)]
     Head(#[from] head::HeadError),
-    /// A target with bytes that no `:path` may hold here.
-    #[error("the request target holds characters that cannot be sent over HTTP/2")]
-    Target,
     /// A field that HTTP/2 has no place for.
     #[error("a header field cannot be sent over HTTP/2")]
     Field,
@@ -93,24 +91,6 @@ pub fn request_to_h1(
     Ok(())
 }
 
-/// Appends an HTTP/2 response's head as HTTP/1.1. `empty`: its end came with it, and the request was no HEAD. HTTP/2 has no
-/// reason phrase; the usual one is written, for some clients take an answer without one for none.
-pub fn response_to_h1(out: &mut Vec<u8>, parts: &response::Parts, empty: bool) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(parts.status.as_str().as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(parts.status.canonical_reason().unwrap_or_default().as_bytes());
-    out.extend_from_slice(b"\r\n");
-    for (name, value) in &parts.headers {
-        line(out, name.as_str().as_bytes(), value.as_bytes());
-    }
-    let may_have_body = parts.status.as_u16() >= 200 && !matches!(parts.status.as_u16(), 204 | 304);
-    if empty && may_have_body && !parts.headers.contains_key(header::CONTENT_LENGTH) {
-        line(out, b"content-length", b"0");
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
 /// Appends trailers as the lines of a trailer section, with its empty line.
 pub fn trailers_to_h1(out: &mut Vec<u8>, trailers: &HeaderMap) {
     for (name, value) in trailers {
@@ -132,42 +112,11 @@ const fn is_of_h1(kind: Kind) -> bool {
     )
 }
 
-fn field(headers: &mut HeaderMap, name: &[u8], value: &[u8], secret: bool) -> Result<(), TranslateError> {
+fn field(headers: &mut HeaderMap, name: &[u8], value: &[u8]) -> Result<(), TranslateError> {
     let name = HeaderName::from_bytes(name).map_err(|_| TranslateError::Field)?;
-    let mut value = HeaderValue::from_bytes(value).map_err(|_| TranslateError::Field)?;
-    // Never put into a table that later requests on the connection refer to (RFC 7541 section 7.1.3).
-    value.set_sensitive(secret);
+    let value = HeaderValue::from_bytes(value).map_err(|_| TranslateError::Field)?;
     headers.append(name, value);
     Ok(())
-}
-
-/// The head that [`crate::rules::headers`] wrote for an upstream, as an HTTP/2 request. Its last field holds
-/// the token.
-pub fn request_to_h2(bytes: &[u8], scheme: &str) -> Result<Request<()>, TranslateError> {
-    let head = RequestHead::parse(bytes, Vec::new())?;
-    let uri = Uri::builder()
-        .scheme(scheme)
-        .authority(head.host(bytes))
-        .path_and_query(head.target(bytes))
-        .build()
-        .map_err(|_| TranslateError::Target)?;
-    let mut request = Request::new(());
-    *request.method_mut() = Method::from_bytes(head.method(bytes).as_bytes()).map_err(|_| TranslateError::Target)?;
-    // What `http` reads differently, or cuts off, would be another request than the one that was judged.
-    if uri.path_and_query().is_none_or(|target| target.as_str().as_bytes() != head.target(bytes)) {
-        return Err(TranslateError::Target);
-    }
-    *request.uri_mut() = uri;
-    *request.version_mut() = http::Version::HTTP_2;
-    let headers = request.headers_mut();
-    headers.reserve(head.fields.len());
-    let last = head.fields.len().saturating_sub(1);
-    for (at, of) in head.fields.iter().enumerate() {
-        if of.kind != Kind::Host && !is_of_h1(of.kind) {
-            field(headers, of.name(bytes), of.value(bytes), at == last)?;
-        }
-    }
-    Ok(request)
 }
 
 /// A head that was written for a caller, as an HTTP/2 response.
@@ -178,7 +127,7 @@ pub fn response_to_h2(bytes: &[u8]) -> Result<Response<()>, TranslateError> {
     let headers = response.headers_mut();
     headers.reserve(head.fields.len());
     for of in head.fields.iter().filter(|of| !is_of_h1(of.kind)) {
-        field(headers, of.name(bytes), of.value(bytes), false)?;
+        field(headers, of.name(bytes), of.value(bytes))?;
     }
     Ok(response)
 }
@@ -188,14 +137,16 @@ pub fn trailers_to_h2(lines: &[u8]) -> Result<HeaderMap, TranslateError> {
     let section = [lines, b"\r\n"].concat();
     let mut map = HeaderMap::new();
     for of in fields::trailers(&section, true)? {
-        field(&mut map, of.name(&section), of.value(&section), false)?;
+        field(&mut map, of.name(&section), of.value(&section))?;
     }
     Ok(map)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use http::{Request, Uri};
+
+    use super::{super::RequestHead, *};
 
     fn h1(request: Request<()>, has_body: bool, key: Option<&str>) -> Result<String, TranslateError> {
         let mut out = Vec::new();
@@ -212,13 +163,6 @@ mod tests {
     fn a_request_reads_the_same_in_both_versions() {
         let head = h1(request("http://a.example:80/b//c%2f?d=[1]&e").header("x-y", "z").body(()).unwrap(), false, None);
         assert_eq!(head.unwrap(), "GET /b//c%2f?d=[1]&e HTTP/1.1\r\nhost: a.example:80\r\nx-y: z\r\n\r\n");
-        let head =
-            b"PUT /b//c%2f?d=[1]&e HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTE: trailers\r\nConnection: TE\r\n\
-                     Authorization: Bearer not-a-token\r\n\r\n";
-        let request = request_to_h2(head, "https").unwrap();
-        assert_eq!(request.uri(), "https://a/b//c%2f?d=[1]&e");
-        let names: Vec<_> = request.headers().iter().map(|(n, v)| (n.as_str(), v.is_sensitive())).collect();
-        assert_eq!(names, [("content-length", false), ("te", false), ("authorization", true)]);
     }
 
     #[test]
@@ -261,11 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_keeps_its_fields_and_tells_an_end_that_came_at_once() {
-        let response = Response::builder().status(404).header("x", "1").header("x", "2").body(()).unwrap();
-        let mut out = Vec::new();
-        response_to_h1(&mut out, &response.into_parts().0, true);
-        assert_eq!(out, b"HTTP/1.1 404 Not Found\r\nx: 1\r\nx: 2\r\ncontent-length: 0\r\n\r\n");
+    fn an_answer_loses_what_http_2_has_no_place_for() {
         let back =
             response_to_h2(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: 1\r\nConnection: close\r\n\r\n");
         let back = back.unwrap();
@@ -279,13 +219,5 @@ mod tests {
         trailers_to_h1(&mut back, &trailers_to_h2(lines).unwrap());
         assert_eq!(back, [&lines[..], b"\r\n"].concat());
         assert!(trailers_to_h2(b"my key: v\r\n").is_err());
-    }
-
-    #[test]
-    fn a_target_that_http_2_would_change_is_refused() {
-        for target in ["/a#b", "/a`b"] {
-            let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
-            assert_eq!(request_to_h2(head.as_bytes(), "https").err(), Some(TranslateError::Target), "{target}");
-        }
     }
 }

@@ -11,7 +11,7 @@ use h2::{Reason, server::SendResponse};
 use http::{StatusCode, header};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Body, Sending, write_to_sending};
+use super::{Body, Sending};
 use crate::wire::{head::head_end, translate::response_to_h2};
 
 /// Both halves of a stream.
@@ -87,4 +87,17 @@ impl AsyncRead for Incoming {
     }
 }
 
-write_to_sending!(Incoming);
+/// Writes to the `sending` half; the task of the connection sends.
+impl AsyncWrite for Incoming {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().sending.poll_write(cx, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.get_mut().sending.end(&[]))
+    }
+}

@@ -2,15 +2,20 @@
 //!
 //! [`server`] serves a caller's connection; each of its requests is an [`Incoming`] in a task of its own.
 //! [`shared`] holds connections to upstreams that many requests use at once; each is an [`Outgoing`]. Both
-//! translate heads ([`crate::wire::translate`]), so that the same parser and the same rules judge them; bodies
-//! pass as they are.
+//! translate heads ([`crate::wire::translate`], [`crate::wire::h2`]), so that the same parser and the same rules judge
+//! them; bodies pass as they are. A stream that is dropped before its end is reset, so that a truncated body never looks
+//! complete.
 //!
-//! The `h2` crate does frames, header compression and flow control. A stream that is dropped before its
-//! end is reset, so that a truncated body never looks complete.
+//! Towards callers, whom nobody vouches for, the `h2` crate does frames, header compression and flow control. Towards
+//! upstreams it is our own [`session`]: a request costs half of what it did (docs/performance.md), and of one that was never
+//! sent it is known.
 
 mod incoming;
+mod lane;
 mod outgoing;
+mod session;
 mod shared;
+mod stream;
 mod watched;
 
 pub(super) mod server;
@@ -124,26 +129,6 @@ impl Sending {
         }
     }
 }
-
-/// Writes to the `sending` half; the task of the connection sends.
-macro_rules! write_to_sending {
-    ($name:ident) => {
-        impl AsyncWrite for $name {
-            fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-                self.get_mut().sending.poll_write(cx, data)
-            }
-
-            fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(Ok(()))
-            }
-
-            fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(self.get_mut().sending.end(&[]))
-            }
-        }
-    };
-}
-use write_to_sending;
 
 fn poll_send(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
     if data.is_empty() {

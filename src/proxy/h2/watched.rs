@@ -10,7 +10,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::shared::Lane;
+use super::lane::Lane;
 use crate::{
     net::{Stream, alert},
     wire::flood::Watch,

@@ -1,0 +1,176 @@
+//! One HTTP/2 connection to an upstream: who is on it, what is known of it, and the task that moves its bytes.
+
+use std::{
+    cell::{Cell, RefCell, RefMut},
+    future::poll_fn,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use rustls::AlertDescription;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+
+use super::{STREAMS, session::Session, stream::Failure, watched::Watched};
+use crate::{net::alerted, proxy::clock, wire::h2::frame::Code};
+
+/// Heads that may have arrived unread. No window of HTTP/2 bounds them; each answer has one, and trailers, and interim ones.
+const MOST_HEADS: u32 = 4 * STREAMS;
+/// How much is read at once.
+const READ: usize = 64 * 1024;
+
+thread_local! {
+    /// What was just read: none of it stays here.
+    static ARRIVED: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+}
+
+/// The connection as its requests see it.
+#[derive(Debug)]
+pub(super) struct Lane {
+    session: RefCell<Session>,
+    running: Cell<usize>,
+    closed: Cell<bool>,
+    used: Cell<Option<Instant>>,
+    /// How many more heads may come.
+    heads: Cell<u32>,
+    alert: Cell<Option<AlertDescription>>,
+}
+
+impl Lane {
+    pub(super) fn new() -> Self {
+        Self {
+            session: RefCell::new(Session::new()),
+            running: Cell::new(0),
+            closed: Cell::new(false),
+            used: Cell::new(None),
+            heads: Cell::new(MOST_HEADS),
+            alert: Cell::new(None),
+        }
+    }
+
+    /// For one step that waits for nothing.
+    pub(super) fn session(&self) -> RefMut<'_, Session> {
+        self.session.borrow_mut()
+    }
+
+    pub(super) fn enter(&self) {
+        self.running.set(self.running.get() + 1);
+        // Its own, and its trailers.
+        self.expect(2);
+    }
+
+    pub(super) fn leave(&self) {
+        self.running.set(self.running.get() - 1);
+        self.used.set(Some(clock::now()));
+    }
+
+    /// How many requests are on it.
+    pub(super) fn running(&self) -> usize {
+        self.running.get()
+    }
+
+    /// When the last one left it.
+    pub(super) fn used(&self) -> Option<Instant> {
+        self.used.get()
+    }
+
+    /// Whether one more has a place.
+    pub(super) fn has_place(&self) -> bool {
+        self.running.get() < self.session().most_streams().min(STREAMS as usize)
+    }
+
+    /// Whether it takes requests at all.
+    pub(super) fn is_open(&self) -> bool {
+        !self.closed.get() && self.session().most_streams() > 0
+    }
+
+    /// Nobody enters any more.
+    pub(super) fn close(&self) {
+        self.closed.set(true);
+    }
+
+    /// So many heads more may come: one for each interim response that was read. Never more than [`MOST_HEADS`]: those that do
+    /// not come are not saved up.
+    pub(super) fn expect(&self, more: u32) {
+        self.heads.set((self.heads.get() + more).min(MOST_HEADS));
+    }
+
+    /// Whether so many heads may have come.
+    pub(super) fn expected(&self, come: u32) -> bool {
+        let left = self.heads.get().checked_sub(come);
+        self.heads.set(left.unwrap_or(0));
+        left.is_some()
+    }
+
+    /// The TLS alert that the connection ends with.
+    pub(super) fn end_with(&self, alert: AlertDescription) {
+        self.alert.set(Some(alert));
+    }
+
+    /// The TLS alert that its connection ended with, as an error.
+    pub(super) fn alert(&self) -> Option<io::Error> {
+        self.alert.get().map(alerted)
+    }
+
+    /// Moves bytes until the connection ends, and tells the requests on it.
+    pub(super) async fn drive(self: Rc<Self>, mut io: Watched) {
+        let result = poll_fn(|cx| self.poll_drive(&mut io, cx)).await;
+        self.close();
+        let (failure, code) = match result {
+            Ok(()) => (None, Code::NO_ERROR),
+            Err(failure @ Failure::Wrong(wrong)) => {
+                tracing::debug!("an HTTP/2 connection to an upstream ended: {wrong}");
+                (Some(failure), wrong.code)
+            }
+            Err(failure) => {
+                tracing::debug!("an HTTP/2 connection to an upstream ended: {}", failure.to_io());
+                (Some(failure), Code::NO_ERROR)
+            }
+        };
+        self.session().part(code);
+        // It may hear why, if it listens; nobody waits for that.
+        let _ = poll_fn(|cx| Poll::Ready(self.poll_send(&mut io, cx))).await;
+        if let Some(failure) = failure {
+            self.session().fail(&failure);
+        }
+        let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut io).poll_shutdown(cx))).await;
+    }
+
+    fn poll_drive(&self, io: &mut Watched, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.session().driven_by(cx.waker());
+        // What has arrived comes first: where that is the connection's end, a request that was not sent yet can go elsewhere.
+        let received = self.poll_receive(io, cx)?;
+        if let Poll::Ready(Err(e)) = self.poll_send(io, cx) {
+            return Poll::Ready(Err(Failure::of_connection(&e)));
+        }
+        let is_done = received.is_ready() || self.session().is_done();
+        if is_done { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn poll_receive(&self, io: &mut Watched, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        ARRIVED.with_borrow_mut(|arrived| {
+            loop {
+                let mut buf = ReadBuf::new(arrived);
+                ready!(Pin::new(&mut *io).poll_read(cx, &mut buf)).map_err(|e| Failure::of_connection(&e))?;
+                if buf.filled().is_empty() {
+                    let end = io::Error::new(io::ErrorKind::UnexpectedEof, "connection closed");
+                    return Poll::Ready(Err(Failure::of_connection(&end)));
+                }
+                self.session().receive(buf.filled()).map_err(Failure::Wrong)?;
+            }
+        })
+    }
+
+    fn poll_send(&self, io: &mut Watched, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut session = self.session();
+        while !session.unsent().is_empty() {
+            match ready!(Pin::new(&mut *io).poll_write(cx, session.unsent()))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => session.sent(n),
+            }
+        }
+        Pin::new(io).poll_flush(cx)
+    }
+}

@@ -1,0 +1,252 @@
+//! Bytes in, bytes out.
+
+use super::{queue::FULL, received::MOST_EMPTY, *};
+use crate::wire::h2::frame::{HEADER, Head};
+
+const HEAD: &[u8] = b"GET /a HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer not-a-token\r\n\r\n";
+const OK: &[u8] = b"\x88";
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::write(&mut out, kind, flags, stream, payload);
+    out
+}
+
+/// A connection whose server has said hello, and has taken all that was sent so far.
+fn greeted() -> Session {
+    let mut session = Session::new();
+    session.receive(&frame(kind::SETTINGS, 0, 0, &[])).unwrap();
+    sent(&mut session);
+    session
+}
+
+/// The frames that were to be sent: their types, flags and streams. They are gone then.
+fn sent(session: &mut Session) -> Vec<(u8, u8, u32)> {
+    let mut bytes = session.unsent().to_vec();
+    session.sent(bytes.len());
+    if bytes.starts_with(frame::PREFACE) {
+        bytes.drain(..frame::PREFACE.len());
+    }
+    let mut frames = Vec::new();
+    let mut rest = &bytes[..];
+    while let Some(head) = rest.first_chunk().map(Head::read) {
+        frames.push((head.kind, head.flags, head.stream));
+        rest = &rest[HEADER + head.length..];
+    }
+    frames
+}
+
+fn begin(session: &mut Session, ends: bool) -> u32 {
+    session.begin(HEAD, "https", ends).unwrap().unwrap()
+}
+
+fn read(session: &mut Session, id: u32) -> Poll<Result<String, String>> {
+    let mut bytes = [0; 4096];
+    let mut buf = ReadBuf::new(&mut bytes);
+    let polled = session.poll_read(id, &Context::from_waker(Waker::noop()), &mut buf);
+    let text = || String::from_utf8_lossy(buf.filled()).into_owned();
+    polled.map(|read| read.map(|_| text()).map_err(|e| e.to_string()))
+}
+
+fn write(session: &mut Session, id: u32, data: &[u8]) -> Poll<io::Result<usize>> {
+    session.poll_write(id, &Context::from_waker(Waker::noop()), data)
+}
+
+fn said(text: &str) -> Poll<Result<String, String>> {
+    Poll::Ready(Ok(text.to_owned()))
+}
+
+#[test]
+fn an_answer_is_read_wherever_it_is_cut() {
+    let answer = [
+        frame(kind::SETTINGS, 0, 0, &[]),
+        frame(kind::HEADERS, flag::END_HEADERS, 1, b"\x08\x03103"),
+        frame(kind::HEADERS, 0, 1, OK),
+        frame(kind::CONTINUATION, flag::END_HEADERS, 1, b"\x00\x01a\x01b"),
+        frame(kind::DATA, flag::PADDED, 1, b"\x03onePPP"),
+        frame(kind::DATA, 0, 1, b"two"),
+        frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 1, b"\x00\x01t\x011"),
+    ]
+    .concat();
+    for piece in 1..answer.len() {
+        let mut session = Session::new();
+        let id = begin(&mut session, true);
+        answer.chunks(piece).for_each(|piece| session.receive(piece).unwrap());
+        assert_eq!(
+            read(&mut session, id),
+            said("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\na: b\r\n\r\nonetwo")
+        );
+        assert_eq!(read(&mut session, id), said(""), "the end");
+        assert_eq!(session.stream(id).unwrap().trailers, b"t: 1\r\n\r\n");
+        sent(&mut session);
+        session.leave(id);
+        assert_eq!(sent(&mut session), [], "nothing is left to be reset");
+    }
+}
+
+#[test]
+fn only_a_request_of_which_no_byte_was_sent_is_known_not_to_have_been_acted_on() {
+    let mut session = greeted();
+    let (first, second) = (begin(&mut session, true), begin(&mut session, true));
+    let whole = session.unsent().len();
+    session.sent(whole / 2 + 2);
+    let third = begin(&mut session, true);
+    session.fail(&Failure::of_connection(&io::ErrorKind::ConnectionReset.into()));
+    for (id, unprocessed) in [(first, false), (second, false), (third, true)] {
+        let failure = session.stream(id).unwrap().failure.clone();
+        assert_eq!(matches!(failure, Some(Failure::Unprocessed)), unprocessed, "{id}");
+    }
+    assert_eq!(session.begin(HEAD, "https", true), Ok(None), "nobody begins any more");
+}
+
+#[test]
+fn what_a_server_refuses_was_not_acted_on_and_what_it_leaves_behind_neither() {
+    let mut session = greeted();
+    let ids = [(); 3].map(|()| begin(&mut session, true));
+    sent(&mut session);
+    let refused = frame(kind::RST_STREAM, 0, ids[0], &Code::REFUSED_STREAM.0.to_be_bytes());
+    session.receive(&refused).unwrap();
+    let leaves = [ids[1].to_be_bytes(), [0; 4]].concat();
+    session.receive(&frame(kind::GOAWAY, 0, 0, &leaves)).unwrap();
+    let unprocessed = |session: &mut Session, id| {
+        matches!(session.stream(id).and_then(|s| s.failure.clone()), Some(Failure::Unprocessed))
+    };
+    assert_eq!(ids.map(|id| unprocessed(&mut session, id)), [true, false, true]);
+    assert_eq!(session.most_streams(), 0);
+    let answer = [frame(kind::HEADERS, flag::END_HEADERS, ids[1], OK), frame(kind::DATA, 1, ids[1], b"x")];
+    session.receive(&answer.concat()).unwrap();
+    assert_eq!(read(&mut session, ids[1]), said("HTTP/1.1 200 OK\r\n\r\nx"));
+    assert!(!session.is_done());
+    for id in ids {
+        session.leave(id);
+    }
+    assert!(session.is_done());
+}
+
+#[test]
+fn a_body_is_sent_as_far_as_both_windows_reach() {
+    let mut session = greeted();
+    let (a, b) = (begin(&mut session, false), begin(&mut session, false));
+    let body = vec![b'x'; 100_000];
+    let push = |session: &mut Session, id| {
+        let mut all = 0;
+        while let Poll::Ready(n) = write(session, id, &body) {
+            all += n.unwrap();
+        }
+        all
+    };
+    assert_eq!((push(&mut session, a), push(&mut session, b)), (65_535, 0), "the connection's window");
+    let more = |stream, n: u32| frame(kind::WINDOW_UPDATE, 0, stream, &n.to_be_bytes());
+    session.receive(&more(0, 100_000)).unwrap();
+    assert_eq!((push(&mut session, a), push(&mut session, b)), (0, 65_535), "each stream's own");
+    session.receive(&more(a, 10)).unwrap();
+    assert_eq!(push(&mut session, a), 10);
+    // A smaller initial window makes those of running streams negative (RFC 9113 section 6.9.2).
+    let settings = |window: u32| {
+        let mut out = Vec::new();
+        frame::write_settings(&mut out, &[(setting::INITIAL_WINDOW_SIZE, window)]);
+        out
+    };
+    session.receive(&settings(0)).unwrap();
+    session.receive(&more(a, 65_535)).unwrap();
+    assert_eq!(push(&mut session, a), 0);
+    session.receive(&settings(7)).unwrap();
+    assert_eq!(push(&mut session, a), 7);
+    assert!(session.receive(&settings(MAX_WINDOW + 1)).is_err());
+    assert!(session.receive(&more(0, MAX_WINDOW)).is_err());
+}
+
+#[test]
+fn a_queue_that_nobody_empties_holds_bodies_back() {
+    let mut session = greeted();
+    let wide = [
+        frame(kind::SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]),
+        frame(kind::WINDOW_UPDATE, 0, 0, &0x7000_0000_u32.to_be_bytes()),
+    ];
+    session.receive(&wide.concat()).unwrap();
+    let id = begin(&mut session, false);
+    let mut all = 0;
+    while let Poll::Ready(n) = write(&mut session, id, &[b'x'; 16_384]) {
+        all += n.unwrap();
+    }
+    assert!((FULL - 1000..=FULL).contains(&all), "{all}");
+    sent(&mut session);
+    assert!(write(&mut session, id, b"x").is_ready());
+}
+
+#[test]
+fn a_stream_that_is_given_up_is_reset_and_what_still_comes_of_it_needs_no_room() {
+    let mut session = greeted();
+    let id = begin(&mut session, false);
+    sent(&mut session);
+    session.leave(id);
+    assert_eq!(sent(&mut session), [(kind::RST_STREAM, 0, id)]);
+    let late = [frame(kind::HEADERS, flag::END_HEADERS, id, OK), frame(kind::DATA, 0, id, &[b'x'; 16_384])];
+    session.receive(&late[0]).unwrap();
+    for _ in 0..10_000 {
+        session.receive(&late[1]).unwrap();
+    }
+    let opened = sent(&mut session);
+    assert!(opened.len() < 40 && opened.iter().all(|f| *f == (kind::WINDOW_UPDATE, 0, 0)), "{opened:?}");
+}
+
+#[test]
+fn more_than_a_window_is_refused_and_no_more_than_a_window_is_kept() {
+    let mut session = greeted();
+    let id = begin(&mut session, true);
+    session.receive(&frame(kind::HEADERS, flag::END_HEADERS, id, OK)).unwrap();
+    sent(&mut session);
+    let data = frame(kind::DATA, 0, id, &[b'x'; 16_384]);
+    for _ in 0..STREAM_WINDOW / 16_384 {
+        session.receive(&data).unwrap();
+    }
+    assert_eq!(sent(&mut session), [], "nothing was read");
+    session.receive(&data).unwrap();
+    assert_eq!(sent(&mut session), [(kind::RST_STREAM, 0, id)]);
+    let mut all = 0;
+    let error = loop {
+        match read(&mut session, id) {
+            Poll::Ready(Ok(text)) => all += text.len(),
+            other => break other,
+        }
+    };
+    assert!(all >= STREAM_WINDOW as usize, "what was allowed is still there");
+    assert!(matches!(error, Poll::Ready(Err(text)) if text.contains("FLOW_CONTROL_ERROR")));
+}
+
+#[test]
+fn what_breaks_the_connection_is_named() {
+    let greeted = |frames: &[Vec<u8>]| [frame(kind::SETTINGS, 0, 0, &[]), frames.concat()].concat();
+    let cases: &[(&str, Vec<u8>)] = &[
+        ("no HTTP/2", b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
+        ("no HTTP/2", frame(kind::PING, 0, 0, &[0; 8])),
+        ("odd length", frame(kind::SETTINGS, 0, 0, b"odd")),
+        ("nobody began", greeted(&[frame(kind::DATA, 0, 9, b"x")])),
+        ("nobody began", greeted(&[frame(kind::HEADERS, 4, 2, OK)])),
+        ("pushes", greeted(&[frame(kind::PUSH_PROMISE, 4, 1, OK)])),
+        ("interrupted", greeted(&[frame(kind::HEADERS, 0, 1, OK), frame(kind::PING, 0, 0, &[0; 8])])),
+        ("continues nothing", greeted(&[frame(kind::CONTINUATION, 0, 1, OK)])),
+        ("without end", greeted(&[frame(kind::HEADERS, 0, 1, OK), frame(kind::CONTINUATION, 0, 1, &[])])),
+        ("cannot be read", greeted(&[frame(kind::HEADERS, 4, 1, b"\x80")])),
+        ("by nothing", greeted(&[frame(kind::WINDOW_UPDATE, 0, 0, &[0; 4])])),
+        ("PING", greeted(&[frame(kind::PING, 0, 0, b"short")])),
+        ("GOAWAY", greeted(&[frame(kind::GOAWAY, 0, 0, b"short")])),
+        ("too long", greeted(&[frame(kind::DATA, 0, 1, &vec![0; MAX_PAYLOAD + 1])])),
+    ];
+    for (why, bytes) in cases {
+        let mut session = Session::new();
+        begin(&mut session, true);
+        let result = session.receive(bytes);
+        assert!(result.is_err_and(|wrong| wrong.why.contains(why)), "{why}: {result:?}");
+    }
+}
+
+#[test]
+fn a_flood_of_data_that_carries_nothing_ends_the_connection() {
+    for empty in [frame(kind::DATA, 0, 1, b""), frame(kind::DATA, flag::PADDED, 1, b"\x02PP")] {
+        let mut session = greeted();
+        begin(&mut session, true);
+        let received = (0..2 * MOST_EMPTY).take_while(|_| session.receive(&empty).is_ok()).count();
+        assert_eq!(received, MOST_EMPTY as usize);
+    }
+}
