@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::{
@@ -38,6 +39,9 @@ use crate::{
 };
 use common::{Common, Shared};
 pub use plan::Plan;
+
+/// How long the end waits for a store that does not take a refresh token.
+const LAST_SAVES: Duration = Duration::from_secs(5);
 
 /// Why a token cannot be kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -250,11 +254,26 @@ impl Engine {
     }
 
     /// Ends all tasks. Nothing new is begun. What may have used up a refresh token comes to its end first, within the time
-    /// limits of its requests, so that the next process finds the one that came back.
+    /// limits of its requests, so that the next process finds the one that came back; a store that is away has five seconds to
+    /// come back for it.
     pub async fn stop(&self) {
         self.halt.send_replace(true);
         let mut tasks = std::mem::take(&mut self.lock().tasks);
         while tasks.join_next().await.is_some() {}
+        self.save_at_last().await;
+    }
+
+    /// A refresh token that could not be stored yet has its last chance.
+    async fn save_at_last(&self) {
+        let unsaved = self.lock().common.unsaved();
+        let mut saving: JoinSet<()> =
+            unsaved.into_iter().map(|rotation| async move { rotation.save_at_last().await }).collect();
+        let saved = tokio::time::timeout(LAST_SAVES, async { while saving.join_next().await.is_some() {} });
+        if saved.await.is_err() {
+            tracing::error!(
+                "a rotated refresh token could not be stored within {LAST_SAVES:?}: it is lost with this process"
+            );
+        }
     }
 
     /// The token endpoints that were discovered so far, by issuer, and those to come: nobody may reach one with a token.

@@ -6,7 +6,10 @@
 //! Only `invalid_grant` forgets one.
 
 use std::{
-    sync::{Arc, Mutex as StdMutex, PoisonError},
+    sync::{
+        Arc, Mutex as StdMutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -56,20 +59,31 @@ pub struct Rotation {
     unsaved: Mutex<Option<Unsaved>>,
     /// What the store held when it was last used.
     seen: StdMutex<Mark>,
+    /// A task tries to store what could not be stored.
+    trying: AtomicBool,
 }
+
+/// How soon what could not be stored is tried again: at first, and at last.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// The same while the process ends.
+const AGAIN_AT_LAST: Duration = Duration::from_millis(100);
+
+/// How long that may have the store's lock or lease, and how long it waits for another process that has it.
+const TURN: Duration = Duration::from_secs(5);
 
 /// A token that could not be stored.
 #[derive(Debug)]
 struct Unsaved {
     kept: Kept,
-    /// What the store holds instead; anything else is newer.
+    /// What the store holds instead; anything else is newer, nothing is not.
     over: Mark,
 }
 
 impl Rotation {
     /// The place named `key` in `store`.
     pub fn new(key: Key, store: Arc<Store>) -> Self {
-        Self { key, store, unsaved: Mutex::default(), seen: StdMutex::default() }
+        Self { key, store, unsaved: Mutex::default(), seen: StdMutex::default(), trying: AtomicBool::new(false) }
     }
 
     /// Waits for its turn, here and among processes; those hold it for `length` at most. What is in the store and cannot
@@ -117,6 +131,48 @@ impl Rotation {
     pub async fn has_changed(&self) -> bool {
         let Ok(stored) = self.store.load_refresh(self.key).await else { return false };
         stored.is_some() && mark(stored.as_ref()) != *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sees to it that what could not be stored is stored once it can be. To be called once the turn is over.
+    pub fn save_later(self: &Arc<Self>) {
+        if !self.outlives_process() || !self.may_hold_unsaved() || self.trying.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let rotation = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut pause = AGAIN.0;
+            while rotation.is_still_trying().await {
+                tokio::time::sleep(pause).await;
+                rotation.try_to_save().await;
+                pause = (pause * 2).min(AGAIN.1);
+            }
+        });
+    }
+
+    /// No more once nothing is left. That is said before anything else can be left: who leaves it tries anew.
+    async fn is_still_trying(&self) -> bool {
+        let unsaved = self.unsaved.lock().await;
+        if unsaved.is_none() {
+            self.trying.store(false, Ordering::Release);
+        }
+        unsaved.is_some()
+    }
+
+    /// Tries until all is stored; to be given up by dropping it.
+    pub async fn save_at_last(&self) {
+        while self.outlives_process() && self.holds_unsaved().await {
+            self.try_to_save().await;
+            tokio::time::sleep(AGAIN_AT_LAST).await;
+        }
+    }
+
+    /// Whoever has a turn stores what is left first.
+    async fn try_to_save(&self) {
+        if self.holds_unsaved().await
+            && let Ok(owner) = self.own(TURN, false).await
+        {
+            owner.release().await;
+        }
     }
 
     fn see(&self, mark: Mark) {
@@ -167,7 +223,12 @@ impl Owner<'_> {
             *self.unsaved = None;
             self.stored = Some(kept);
         } else {
-            *self.unsaved = Some(Unsaved { kept, over: mark(self.stored.as_ref()) });
+            // A store that has lost what it held may get it back, as a directory that is mounted again.
+            let over = match (self.unsaved.take(), &self.stored) {
+                (Some(before), None) => before.over,
+                (_, stored) => mark(stored.as_ref()),
+            };
+            *self.unsaved = Some(Unsaved { kept, over });
         }
         saved
     }
@@ -187,16 +248,15 @@ impl Owner<'_> {
 
     /// What could not be stored before is stored now; unless the store holds something newer.
     async fn settle(&mut self) {
+        let Some(Unsaved { kept, over }) = &*self.unsaved else { return };
         let now = mark(self.stored.as_ref());
-        match self.unsaved.take() {
-            Some(Unsaved { kept, over }) if over == now => {
-                if self.rotation.store.keeps_refresh_tokens() {
-                    self.keep(kept.token, kept.root).await;
-                } else {
-                    *self.unsaved = Some(Unsaved { kept, over });
-                }
+        if now.is_some() && now != *over {
+            *self.unsaved = None;
+        } else if self.rotation.store.keeps_refresh_tokens() {
+            let Kept { token, root } = kept.clone();
+            if self.keep(token, root).await {
+                tracing::info!("a rotated refresh token that could not be stored before is stored now");
             }
-            _ => {}
         }
     }
 }

@@ -59,6 +59,7 @@ impl Asking {
         let _holding = rotation.outlives_process().then(|| self.halt.hold());
         let result = self.ask_as_owner(&mut owner, material, is_trial).await;
         owner.release().await;
+        rotation.save_later();
         result.map_err(|refusal| Refusal { refresh: None, ..refusal }) // it has been kept
     }
 

@@ -152,7 +152,7 @@ impl Store {
             let place = self.place(key);
             tracing::error!(
                 place,
-                "a rotated refresh token cannot be stored and will be lost with this process: {why}"
+                "a rotated refresh token cannot be stored and will be lost with this process, unless it can be stored later: {why}"
             );
         }
         saved.is_ok()
