@@ -43,6 +43,9 @@ pub use plan::Plan;
 /// How long the end waits for a store that does not take a refresh token.
 const LAST_SAVES: Duration = Duration::from_secs(5);
 
+/// How long it waits for a store that does not take back a lease: it ends by itself.
+const LAST_LEASES: Duration = Duration::from_secs(1);
+
 /// Why a token cannot be kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
@@ -255,12 +258,13 @@ impl Engine {
 
     /// Ends all tasks. Nothing new is begun. What may have used up a refresh token comes to its end first, within the time
     /// limits of its requests, so that the next process finds the one that came back; a store that is away has five seconds to
-    /// come back for it.
+    /// come back for it. Other fetches are given up, and other replicas told that they need not wait for them.
     pub async fn stop(&self) {
         self.halt.send_replace(true);
         let mut tasks = std::mem::take(&mut self.lock().tasks);
         while tasks.join_next().await.is_some() {}
         self.save_at_last().await;
+        let _ = tokio::time::timeout(LAST_LEASES, self.store.given_back()).await;
     }
 
     /// A refresh token that could not be stored yet has its last chance.

@@ -115,6 +115,13 @@ impl Store {
         }
     }
 
+    /// Waits until others have what was theirs: leases of fetches that were given up.
+    pub async fn given_back(&self) {
+        if let Self::Redis(redis) = self {
+            redis.given_back().await;
+        }
+    }
+
     /// The token requests that all processes counted against an account's budget.
     pub async fn load_window(&self, account: Account) -> Vec<SystemTime> {
         let Self::File { files, seal } = self else { return Vec::new() };

@@ -113,7 +113,7 @@ impl Store {
     /// Gives the right back.
     pub async fn release(&self, claim: Claim) {
         if let (Self::Redis(redis), Claim::Lease(lease)) = (self, claim) {
-            redis.release(&lease).await;
+            redis.release(lease).await;
         }
     }
 
