@@ -26,6 +26,7 @@ use super::{
     pace::Pace,
     refresh::{Progress, Task},
     refusal::Refusal,
+    rotation::LAST_SAVES,
     share::Last,
     state::Policy,
     vault::Vault,
@@ -40,10 +41,7 @@ use crate::{
 use common::{Common, Shared};
 pub use plan::Plan;
 
-/// How long the end waits for a store that does not take a refresh token.
-const LAST_SAVES: Duration = Duration::from_secs(5);
-
-/// How long it waits for a store that does not take back a lease: it ends by itself.
+/// How long the end waits for a store that does not take back a lease: it ends by itself.
 const LAST_LEASES: Duration = Duration::from_secs(1);
 
 /// Why a token cannot be kept.
@@ -270,12 +268,11 @@ impl Engine {
     /// A refresh token that could not be stored yet has its last chance.
     async fn save_at_last(&self) {
         let unsaved = self.lock().common.unsaved();
-        let mut saving: JoinSet<()> =
+        let saving: JoinSet<bool> =
             unsaved.into_iter().map(|rotation| async move { rotation.save_at_last().await }).collect();
-        let saved = tokio::time::timeout(LAST_SAVES, async { while saving.join_next().await.is_some() {} });
-        if saved.await.is_err() {
+        if saving.join_all().await.contains(&false) {
             tracing::error!(
-                "a rotated refresh token could not be stored within {LAST_SAVES:?}: it is lost with this process"
+                "a rotated refresh token could not be stored within {LAST_SAVES:?} and is lost with this process"
             );
         }
     }

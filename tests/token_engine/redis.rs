@@ -20,6 +20,7 @@ use cupbearer::{
         bearer::{Decision, Now, Rejection},
         lifetime::LifetimeSource,
         reply::{Minted, fingerprint},
+        rotation::{LOGIN, Rotation},
         share::Claim,
         store::Seal,
     },
@@ -361,4 +362,37 @@ async fn a_token_ends_by_the_clock_of_redis_wherever_the_issuers_clock_is() {
     assert!(left().await.is_some_and(|left| left <= Duration::from_secs(2)));
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(left().await, None, "about to end");
+}
+
+/// Who was suspended for longer than its lease finds that the world has gone on.
+#[tokio::test]
+#[ignore = "needs redis-server: run tests/run"]
+async fn a_late_holder_of_a_refresh_token_neither_removes_nor_replaces_the_one_that_came_since() {
+    let server = Server::start();
+    let place = Key::of_refresh(&spec(1));
+    let rotation = || Rotation::new(place, Arc::new(server.store()));
+    let secret = |text: &str| Secret::new(text.to_owned());
+    let (one, two, short, long) = (rotation(), rotation(), Duration::from_millis(100), Duration::from_secs(60));
+    let mut first = one.own(long, false).await.unwrap();
+    assert!(first.keep(secret("r1"), LOGIN).await);
+    first.release().await;
+    for clears in [true, false] {
+        let mut late = one.own(short, false).await.unwrap();
+        let mut next = two.own(long, false).await.unwrap();
+        assert!(next.keep(secret(if clears { "r2" } else { "r3" }), LOGIN).await);
+        if clears {
+            late.clear().await;
+        } else {
+            assert!(!late.keep(secret("late"), LOGIN).await);
+        }
+        late.release().await;
+        next.release().await;
+        let owner = one.own(long, false).await.unwrap();
+        assert_eq!(owner.current(LOGIN).unwrap().expose(), if clears { "r2" } else { "r3" });
+        owner.release().await;
+    }
+    let mut owner = two.own(long, false).await.unwrap();
+    owner.clear().await;
+    owner.release().await;
+    assert!(!two.is_there().await.unwrap());
 }

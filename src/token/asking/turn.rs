@@ -60,7 +60,8 @@ impl Asking {
         let result = self.ask_as_owner(&mut owner, material, is_trial).await;
         owner.release().await;
         rotation.save_later();
-        result.map_err(|refusal| Refusal { refresh: None, ..refusal }) // it has been kept
+        // It has been kept; only a login tells of it.
+        result.map_err(|refusal| Refusal { refresh: refusal.refresh.filter(|_| material.step.is_some()), ..refusal })
     }
 
     /// Nothing new is begun once the engine stops.

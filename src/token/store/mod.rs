@@ -27,7 +27,7 @@ use crate::config::model::StoreSpec;
 use files::Files;
 use record::Record;
 pub use redis::{Away, Lease, Redis};
-pub use refresh::{Claim, Unclaimed};
+pub use refresh::{Claim, Found, Over, Unclaimed};
 pub use seal::{Seal, SealError};
 
 /// Where the tokens of this process are kept.

@@ -57,8 +57,13 @@ const LEASE: &str = "local holder = redis.call('GET', KEYS[1]) \
     if holder and holder ~= ARGV[3] then return holder end \
     redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return false";
 
-/// Gives a lease back, if it is still ours. KEYS: lease. ARGV: owner.
-const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
+/// Removes what is still the same: a lease that is ours. KEYS: name. ARGV: value.
+const REMOVE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
+
+/// Replaces what is still the same, or gone, or the new value already. KEYS: name. ARGV: old value, new value.
+const REPLACE: &str = "local now = redis.call('GET', KEYS[1]) \
+    if now and now ~= ARGV[1] and now ~= ARGV[2] then return 0 end \
+    redis.call('SET', KEYS[1], ARGV[2]) return 1";
 
 /// Counts a token request if that leaves no more than the limit within the window; by Redis' own clock, so that
 /// replicas' need not agree. Gives how many there are, and in how many ms one is free (-1 = it was counted).
@@ -176,13 +181,18 @@ impl Redis {
     }
 
     /// Keeps it until it is replaced.
-    pub(super) async fn set(&self, name: &str, sealed: Vec<u8>) -> Result<(), Away> {
+    pub(super) async fn set(&self, name: &str, sealed: &[u8]) -> Result<(), Away> {
         self.run::<String>(cmd("SET").arg(name).arg(sealed)).await.map(drop)
     }
 
-    /// Removes it.
-    pub(super) async fn remove(&self, name: &str) -> Result<(), Away> {
-        self.run::<i64>(cmd("DEL").arg(name)).await.map(drop)
+    /// The same, unless something else than `old` is there: whether it was done.
+    pub(super) async fn replace(&self, name: &str, old: &[u8], sealed: &[u8]) -> Result<bool, Away> {
+        Ok(self.run::<i64>(script(REPLACE, name).arg(old).arg(sealed)).await? == 1)
+    }
+
+    /// Removes it, unless something else is there.
+    pub(super) async fn remove(&self, name: &str, sealed: &[u8]) -> Result<(), Away> {
+        self.run::<i64>(script(REMOVE, name).arg(sealed)).await.map(drop)
     }
 
     /// What seals and opens.
@@ -326,7 +336,7 @@ impl Redis {
     }
 
     async fn try_release(&self, Entry { name, owner, .. }: &Entry) -> Result<(), Away> {
-        self.run::<i64>(script(RELEASE, name).arg(owner)).await.map(drop)
+        self.run::<i64>(script(REMOVE, name).arg(owner)).await.map(drop)
     }
 
     /// Nobody shall wait for a lease that nobody uses, as soon as Redis answers.
