@@ -1,6 +1,6 @@
 //! `cupbearer login`: a user logs in, once, and `serve` works from then on.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{pin::pin, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
 
@@ -14,7 +14,7 @@ use crate::{
         self,
         model::{Config, CredentialSpec, Grant},
     },
-    control::{self, StartError, stop_signal},
+    control::{self, Signals, StartError},
     telemetry,
     token::login::{Done, Login, LoginError, Prompt, Way},
 };
@@ -59,17 +59,45 @@ pub(super) fn run(args: &LoginArgs, global: &Global) -> ExitCode {
 
 async fn log_in(args: &LoginArgs, config: &Config) -> Result<Done, LoginError> {
     let credential = find(config, &args.credential)?;
-    let stop = stop_signal().map_err(|e| LoginError::Failed(e.to_string()))?;
+    let mut signals = Signals::listen().map_err(|e| LoginError::Failed(e.to_string()))?;
     let way = if args.device || credential.grant == Grant::DeviceCode { Way::Device } else { Way::Browser };
     let patience = args.timeout.map(Duration::from_secs);
-    let login = async {
-        let engine = control::engine(config, true).map_err(|e| settings_or_failed(&e))?;
-        let login = Login::prepare(config, credential, &engine).await?;
-        login.run(way, patience, &mut |prompt| say(prompted(&prompt))).await
+    let engine = control::engine(config, true).map_err(|e| settings_or_failed(&e))?;
+    let login = tokio::select! {
+        login = Login::prepare(config, credential, &engine) => login?,
+        signal = signals.stop() => return Err(LoginError::Failed(format!("{signal}: given up, nothing was stored"))),
     };
+    let mut tell_user = |prompt| say(prompted(&prompt));
+    let mut done = pin!(login.run(way, patience, &mut tell_user));
     tokio::select! {
-        done = login => done,
-        signal = stop => Err(LoginError::Failed(format!("{signal}: given up, nothing was stored"))),
+        done = &mut done => {
+            engine.stop().await;
+            done
+        }
+        signal = signals.stop() => {
+            let end = async {
+                let ((), done) = tokio::join!(engine.stop(), done);
+                engine.stop().await; // what came meanwhile
+                done
+            };
+            tokio::select! {
+                done = end => done.map_err(|error| after(signal, error)),
+                again = signals.stop() => {
+                    tell(format!("{again} again: what still runs is cut off"));
+                    std::process::exit(1)
+                }
+            }
+        }
+    }
+}
+
+/// The same error, with the signal that made it.
+fn after(signal: &str, error: LoginError) -> LoginError {
+    let text = |text: String| format!("{signal}: {text}");
+    match error {
+        LoginError::Settings(why) => LoginError::Settings(text(why)),
+        LoginError::Refused(why) => LoginError::Refused(text(why)),
+        LoginError::Failed(why) => LoginError::Failed(text(why)),
     }
 }
 

@@ -143,6 +143,7 @@ pub(super) async fn ask(
             }
         }
     }
+    engine.stop().await; // a refresh token that could not be stored has its last chance
     Ok(())
 }
 

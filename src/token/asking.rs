@@ -90,7 +90,7 @@ impl Asking {
             return self.fetch_alone(&material).await;
         }
         let secrets = 1 + u32::try_from(credential.more_secrets.len()).unwrap_or(u32::MAX);
-        let terms = Terms::new(self.longest(1), self.longest(secrets + 1));
+        let terms = Terms::new(credential.timeout, self.longest(secrets + 1));
         match share::turn(redis, self.key, version, &self.last, terms).await {
             Turn::Take(minted) => {
                 self.secrets.proved(&material);
@@ -109,7 +109,7 @@ impl Asking {
                 if let (Ok(minted), Some(version)) = (&fetched.result, fetched.version) {
                     let _ = redis.save(self.key, version, minted).await;
                 }
-                redis.release(&lease).await;
+                redis.release(lease).await;
                 fetched
             }
         }

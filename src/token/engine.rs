@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::{
@@ -25,6 +26,7 @@ use super::{
     pace::Pace,
     refresh::{Progress, Task},
     refusal::Refusal,
+    rotation::LAST_SAVES,
     share::Last,
     state::Policy,
     vault::Vault,
@@ -38,6 +40,9 @@ use crate::{
 };
 use common::{Common, Shared};
 pub use plan::Plan;
+
+/// How long the end waits for a store that does not take back a lease: it ends by itself.
+const LAST_LEASES: Duration = Duration::from_secs(1);
 
 /// Why a token cannot be kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -250,11 +255,26 @@ impl Engine {
     }
 
     /// Ends all tasks. Nothing new is begun. What may have used up a refresh token comes to its end first, within the time
-    /// limits of its requests, so that the next process finds the one that came back.
+    /// limits of its requests, so that the next process finds the one that came back; a store that is away has five seconds to
+    /// come back for it. Other fetches are given up, and other replicas told that they need not wait for them.
     pub async fn stop(&self) {
         self.halt.send_replace(true);
         let mut tasks = std::mem::take(&mut self.lock().tasks);
         while tasks.join_next().await.is_some() {}
+        self.save_at_last().await;
+        let _ = tokio::time::timeout(LAST_LEASES, self.store.given_back()).await;
+    }
+
+    /// A refresh token that could not be stored yet has its last chance.
+    async fn save_at_last(&self) {
+        let unsaved = self.lock().common.unsaved();
+        let saving: JoinSet<bool> =
+            unsaved.into_iter().map(|rotation| async move { rotation.save_at_last().await }).collect();
+        if saving.join_all().await.contains(&false) {
+            tracing::error!(
+                "a rotated refresh token could not be stored within {LAST_SAVES:?} and is lost with this process"
+            );
+        }
     }
 
     /// The token endpoints that were discovered so far, by issuer, and those to come: nobody may reach one with a token.

@@ -6,7 +6,10 @@
 //! Only `invalid_grant` forgets one.
 
 use std::{
-    sync::{Arc, Mutex as StdMutex, PoisonError},
+    sync::{
+        Arc, Mutex as StdMutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,7 +18,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
     Key, Store,
-    store::{Claim, Unclaimed},
+    store::{Claim, Found, Over, Unclaimed},
 };
 use crate::config::{model::CredentialSpec, secret::Secret};
 
@@ -56,20 +59,34 @@ pub struct Rotation {
     unsaved: Mutex<Option<Unsaved>>,
     /// What the store held when it was last used.
     seen: StdMutex<Mark>,
+    /// A task tries to store what could not be stored.
+    trying: AtomicBool,
 }
+
+/// How soon what could not be stored is tried again: at first, and at last.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// How long the end waits for a store that does not take a refresh token.
+pub const LAST_SAVES: Duration = Duration::from_secs(5);
+
+/// How soon it tries again meanwhile.
+const AGAIN_AT_LAST: Duration = Duration::from_millis(100);
+
+/// How long that may have the store's lock or lease, and how long it waits for another process that has it.
+const TURN: Duration = Duration::from_secs(5);
 
 /// A token that could not be stored.
 #[derive(Debug)]
 struct Unsaved {
     kept: Kept,
-    /// What the store holds instead; anything else is newer.
+    /// What the store holds instead; anything else is newer, nothing is not.
     over: Mark,
 }
 
 impl Rotation {
     /// The place named `key` in `store`.
     pub fn new(key: Key, store: Arc<Store>) -> Self {
-        Self { key, store, unsaved: Mutex::default(), seen: StdMutex::default() }
+        Self { key, store, unsaved: Mutex::default(), seen: StdMutex::default(), trying: AtomicBool::new(false) }
     }
 
     /// Waits for its turn, here and among processes; those hold it for `length` at most. What is in the store and cannot
@@ -77,11 +94,12 @@ impl Rotation {
     pub async fn own(&self, length: Duration, is_replaceable: bool) -> Result<Owner<'_>, Unclaimed> {
         let unsaved = self.unsaved.lock().await;
         let claim = self.store.claim_refresh(self.key, length).await?;
-        let mut owner = Owner { rotation: self, unsaved, claim, stored: None };
+        let mut owner = Owner { rotation: self, unsaved, claim, stored: None, is_closed: false };
         match self.store.load_refresh(self.key).await {
             Ok(stored) => owner.stored = stored,
             Err(why) if is_replaceable && why.is_closed() => {
                 tracing::warn!("a stored refresh token {why}; it is replaced");
+                owner.is_closed = true;
             }
             Err(why) => {
                 owner.release().await;
@@ -89,13 +107,18 @@ impl Rotation {
             }
         }
         owner.settle().await;
-        self.see(mark(owner.stored.as_ref()));
+        self.see(owner.mark());
         Ok(owner)
     }
 
     /// Whether what is in the store could be used, without waiting for a turn.
     pub async fn look(&self) -> Result<(), Unclaimed> {
         self.store.load_refresh(self.key).await.map(drop)
+    }
+
+    /// Whether there is one in the store, as far as that can be told.
+    pub async fn is_there(&self) -> Result<bool, Unclaimed> {
+        Ok(self.store.load_refresh(self.key).await?.is_some())
     }
 
     /// Whether what is kept here is there for the next process.
@@ -116,7 +139,55 @@ impl Rotation {
     /// Whether the store holds another token than the one that was last used: a new login, or another process.
     pub async fn has_changed(&self) -> bool {
         let Ok(stored) = self.store.load_refresh(self.key).await else { return false };
-        stored.is_some() && mark(stored.as_ref()) != *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        stored.is_some()
+            && mark(stored.as_ref().map(|found| &found.kept))
+                != *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sees to it that what could not be stored is stored once it can be. To be called once the turn is over.
+    pub fn save_later(self: &Arc<Self>) {
+        if !self.outlives_process() || !self.may_hold_unsaved() || self.trying.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let rotation = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut pause = AGAIN.0;
+            while rotation.is_still_trying().await {
+                tokio::time::sleep(pause).await;
+                rotation.try_to_save().await;
+                pause = (pause * 2).min(AGAIN.1);
+            }
+        });
+    }
+
+    /// No more once nothing is left. That is said before anything else can be left: who leaves it tries anew.
+    async fn is_still_trying(&self) -> bool {
+        let unsaved = self.unsaved.lock().await;
+        if unsaved.is_none() {
+            self.trying.store(false, Ordering::Release);
+        }
+        unsaved.is_some()
+    }
+
+    /// Tries until all is stored, for [`LAST_SAVES`] at most: whether it is. What is not may still be, where the store has it
+    /// in hand.
+    pub async fn save_at_last(&self) -> bool {
+        let saving = async {
+            while self.outlives_process() && self.holds_unsaved().await {
+                self.try_to_save().await;
+                tokio::time::sleep(AGAIN_AT_LAST).await;
+            }
+        };
+        tokio::time::timeout(LAST_SAVES, saving).await.is_ok()
+    }
+
+    /// Whoever has a turn stores what is left first.
+    async fn try_to_save(&self) {
+        if self.holds_unsaved().await
+            && let Ok(owner) = self.own(TURN, false).await
+        {
+            owner.release().await;
+        }
     }
 
     fn see(&self, mark: Mark) {
@@ -146,38 +217,55 @@ pub struct Owner<'a> {
     rotation: &'a Rotation,
     unsaved: MutexGuard<'a, Option<Unsaved>>,
     claim: Claim,
-    stored: Option<Kept>,
+    stored: Option<Found>,
+    /// Something else is stored that nobody here can open, and that may be replaced.
+    is_closed: bool,
 }
 
 impl Owner<'_> {
     /// The token to use now, if there is one with this root.
     pub fn current(&self, root: Root) -> Option<Secret> {
-        let kept = self.unsaved.as_ref().map(|unsaved| &unsaved.kept).or(self.stored.as_ref());
+        let stored = self.stored.as_ref().map(|found| &found.kept);
+        let kept = self.unsaved.as_ref().map(|unsaved| &unsaved.kept).or(stored);
         kept.filter(|kept| kept.root == root).map(|kept| kept.token.clone())
     }
 
     /// Keeps the one that the provider just gave: in the store before anything else is done with the answer. Whether
     /// it will outlive this process.
     pub async fn keep(&mut self, token: Secret, root: Root) -> bool {
-        let kept = Kept { token, root };
         let (store, key) = (&self.rotation.store, self.rotation.key);
-        let saved = store.save_refresh(key, &kept).await;
-        if saved {
-            self.rotation.see(mark(Some(&kept)));
-            *self.unsaved = None;
-            self.stored = Some(kept);
-        } else {
-            *self.unsaved = Some(Unsaved { kept, over: mark(self.stored.as_ref()) });
+        let over = if self.is_closed { Over::Anything } else { Over::This(self.stored.as_ref()) };
+        match store.save_refresh(key, Kept { token, root }, over).await {
+            Ok(found) => {
+                *self.unsaved = None;
+                self.stored = Some(found);
+                self.rotation.see(self.mark());
+                true
+            }
+            Err(kept) => {
+                // A store that has lost what it held may get it back, as a directory that is mounted again.
+                let over = match self.unsaved.take() {
+                    Some(before) if self.stored.is_none() => before.over,
+                    _ => self.mark(),
+                };
+                *self.unsaved = Some(Unsaved { kept, over });
+                false
+            }
         }
-        saved
     }
 
     /// Forgets it: the provider said that it is no good.
     pub async fn clear(&mut self) {
         *self.unsaved = None;
-        self.stored = None;
-        self.rotation.store.forget_refresh(self.rotation.key).await;
+        if let Some(found) = self.stored.take() {
+            self.rotation.store.forget_refresh(self.rotation.key, &found).await;
+        }
         self.rotation.see(None);
+    }
+
+    /// What stands in the store.
+    fn mark(&self) -> Mark {
+        mark(self.stored.as_ref().map(|found| &found.kept))
     }
 
     /// Lets the next one have it.
@@ -187,16 +275,15 @@ impl Owner<'_> {
 
     /// What could not be stored before is stored now; unless the store holds something newer.
     async fn settle(&mut self) {
-        let now = mark(self.stored.as_ref());
-        match self.unsaved.take() {
-            Some(Unsaved { kept, over }) if over == now => {
-                if self.rotation.store.keeps_refresh_tokens() {
-                    self.keep(kept.token, kept.root).await;
-                } else {
-                    *self.unsaved = Some(Unsaved { kept, over });
-                }
+        let Some(Unsaved { kept, over }) = &*self.unsaved else { return };
+        let now = self.mark();
+        if now.is_some() && now != *over {
+            *self.unsaved = None;
+        } else if self.rotation.store.keeps_refresh_tokens() {
+            let Kept { token, root } = kept.clone();
+            if self.keep(token, root).await {
+                tracing::info!("a rotated refresh token that could not be stored before is stored now");
             }
-            _ => {}
         }
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! Before a token request a replica looks whether another one has stored a token that is newer than its own.
 //! If not, it asks for the key's lease: who has it fetches and stores, the others look again until there is a
-//! result or the lease is free. The lease is longer than the worst fetch, but who has waited for one holder as long as a token request
-//! may take takes the lease from it: it has died, or callers would not wait any longer. Wherever Redis does not answer, a replica fetches for itself.
+//! result or the lease is free. The lease is longer than the worst fetch, but who has waited for one holder as long as the credential's
+//! `timeout` takes the lease from it: it has died, or callers would not wait any longer. Two may ask at once then, which costs a token
+//! request and no more: a rotating refresh token has a lease of its own ([`rotation`](super::rotation)), which nobody takes from its
+//! holder. Wherever Redis does not answer, a replica fetches for itself.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -47,7 +49,7 @@ pub trait Common {
         from: Option<&str>,
     ) -> impl Future<Output = Result<Claim<Self::Lease>, Away>> + Send;
     /// Gives it back.
-    fn release(&self, lease: &Self::Lease) -> impl Future<Output = ()> + Send;
+    fn release(&self, lease: Self::Lease) -> impl Future<Output = ()> + Send;
     /// The time.
     fn now(&self) -> Instant;
     /// Waits.
@@ -76,12 +78,13 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// Where one token request takes `request` at most, and a fetch, which may be several, `fetch`.
+    /// Where callers wait for `timeout`, which is what one HTTP call may take, and a fetch, which may be several, takes `fetch`
+    /// at most.
     ///
-    /// No two replicas ask at once as long as a holder's first request *and* its commands to Redis fit into `request`; callers
-    /// wait hardly longer than that, so a holder that is slower has one of the others ask beside it.
-    pub const fn new(request: Duration, fetch: Duration) -> Self {
-        Self { lease: fetch.saturating_add(LEASE_SLACK), patience: request }
+    /// No two replicas ask at once as long as a holder's calls *and* its commands to Redis fit into `timeout`; a holder that
+    /// is slower has one of the others ask beside it, before that one's callers give up.
+    pub const fn new(timeout: Duration, fetch: Duration) -> Self {
+        Self { lease: fetch.saturating_add(LEASE_SLACK), patience: timeout }
     }
 }
 
@@ -130,7 +133,7 @@ async fn try_turn<C: Common>(
                 // the lease is ours all the same.
                 let newer = found().await.ok().flatten().filter(|found| last.is_older_than(found));
                 let Some(minted) = newer else { return Ok(Turn::Fetch(lease)) };
-                common.release(&lease).await;
+                common.release(lease).await;
                 return Ok(Turn::Take(Box::new(minted)));
             }
         };

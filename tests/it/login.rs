@@ -372,6 +372,12 @@ fn a_provider_that_gives_no_refresh_token_is_no_success() {
     assert_eq!(get(&answered(&told_url(&process), "allow")).status, 400);
     let output = ends(process, 3);
     assert!(output.contains("gave no refresh token") && output.contains("offline_access"), "{output}");
+    assert!(output.contains("nothing was kept and \"pax8\" cannot work"), "{output}");
+    log_in(&(store(&dir) + &pax8(&sandbox, "")));
+    let process = login(&builder, &config, &[]);
+    assert_eq!(get(&answered(&told_url(&process), "allow")).status, 400);
+    let output = ends(process, 3);
+    assert!(output.contains("nothing was kept: the login of \"pax8\" from before stays as it was"), "{output}");
 }
 
 #[test]

@@ -3,7 +3,9 @@
 
 use std::{
     collections::HashMap,
+    fs,
     sync::{Arc, Mutex, MutexGuard},
+    thread,
 };
 
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
@@ -29,6 +31,8 @@ struct Known {
     given: usize,
     /// The access token beside the refresh token is no good.
     botches: bool,
+    /// Answers are held back until this is over.
+    delays: bool,
     /// `grant_type` (or `device`) and the error that it was answered with.
     seen: Vec<(String, &'static str)>,
 }
@@ -48,7 +52,8 @@ impl Provider {
         let (known, judge, tokens) = (Arc::<Mutex<Known>>::default(), Judge::default(), Tokens::default());
         let at_api = Judge::default();
         let upstream = {
-            let (known, judge, tokens) = (Arc::clone(&known), judge.clone(), tokens.clone());
+            let (known, delayed) = (Arc::clone(&known), Arc::clone(&known));
+            let (judge, tokens) = (judge.clone(), tokens.clone());
             Upstream::start(move |connection| {
                 while let Some(request) = connection.request() {
                     let is_device = request.line().contains(" /device ");
@@ -58,6 +63,8 @@ impl Provider {
                     let answer = known.answer(&form, is_device, proof);
                     let asked = form.get("grant_type").cloned().unwrap_or_else(|| "device".to_owned());
                     known.seen.push((asked, answer.as_ref().err().copied().unwrap_or_default()));
+                    drop(known);
+                    eventually("the answer may go", || !delayed.lock().unwrap().delays);
                     let (status, body) = match answer {
                         Ok((body, bound)) => {
                             if let Some((token, key)) = bound {
@@ -311,4 +318,75 @@ fn a_refresh_token_beside_an_access_token_that_is_no_good_is_kept() {
     provider.known().botches = false;
     eventually("the next one, with the refresh token that came", || proxy.get("/api/x").status == 200);
     assert_eq!(provider.count("refresh_token", "invalid_grant"), 0);
+}
+
+/// A user's agreement is good once: what it gives is stored, also where the command is told to end meanwhile.
+#[test]
+fn a_login_that_is_interrupted_stores_what_its_last_answer_brings_and_says_what_is_known() {
+    let provider = Provider::new(false);
+    let config = provider.config("client_auth = \"none\"");
+    let builder = builder();
+    for device in [&[][..], &["--device"]] {
+        let process = builder.run(&config, &[&["login", "user"], device].concat());
+        process.wait_for_line("Open this address").unwrap();
+        process.signal("TERM");
+        let output = ends(process, 1);
+        assert!(output.contains("SIGTERM: given up, nothing was stored for \"user\""), "{output}");
+    }
+    provider.known().delays = true;
+    let process = builder.run(&config, &["login", "user"]);
+    thread::scope(|scope| {
+        let page = scope.spawn(|| provider.agree(&process));
+        eventually("the exchange", || provider.count("authorization_code", "") == 1);
+        process.signal("TERM");
+        process.wait_for(|text| text.contains("waiting for an answer").then_some(())).unwrap();
+        provider.known().delays = false;
+        assert!(page.join().unwrap().contains("is logged in as user"));
+    });
+    assert!(ends(process, 0).contains("Logged in: user"));
+    works(&provider, &config);
+}
+
+#[test]
+fn a_login_that_the_store_does_not_take_is_no_success_unless_it_takes_it_in_time() {
+    for returns in [true, false] {
+        let provider = Provider::new(false);
+        let config = provider.config("client_auth = \"none\"");
+        let builder = builder();
+        let process = builder.run(&config, &["login", "user"]);
+        provider.known().delays = true;
+        let (place, away) = (provider.dir.path().join("tokens"), provider.dir.path().join("away"));
+        thread::scope(|scope| {
+            scope.spawn(|| provider.agree(&process));
+            eventually("the exchange", || provider.count("authorization_code", "") == 1);
+            fs::rename(&place, &away).unwrap();
+            provider.known().delays = false;
+            process.wait_for(|text| text.contains("cannot be stored").then_some(())).unwrap();
+            if returns {
+                fs::rename(&away, &place).unwrap();
+            }
+        });
+        if returns {
+            ends(process, 0);
+            works(&provider, &config);
+        } else {
+            let output = ends(process, 1);
+            assert!(output.contains("the store has not taken it within 5s"), "{output}");
+            assert!(output.contains("log in again once it can be written to"), "{output}");
+        }
+    }
+}
+
+#[test]
+fn a_login_whose_access_token_is_no_good_says_that_its_refresh_token_is_kept() {
+    let provider = Provider::new(false);
+    let config = provider.config("client_auth = \"none\"");
+    provider.known().botches = true;
+    let builder = builder();
+    let process = builder.run(&config, &["login", "user"]);
+    provider.agree(&process);
+    let output = ends(process, 1);
+    assert!(output.contains("The refresh token beside it is in the store all the same"), "{output}");
+    provider.known().botches = false;
+    works(&provider, &config);
 }

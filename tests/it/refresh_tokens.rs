@@ -1,6 +1,7 @@
 //! Two real processes and one refresh token: a provider that takes a second use of it as theft never sees one.
 
 use std::{
+    fs,
     sync::{Arc, Mutex},
     thread,
     time::Duration,
@@ -169,6 +170,45 @@ fn a_process_that_is_told_to_end_waits_for_the_refresh_token_that_is_on_its_way(
     }
     let chain = chain.lock().expect("not poisoned");
     assert_eq!((chain.given, chain.reused), (3, 0), "each access token was stored too");
+}
+
+/// The store goes while the provider rotates, and comes back: in time for the process, or only for its end.
+#[test]
+fn a_rotated_refresh_token_is_stored_as_soon_as_the_store_is_back() {
+    for ends in [false, true] {
+        let chain = Arc::new(Mutex::new(Chain { delays: true, ..Chain::default() }));
+        let (provider, api, dir) = (provider(3600, &chain), Upstream::always(OK), TestDir::new());
+        let (place, away) = (dir.path().join("tokens"), dir.path().join("away"));
+        let config = config(&format!("{{ file = \"{}\" }}", place.display()), "on_use", &provider, &api);
+        let proxy = builder().start(&config);
+        let mut waiting = proxy.connect();
+        waiting.send(format!("GET /a HTTP/1.1\r\nHost: {}\r\n\r\n", proxy.address()));
+        eventually("the token request", || chain.lock().expect("not poisoned").given == 1);
+        fs::rename(&place, &away).expect("ours");
+        chain.lock().expect("not poisoned").delays = false;
+        assert_eq!(waiting.response().status, 200, "the token is good all the same");
+        let says = |what: &'static str| {
+            let said = proxy.process().wait_for(|text| text.contains(what).then_some(()));
+            said.unwrap_or_else(|output| panic!("{output}"));
+        };
+        says("cannot be stored");
+        if ends {
+            proxy.process().signal("TERM");
+            thread::sleep(Duration::from_millis(1_500));
+        }
+        fs::rename(&away, &place).expect("ours");
+        if ends {
+            proxy.wait_for_end();
+        } else {
+            says("is stored now");
+            proxy.process().signal("KILL");
+        }
+        assert_eq!(chain.lock().expect("not poisoned").given, 1, "without another token request");
+        let proxy = builder().start(&config);
+        assert_eq!(proxy.get("/a").status, 200);
+        let chain = chain.lock().expect("not poisoned");
+        assert_eq!((chain.given, chain.reused), (2, 0));
+    }
 }
 
 /// Nor do the commands that ask for one token go away with the answer.

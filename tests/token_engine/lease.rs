@@ -154,8 +154,8 @@ impl Common for Link {
         self.world.command(act).await
     }
 
-    async fn release(&self, lease: &u64) {
-        let act = |redis: &mut Redis, _| redis.lease = redis.lease.filter(|(owner, _)| owner != lease);
+    async fn release(&self, lease: u64) {
+        let act = |redis: &mut Redis, _| redis.lease = redis.lease.filter(|(owner, _)| *owner != lease);
         let _ = self.world.command(act).await;
     }
 
@@ -260,7 +260,7 @@ async fn replica(link: Link, key: Key, version: Version, plan: Vec<Renewal>, rep
             }
         }
         if let Some(lease) = lease {
-            link.release(&lease).await;
+            link.release(lease).await;
         }
     }
 }

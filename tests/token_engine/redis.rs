@@ -12,7 +12,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use cupbearer::{
     config::{
-        model::{CredentialSpec, RedisSpec, Scheme, StoreSpec, TokenSpec},
+        model::{Alg, ClientAuth, CredentialSpec, RedisSpec, Scheme, StoreSpec, TokenSpec},
         secret::Secret,
     },
     token::{
@@ -20,6 +20,7 @@ use cupbearer::{
         bearer::{Decision, Now, Rejection},
         lifetime::LifetimeSource,
         reply::{Minted, fingerprint},
+        rotation::{LOGIN, Rotation},
         share::Claim,
         store::Seal,
     },
@@ -230,23 +231,48 @@ async fn a_redis_that_hangs_delays_nobody_for_long() {
 #[ignore = "needs redis-server: run tests/run"]
 async fn when_the_holder_of_the_lease_dies_another_waits_as_long_as_a_request_may_take() {
     let server = Server::start();
-    let provider = Provider::start([Reply::Gated(token_json("t1", 3600)), Reply::token("t2", 3600)]).await;
-    let mut quick = spec(provider.port());
-    quick.timeout = Duration::from_secs(1);
-    let need = need(quick);
-    let (holder, other) = (server.replica(), server.replica());
-    let (first, second) = (holder.reader(&need).unwrap(), other.reader(&need).unwrap());
-    let waiting = tokio::spawn(async move { first.wait(0, Instant::now() + Duration::from_secs(30)).await.is_ok() });
-    while provider.count() == 0 {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    drop(holder);
+    let provider = Provider::start([Reply::token("t1", 3600)]).await;
+    let mut signed = spec(provider.port());
+    // Where a token request may take several calls.
+    (signed.client_auth, signed.alg) = (ClientAuth::ClientSecretJwt, Some(Alg::Hs256));
+    signed.timeout = Duration::from_secs(1);
+    let need = need(signed);
+    let Store::Redis(redis) = server.store() else { panic!("a redis") };
+    let lease = redis.lease(Key::of(&need), Duration::from_secs(60), None).await.unwrap();
+    assert!(matches!(lease, Claim::Ours(_)));
+    std::mem::forget(lease); // as if by kill -9
+    let other = server.replica();
+    let reader = other.reader(&need).unwrap();
     let began = Instant::now();
-    assert_eq!(token(&second, 0).await, "t2");
-    assert!(began.elapsed() > Duration::from_millis(900), "not before the request would have failed");
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
-    assert!(!waiting.await.unwrap());
-    assert_eq!(provider.count(), 2);
+    assert_eq!(token(&reader, 0).await, "t1");
+    assert!(began.elapsed() > Duration::from_millis(900), "not before a request would have failed");
+    assert!(began.elapsed() < Duration::from_secs(2), "callers wait for one second more: {:?}", began.elapsed());
+    assert_eq!(provider.count(), 1);
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server: run tests/run"]
+async fn a_replica_that_ends_in_the_middle_of_a_fetch_leaves_nobody_waiting() {
+    let server = Server::start();
+    for is_told in [true, false] {
+        let gated = Reply::Gated(token_json("t1", 3600));
+        let provider = Provider::start([gated, Reply::token("t2", 3600)]).await;
+        let need = need(spec(provider.port()));
+        let (holder, other) = (server.replica(), server.replica());
+        let (first, second) = (holder.reader(&need).unwrap(), other.reader(&need).unwrap());
+        tokio::spawn(async move { first.wait(0, Instant::now() + Duration::from_secs(30)).await.is_ok() });
+        while provider.count() == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        if is_told {
+            holder.stop().await;
+        } else {
+            drop(holder);
+        }
+        let began = Instant::now();
+        assert_eq!(token(&second, 0).await, "t2");
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    }
 }
 
 #[tokio::test]
@@ -297,9 +323,9 @@ async fn an_older_token_never_displaces_a_newer_one_and_only_the_rejected_one_is
     assert!(matches!(claim(60.0).await, Claim::Theirs(_)), "taken");
     tokio::time::sleep(Duration::from_millis(150)).await;
     let Claim::Ours(next) = claim(60.0).await else { panic!("passed") };
-    redis.release(&lease).await;
+    redis.release(lease).await;
     assert!(matches!(claim(60.0).await, Claim::Theirs(_)), "a late holder gives nothing back");
-    redis.release(&next).await;
+    redis.release(next).await;
     assert!(matches!(claim(60.0).await, Claim::Ours(_)));
     redis.forget(key, &fingerprint("newer")).await.unwrap();
     assert_eq!(held().await, None);
@@ -336,4 +362,37 @@ async fn a_token_ends_by_the_clock_of_redis_wherever_the_issuers_clock_is() {
     assert!(left().await.is_some_and(|left| left <= Duration::from_secs(2)));
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(left().await, None, "about to end");
+}
+
+/// Who was suspended for longer than its lease finds that the world has gone on.
+#[tokio::test]
+#[ignore = "needs redis-server: run tests/run"]
+async fn a_late_holder_of_a_refresh_token_neither_removes_nor_replaces_the_one_that_came_since() {
+    let server = Server::start();
+    let place = Key::of_refresh(&spec(1));
+    let rotation = || Rotation::new(place, Arc::new(server.store()));
+    let secret = |text: &str| Secret::new(text.to_owned());
+    let (one, two, short, long) = (rotation(), rotation(), Duration::from_millis(100), Duration::from_secs(60));
+    let mut first = one.own(long, false).await.unwrap();
+    assert!(first.keep(secret("r1"), LOGIN).await);
+    first.release().await;
+    for clears in [true, false] {
+        let mut late = one.own(short, false).await.unwrap();
+        let mut next = two.own(long, false).await.unwrap();
+        assert!(next.keep(secret(if clears { "r2" } else { "r3" }), LOGIN).await);
+        if clears {
+            late.clear().await;
+        } else {
+            assert!(!late.keep(secret("late"), LOGIN).await);
+        }
+        late.release().await;
+        next.release().await;
+        let owner = one.own(long, false).await.unwrap();
+        assert_eq!(owner.current(LOGIN).unwrap().expose(), if clears { "r2" } else { "r3" });
+        owner.release().await;
+    }
+    let mut owner = two.own(long, false).await.unwrap();
+    owner.clear().await;
+    owner.release().await;
+    assert!(!two.is_there().await.unwrap());
 }

@@ -59,7 +59,9 @@ impl Asking {
         let _holding = rotation.outlives_process().then(|| self.halt.hold());
         let result = self.ask_as_owner(&mut owner, material, is_trial).await;
         owner.release().await;
-        result.map_err(|refusal| Refusal { refresh: None, ..refusal }) // it has been kept
+        rotation.save_later();
+        // It has been kept; only a login tells of it.
+        result.map_err(|refusal| Refusal { refresh: refusal.refresh.filter(|_| material.step.is_some()), ..refusal })
     }
 
     /// Nothing new is begun once the engine stops.

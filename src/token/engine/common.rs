@@ -91,6 +91,12 @@ impl Common {
         self.connectors.clear();
     }
 
+    /// Those that may hold a token that is nowhere else.
+    pub(super) fn unsaved(&self) -> Vec<Arc<Rotation>> {
+        let holds = |rotation: &&Arc<Rotation>| rotation.outlives_process() && rotation.may_hold_unsaved();
+        self.rotations.values().filter(holds).cloned().collect()
+    }
+
     /// The configuration's budgets have been told to their ledgers.
     pub(super) fn settle(&self) {
         self.ledgers.values().for_each(|ledger| ledger.settle());

@@ -49,7 +49,10 @@ pub(super) async fn log_in(
 }
 
 async fn finish(login: &Login, code: Secret, verifier: Secret, redirect_uri: String) -> Result<Done, LoginError> {
-    login.done(login.ask(Step::Code { code, verifier, redirect_uri }).await?).await
+    match login.ask(Step::Code { code, verifier, redirect_uri }).await {
+        Ok(minted) => login.done(minted).await,
+        Err(refusal) => Err(login.refused(refusal).await),
+    }
 }
 
 /// A provider that does not know S256 would let anybody use the code who sees it on its way through the browser.

@@ -120,6 +120,12 @@ async fn wait(login: &Login, granted: &Granted, deadline: Instant) -> Result<Min
             Ok(minted) => return Ok(minted),
             Err(refusal) => refusal,
         };
+        if refusal.refresh.is_some() {
+            return Err(login.refused(refusal).await);
+        }
+        if login.asking.halt.is_ordered() {
+            return Err(login.given_up());
+        }
         match refusal.code.as_deref() {
             Some("authorization_pending") => {}
             Some("slow_down") => interval = interval.saturating_add(SLOWER),

@@ -14,7 +14,14 @@ mod device;
 mod page;
 mod redirect;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use super::{
     Engine, EngineError,
@@ -26,7 +33,7 @@ use super::{
     pace::Pace,
     refusal::{Refusal, Severity},
     reply::Minted,
-    rotation::{self, Rotation},
+    rotation::{self, LAST_SAVES, Rotation},
     store::Unclaimed,
 };
 use crate::config::model::{Config, CredentialSpec, StoreSpec, TokenSpec};
@@ -119,6 +126,10 @@ pub struct Login {
     /// Read once: a login takes minutes, and some sources ask somebody.
     material: Material,
     metadata: Option<Arc<Metadata>>,
+    /// The provider has answered with a token.
+    is_granted: AtomicBool,
+    /// What stands in the store.
+    stored: OnceLock<Done>,
 }
 
 impl Login {
@@ -135,23 +146,54 @@ impl Login {
             return Err(Refusal::of_budget(credential, spent.usage, spent.free_in).into());
         }
         let material = asking.secrets.read().await.map_err(|e| LoginError::Settings(e.to_string()))?;
-        let mut login = Self { asking, material, metadata: None };
+        let mut login =
+            Self { asking, material, metadata: None, is_granted: AtomicBool::new(false), stored: OnceLock::new() };
         login.rotation()?.look().await.map_err(|why| unclaimed(&why, credential))?;
         login.discover().await?;
         Ok(login)
     }
 
     /// Takes the user through it; `tell` gets what the user must know. At the end the refresh token is in the store.
+    ///
+    /// Where the engine stops meanwhile, an answer that may bring the refresh token is waited for, within the time limits of
+    /// its request, and stored: the user's agreement is good once.
     pub async fn run(
         &self,
         way: Way,
         patience: Option<Duration>,
         tell: &mut dyn FnMut(Prompt),
     ) -> Result<Done, LoginError> {
-        match way {
-            Way::Browser => browser::log_in(self, patience.unwrap_or(PATIENCE), tell).await,
-            Way::Device => device::log_in(self, patience, tell).await,
+        let mut halt = self.asking.halt.clone();
+        let mut login = pin!(async {
+            match way {
+                Way::Browser => browser::log_in(self, patience.unwrap_or(PATIENCE), tell).await,
+                Way::Device => device::log_in(self, patience, tell).await,
+            }
+        });
+        tokio::select! {
+            biased;
+            done = &mut login => return done,
+            () = halt.ordered() => {}
         }
+        if !halt.is_holding() && !self.is_granted.load(Ordering::Acquire) {
+            return Err(self.given_up());
+        }
+        let (credential, most) = (&self.credential().name, self.asking.longest_turn());
+        tracing::info!(credential, "waiting for an answer that may bring its refresh token");
+        match tokio::time::timeout(most, login).await {
+            Ok(done) => done,
+            Err(_) => self.stored.get().cloned().ok_or_else(|| {
+                LoginError::Failed(format!(
+                    "given up: there was no end to it within {most:?}. Nothing was stored that is known of: \
+                     `cupbearer token {credential}` tells whether it works"
+                ))
+            }),
+        }
+    }
+
+    /// The engine has stopped before the provider was asked for the token.
+    fn given_up(&self) -> LoginError {
+        LoginError::Failed(format!("given up, nothing was stored for {:?}", self.credential().name))
     }
 
     fn spec(&self) -> &TokenSpec {
@@ -209,24 +251,64 @@ impl Login {
 
     /// One request to the token endpoint; a refresh token in its answer is kept.
     async fn ask(&self, step: Step) -> Result<Minted, Refusal> {
-        self.asking.fetch_alone(&self.material.with_step(step)).await.result
+        let result = self.asking.fetch_alone(&self.material.with_step(step)).await.result;
+        let is_granted = result.as_ref().map_or_else(|refusal| refusal.refresh.is_some(), |_| true);
+        self.is_granted.store(is_granted, Ordering::Release);
+        result
+    }
+
+    /// Why there was no token, and what became of a refresh token that came all the same.
+    async fn refused(&self, refusal: Refusal) -> LoginError {
+        let came = refusal.refresh.is_some();
+        let error = LoginError::from(refusal);
+        if !came {
+            return error;
+        }
+        let kept = match self.store_at_last().await {
+            Ok(()) => "The refresh token beside it is in the store all the same, and may work".to_owned(),
+            Err(LoginError::Settings(text) | LoginError::Refused(text) | LoginError::Failed(text)) => text,
+        };
+        LoginError::Failed(format!("{error}\n{kept}"))
     }
 
     /// What the user's agreement has given is of use only if it can be used again.
     async fn done(&self, minted: Minted) -> Result<Done, LoginError> {
-        let name = &self.credential().name;
         if minted.refresh.is_none() {
             return Err(LoginError::Refused(format!(
-                "the provider gave no refresh token, so nothing was kept and {name:?} cannot work.\n\
+                "the provider gave no refresh token, so nothing was kept{}.\n\
                  hint: most providers give one only if asked: add \"offline_access\" to scopes (Google: \
-                 authorize_params = {{ access_type = \"offline\", prompt = \"consent\" }}), or allow it to this client"
+                 authorize_params = {{ access_type = \"offline\", prompt = \"consent\" }}), or allow it to this client",
+                self.what_is_left().await
             )));
         }
-        if self.rotation()?.holds_unsaved().await {
-            let text = "the refresh token cannot be stored: log in again when it can";
-            return Err(LoginError::Failed(text.to_owned()));
+        self.store_at_last().await?;
+        Ok(self.stored.get_or_init(|| Done { scope: minted.scope }).clone())
+    }
+
+    /// What a login that gave nothing leaves in the store.
+    async fn what_is_left(&self) -> String {
+        let name = &self.credential().name;
+        match self.rotation().map(Rotation::is_there) {
+            Ok(is_there) => match is_there.await {
+                Ok(true) => format!(": the login of {name:?} from before stays as it was"),
+                Ok(false) => format!(" and {name:?} cannot work"),
+                Err(_) => String::new(),
+            },
+            Err(_) => String::new(),
         }
-        Ok(Done { scope: minted.scope })
+    }
+
+    /// The refresh token is in the store now, or it is not known to be.
+    async fn store_at_last(&self) -> Result<(), LoginError> {
+        if self.rotation()?.save_at_last().await {
+            return Ok(());
+        }
+        let name = &self.credential().name;
+        Err(LoginError::Failed(format!(
+            "the provider gave a refresh token, and the store has not taken it within {LAST_SAVES:?}: the log says why.\n\
+             hint: log in again once it can be written to. Should the store take it in the last moment after all, \
+             `cupbearer token {name}` works without"
+        )))
     }
 }
 

@@ -27,7 +27,7 @@ use crate::config::model::StoreSpec;
 use files::Files;
 use record::Record;
 pub use redis::{Away, Lease, Redis};
-pub use refresh::{Claim, Unclaimed};
+pub use refresh::{Claim, Found, Over, Unclaimed};
 pub use seal::{Seal, SealError};
 
 /// Where the tokens of this process are kept.
@@ -112,6 +112,13 @@ impl Store {
     pub fn forget(&self, key: Key) {
         if let Self::File { files, .. } = self {
             files.remove(token_name(key));
+        }
+    }
+
+    /// Waits until others have what was theirs: leases of fetches that were given up.
+    pub async fn given_back(&self) {
+        if let Self::Redis(redis) = self {
+            redis.given_back().await;
         }
     }
 

@@ -15,6 +15,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use redis::{
     AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, RedisConnectionInfo, aio::MultiplexedConnection, cmd,
 };
+use tokio::{runtime::Handle, task::JoinSet};
 
 use super::{record::Record, seal::Seal};
 use crate::{
@@ -56,8 +57,13 @@ const LEASE: &str = "local holder = redis.call('GET', KEYS[1]) \
     if holder and holder ~= ARGV[3] then return holder end \
     redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return false";
 
-/// Gives a lease back, if it is still ours. KEYS: lease. ARGV: owner.
-const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
+/// Removes what is still the same: a lease that is ours. KEYS: name. ARGV: value.
+const REMOVE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
+
+/// Replaces what is still the same, or gone, or the new value already. KEYS: name. ARGV: old value, new value.
+const REPLACE: &str = "local now = redis.call('GET', KEYS[1]) \
+    if now and now ~= ARGV[1] and now ~= ARGV[2] then return 0 end \
+    redis.call('SET', KEYS[1], ARGV[2]) return 1";
 
 /// Counts a token request if that leaves no more than the limit within the window; by Redis' own clock, so that
 /// replicas' need not agree. Gives how many there are, and in how many ms one is free (-1 = it was counted).
@@ -88,6 +94,8 @@ pub struct Redis {
     /// For messages: host and port.
     place: String,
     link: Mutex<Link>,
+    /// Those who give back leases.
+    givers: Mutex<JoinSet<()>>,
 }
 
 #[derive(Default)]
@@ -116,7 +124,7 @@ impl Redis {
             login = login.set_password(password.expose());
         }
         let connector = Connector::new(Arc::clone(&spec.net)).map_err(|e| format!("tokens.store: {e}"))?;
-        Ok(Self { spec: spec.clone(), connector, login, seal, place, link: Mutex::default() })
+        Ok(Self { spec: spec.clone(), connector, login, seal, place, link: Mutex::default(), givers: Mutex::default() })
     }
 
     /// The token of `key`, if there is one that was got with this version of the secrets and has not expired.
@@ -173,13 +181,18 @@ impl Redis {
     }
 
     /// Keeps it until it is replaced.
-    pub(super) async fn set(&self, name: &str, sealed: Vec<u8>) -> Result<(), Away> {
+    pub(super) async fn set(&self, name: &str, sealed: &[u8]) -> Result<(), Away> {
         self.run::<String>(cmd("SET").arg(name).arg(sealed)).await.map(drop)
     }
 
-    /// Removes it.
-    pub(super) async fn remove(&self, name: &str) -> Result<(), Away> {
-        self.run::<i64>(cmd("DEL").arg(name)).await.map(drop)
+    /// The same, unless something else than `old` is there: whether it was done.
+    pub(super) async fn replace(&self, name: &str, old: &[u8], sealed: &[u8]) -> Result<bool, Away> {
+        Ok(self.run::<i64>(script(REPLACE, name).arg(old).arg(sealed)).await? == 1)
+    }
+
+    /// Removes it, unless something else is there.
+    pub(super) async fn remove(&self, name: &str, sealed: &[u8]) -> Result<(), Away> {
+        self.run::<i64>(script(REMOVE, name).arg(sealed)).await.map(drop)
     }
 
     /// What seals and opens.
@@ -253,9 +266,27 @@ impl Redis {
     }
 }
 
-/// The right to fetch a key's token; ends by itself.
-#[derive(Debug, Clone)]
+/// The right to fetch a key's token; ends by itself. Dropped, it is given back in the background: whoever gave up a fetch
+/// leaves nobody waiting for it.
+#[derive(Debug)]
 pub struct Lease {
+    redis: Arc<Redis>,
+    entry: Entry,
+    /// It may stand in Redis.
+    stands: bool,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.stands {
+            self.redis.give_back_later(self.entry.clone());
+        }
+    }
+}
+
+/// What stands in Redis of a lease.
+#[derive(Debug, Clone)]
+struct Entry {
     name: String,
     /// Random: nobody else gives back what is ours.
     owner: String,
@@ -283,43 +314,49 @@ impl Redis {
     pub async fn lease(self: &Arc<Self>, key: Key, length: Duration, from: Option<&str>) -> Result<Claim<Lease>, Away> {
         let mut owner = [0; 16];
         aws_lc_rs::rand::fill(&mut owner).map_err(|_| Away)?;
-        let lease =
-            Lease { name: lease_name(key), owner: URL_SAFE_NO_PAD.encode(owner), until: Instant::now() + length };
+        let owner = URL_SAFE_NO_PAD.encode(owner);
+        let entry = Entry { name: lease_name(key), owner, until: Instant::now() + length };
         let length = u64::try_from(length.as_millis()).unwrap_or(u64::MAX >> 1);
-        let mut command = script(LEASE, &lease.name);
-        command.arg(&lease.owner).arg(length).arg(from.unwrap_or_default());
-        match self.run::<Option<String>>(&command).await {
-            Ok(None) => Ok(Claim::Ours(lease)),
-            Ok(Some(holder)) => Ok(Claim::Theirs(holder)),
-            Err(Away) => {
-                self.release_later(lease);
-                Err(Away)
+        let mut command = script(LEASE, &entry.name);
+        command.arg(&entry.owner).arg(length).arg(from.unwrap_or_default());
+        // From here on, also where nobody waits for the answer.
+        let mut lease = Lease { redis: Arc::clone(self), entry, stands: true };
+        match self.run::<Option<String>>(&command).await? {
+            None => Ok(Claim::Ours(lease)),
+            Some(holder) => {
+                lease.stands = false;
+                Ok(Claim::Theirs(holder))
             }
         }
     }
 
-    /// Gives a lease back, if it has not passed to another replica meanwhile.
-    pub async fn release(self: &Arc<Self>, lease: &Lease) {
-        if self.try_release(lease).await.is_err() {
-            self.release_later(lease.clone());
-        }
+    /// Gives a lease back, if it has not passed to another replica meanwhile; later, where Redis does not answer.
+    pub async fn release(&self, mut lease: Lease) {
+        lease.stands = self.try_release(&lease.entry).await.is_err();
     }
 
-    async fn try_release(&self, lease: &Lease) -> Result<(), Away> {
-        self.run::<i64>(script(RELEASE, &lease.name).arg(&lease.owner)).await.map(drop)
+    async fn try_release(&self, Entry { name, owner, .. }: &Entry) -> Result<(), Away> {
+        self.run::<i64>(script(REMOVE, name).arg(owner)).await.map(drop)
     }
 
-    /// Nobody shall wait for a lease that nobody uses, once Redis is back.
-    fn release_later(self: &Arc<Self>, lease: Lease) {
+    /// Nobody shall wait for a lease that nobody uses, as soon as Redis answers.
+    fn give_back_later(self: &Arc<Self>, entry: Entry) {
+        let Ok(runtime) = Handle::try_current() else { return };
         let redis = Arc::clone(self);
-        tokio::spawn(async move {
-            while Instant::now() < lease.until {
+        let giving = async move {
+            while redis.try_release(&entry).await.is_err() && Instant::now() < entry.until {
                 tokio::time::sleep(PAUSE).await;
-                if redis.try_release(&lease).await.is_ok() {
-                    return;
-                }
             }
-        });
+        };
+        let mut givers = self.givers.lock().unwrap_or_else(PoisonError::into_inner);
+        while givers.try_join_next().is_some() {}
+        givers.spawn_on(giving, &runtime);
+    }
+
+    /// Waits until all leases are given back that were dropped before.
+    pub(super) async fn given_back(&self) {
+        let mut givers = std::mem::take(&mut *self.givers.lock().unwrap_or_else(PoisonError::into_inner));
+        while givers.join_next().await.is_some() {}
     }
 }
 
@@ -338,7 +375,7 @@ impl Common for Arc<Redis> {
         Redis::lease(self, key, length, from).await
     }
 
-    async fn release(&self, lease: &Lease) {
+    async fn release(&self, lease: Lease) {
         Redis::release(self, lease).await;
     }
 

@@ -21,6 +21,9 @@ use crate::{
 /// How often somebody who waits for the right to use a refresh token looks again: at first, and at most.
 const LOOK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
+/// Why a refresh token came too late.
+const PASSED: &str = "another process has stored one since, after the right to do so had passed to it";
+
 /// A refresh token that was just given exists nowhere else: a store that is away is tried again this often.
 const SAVES: u32 = 4;
 
@@ -82,6 +85,24 @@ impl Drop for Record {
     }
 }
 
+/// A refresh token as it stands in the store.
+#[derive(Debug)]
+pub struct Found {
+    /// What it is.
+    pub kept: Kept,
+    sealed: Vec<u8>,
+}
+
+/// What a refresh token takes the place of. Who was suspended for so long that its lease has ended must not undo what others
+/// have stored since; a file's lock does not end.
+#[derive(Debug, Clone, Copy)]
+pub enum Over<'a> {
+    /// Whatever is there.
+    Anything,
+    /// This, or nothing.
+    This(Option<&'a Found>),
+}
+
 impl Store {
     /// Whether a refresh token outlives this process here.
     pub fn keeps_refresh_tokens(&self) -> bool {
@@ -113,13 +134,13 @@ impl Store {
     /// Gives the right back.
     pub async fn release(&self, claim: Claim) {
         if let (Self::Redis(redis), Claim::Lease(lease)) = (self, claim) {
-            redis.release(&lease).await;
+            redis.release(lease).await;
         }
     }
 
     /// The refresh token in the place named `key`, if one is there. One that is there and cannot be opened is never
     /// taken for none.
-    pub async fn load_refresh(&self, key: Key) -> Result<Option<Kept>, Unclaimed> {
+    pub async fn load_refresh(&self, key: Key) -> Result<Option<Found>, Unclaimed> {
         let (sealed, seal) = match self {
             Self::Memory => return Ok(None),
             Self::File { files, seal } => match files.read(name(key)).await {
@@ -132,39 +153,48 @@ impl Store {
                 None => return Ok(None),
             },
         };
-        opened(seal, key, &sealed).map(Some).ok_or_else(|| Unclaimed::Sealed(self.place(key)))
+        match opened(seal, key, &sealed) {
+            Some(kept) => Ok(Some(Found { kept, sealed })),
+            None => Err(Unclaimed::Sealed(self.place(key))),
+        }
     }
 
-    /// Whether the refresh token outlives this process now.
-    pub async fn save_refresh(&self, key: Key, kept: &Kept) -> bool {
-        let saved = match self {
-            Self::Memory => return false,
-            Self::File { files, seal } => match sealed(seal, key, kept) {
-                Ok(sealed) => files.write(name(key), sealed).await.map_err(|e| e.to_string()),
-                Err(why) => Err(why),
-            },
-            Self::Redis(redis) => match sealed(redis.seal(), key, kept) {
-                Ok(sealed) => save_shared(redis, key, sealed).await,
-                Err(why) => Err(why),
-            },
+    /// Puts the refresh token into the store, where it outlives this process. Gives it back where that failed, which is said.
+    pub async fn save_refresh(&self, key: Key, kept: Kept, over: Over<'_>) -> Result<Found, Kept> {
+        let seal = match self {
+            Self::Memory => return Err(kept),
+            Self::File { seal, .. } => seal,
+            Self::Redis(redis) => redis.seal(),
         };
-        if let Err(why) = &saved {
+        let saved = match sealed(seal, key, &kept) {
+            Ok(sealed) => self.save_sealed(key, &sealed, over).await.map(|()| sealed),
+            Err(why) => Err(why),
+        };
+        saved.map(|sealed| Found { kept: kept.clone(), sealed }).map_err(|why| {
             let place = self.place(key);
             tracing::error!(
                 place,
-                "a rotated refresh token cannot be stored and will be lost with this process: {why}"
+                "a rotated refresh token cannot be stored and will be lost with this process, unless it can be stored later: {why}"
             );
-        }
-        saved.is_ok()
+            kept
+        })
     }
 
-    /// Removes it.
-    pub async fn forget_refresh(&self, key: Key) {
+    async fn save_sealed(&self, key: Key, sealed: &[u8], over: Over<'_>) -> Result<(), String> {
+        match self {
+            Self::Memory => Ok(()),
+            Self::File { files, .. } => files.write(name(key), sealed.to_vec()).await.map_err(|e| e.to_string()),
+            Self::Redis(redis) => save_shared(redis, key, sealed, over).await,
+        }
+    }
+
+    /// Removes it, if it is still the one that was found.
+    pub async fn forget_refresh(&self, key: Key, found: &Found) {
         match self {
             Self::Memory => {}
             Self::File { files, .. } => files.remove(name(key)),
             Self::Redis(redis) => {
-                let _ = redis.remove(&redis_name(key)).await;
+                let _ = redis.remove(&redis_name(key), &found.sealed).await;
             }
         }
     }
@@ -179,14 +209,25 @@ impl Store {
     }
 }
 
-async fn save_shared(redis: &super::Redis, key: Key, sealed: Vec<u8>) -> Result<(), String> {
+async fn save_shared(redis: &super::Redis, key: Key, sealed: &[u8], over: Over<'_>) -> Result<(), String> {
+    let name = redis_name(key);
+    let set = || async {
+        match over {
+            Over::Anything => redis.set(&name, sealed).await.map(|()| true),
+            Over::This(found) => redis.replace(&name, found.map_or(&[], |found| &found.sealed), sealed).await,
+        }
+    };
     for _ in 1..SAVES {
-        if redis.set(&redis_name(key), sealed.clone()).await.is_ok() {
-            return Ok(());
+        if let Ok(is_set) = set().await {
+            return is_set.then_some(()).ok_or_else(|| PASSED.to_owned());
         }
         tokio::time::sleep(super::redis::PAUSE).await;
     }
-    redis.set(&redis_name(key), sealed).await.map_err(|Away| "redis does not answer".to_owned())
+    match set().await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(PASSED.to_owned()),
+        Err(Away) => Err("redis does not answer".to_owned()),
+    }
 }
 
 fn sealed(seal: &Seal, key: Key, kept: &Kept) -> Result<Vec<u8>, String> {

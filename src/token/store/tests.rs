@@ -177,7 +177,7 @@ async fn a_refresh_token_that_cannot_be_opened_is_not_taken_for_none() {
     let directory = Directory::new("closed");
     let store = directory.open(7);
     assert!(store.load_refresh(key(1)).await.unwrap().is_none(), "nothing there");
-    assert!(store.save_refresh(key(1), &kept()).await);
+    assert!(store.save_refresh(key(1), kept(), Over::This(None)).await.is_ok());
     let (file, whole) = (directory.file(), fs::read(directory.file()).unwrap());
     let error = directory.open(8).load_refresh(key(1)).await.unwrap_err();
     assert!(matches!(&error, Unclaimed::Sealed(place) if *place == file.display().to_string()), "{error}");
@@ -190,7 +190,7 @@ async fn a_refresh_token_that_cannot_be_opened_is_not_taken_for_none() {
     assert!(matches!(store.load_refresh(key(1)).await, Err(Unclaimed::Unread(..))), "a directory");
     fs::remove_dir(&file).unwrap();
     fs::write(&file, &whole).unwrap();
-    assert_eq!(store.load_refresh(key(1)).await.unwrap().unwrap().token.expose(), "not-a-refresh-token");
+    assert_eq!(store.load_refresh(key(1)).await.unwrap().unwrap().kept.token.expose(), "not-a-refresh-token");
 }
 
 #[tokio::test]
