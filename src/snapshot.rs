@@ -191,7 +191,7 @@ struct Places<'a> {
 impl Places<'_> {
     /// The position of the route's origin; the error names the file to blame.
     fn of(&mut self, route: &RouteSpec) -> Result<usize, String> {
-        let net = Arc::clone(&route.token.credential.net);
+        let net = Arc::clone(&route.net);
         let upstream = Upstream { base_path: String::new(), ..route.upstream.clone() };
         let place = (upstream.clone(), Arc::clone(&net));
         if let Some(&at) = self.known.get(&place) {

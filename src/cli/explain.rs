@@ -13,7 +13,7 @@ use super::{
 use crate::{
     config::{
         self,
-        model::{CallerSpec, Config, RouteSpec},
+        model::{CallerSpec, Config, NetSpec, RouteSpec},
     },
     proxy::{
         Code,
@@ -163,6 +163,7 @@ impl Telling<'_> {
             ("timeouts", timeouts(route)),
             ("replay", replay(route)),
         ];
+        rows.extend(egress(route).map(|told| ("egress", told)));
         if let Some(max) = route.max_body {
             rows.push(("body", format!("at most {} (max_body)", size(max))));
         }
@@ -246,6 +247,7 @@ impl Telling<'_> {
         answer["would_deny"] = reported.map(|denial: Denial<'_>| denial.to_string()).into();
         answer["upstream"] = json!({
             "url": url(forwarded, route),
+            "egress": egress_json(&route.net),
             "headers": forwarded.head.lines().skip(1).filter_map(|l| l.split_once(": ")).collect::<Vec<_>>(),
             "left_out": forwarded.left_out,
         });
@@ -257,6 +259,7 @@ impl Telling<'_> {
             "scopes": route.token.scopes,
             "audience": route.token.audience,
             "resource": route.token.resource,
+            "egress": (!credential.grant.is_local()).then(|| egress_json(&credential.net)),
             "key": Key::of(&route.token).to_string(),
             "shared_with": self.sharers(route),
         });
@@ -287,6 +290,28 @@ fn sent(forwarded: &Forwarded<'_>) -> String {
         "\nsent to the upstream, beside the caller's other headers\n  {lines}\n\nleft out wherever a caller sends it\n  {}",
         forwarded.left_out.join(", ")
     )
+}
+
+/// How connections leave; `None` where neither the route nor its credential has anything to say about it.
+fn egress(route: &RouteSpec) -> Option<String> {
+    let (own, tokens) = (route.net.to_string(), route.token.credential.net.to_string());
+    if [&own, &tokens].iter().all(|way| **way == NetSpec::default().to_string()) {
+        return None;
+    }
+    Some(match tokens {
+        _ if route.token.credential.grant.is_local() => own,
+        tokens if own == tokens => format!("{own}; token requests likewise"),
+        tokens => format!("{own}; token requests {tokens}"),
+    })
+}
+
+fn egress_json(net: &NetSpec) -> Value {
+    json!({
+        "egress_proxy": net.egress_proxy.as_ref().map(ToString::to_string),
+        "local_address": net.local_address,
+        "ip_family": net.ip_family.as_str(),
+        "ca_file": net.ca_file,
+    })
 }
 
 fn timeouts(route: &RouteSpec) -> String {

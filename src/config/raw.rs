@@ -99,12 +99,9 @@ pub(super) struct RawCredential {
     pub(super) expiry: Option<Expiry>,
     pub(super) warm: Option<Warm>,
     pub(super) share: Option<bool>,
-    pub(super) local_address: Option<At<String>>,
-    pub(super) ip_family: Option<IpFamily>,
-    pub(super) ca_file: Option<At<String>>,
+    pub(super) net: RawNet,
     pub(super) client_cert: Option<At<String>>,
     pub(super) client_key: Option<At<SecretSource>>,
-    pub(super) egress_proxy: Option<At<String>>,
     pub(super) timeout: Option<Duration>,
     pub(super) budget: Option<Budget>,
 }
@@ -184,12 +181,9 @@ impl RawCredential {
             expiry: t.choice("expiry", &[("fixed", Expiry::Fixed), ("sliding", Expiry::Sliding)]),
             warm: t.choice("warm", &[("on_use", Warm::OnUse), ("always", Warm::Always)]),
             share: t.boolean("share").map(|at| at.value),
-            local_address: t.word("local_address"),
-            ip_family: t.choice("ip_family", &[("any", IpFamily::Any), ("v4", IpFamily::V4), ("v6", IpFamily::V6)]),
-            ca_file: t.word("ca_file"),
+            net: RawNet::read(t),
             client_cert: t.word("client_cert"),
             client_key: source::read_text(t, "client_key"),
-            egress_proxy: t.word("egress_proxy"),
             timeout: t.duration("timeout", 100 * MS, HOUR),
             budget: t.budget("budget"),
         }
@@ -220,6 +214,7 @@ impl RawCredential {
                     has_token_url: self.has_token_url || profile.has_token_url,
                     params: Some(joined(self.params, profile.params)),
                     headers: Some(joined(self.headers, profile.headers)),
+                    net: self.net.or(profile.net),
                     $($field: self.$field.or(profile.$field),)*
                 }
             };
@@ -227,7 +222,41 @@ impl RawCredential {
         first!(client_id client_secret more_secrets grant grant_type token username password refresh_token refresh_url
             authorize_url device_url redirect_port authorize_params issuer endpoint_hosts subject_token subject_token_type requested_token_type key key_id alg assertion dpop token_url client_auth method body scopes scope_separator audience
             resource id_param secret_param token_field expires_field expires_unit default_ttl expiry warm share
-            local_address ip_family ca_file client_cert client_key egress_proxy timeout budget)
+            client_cert client_key timeout budget)
+    }
+}
+
+/// How connections leave: of a credential, or of a route.
+#[derive(Debug, Default)]
+pub(super) struct RawNet {
+    pub(super) local_address: Option<At<String>>,
+    pub(super) ip_family: Option<IpFamily>,
+    pub(super) ca_file: Option<At<String>>,
+    pub(super) egress_proxy: Option<At<String>>,
+}
+
+impl RawNet {
+    fn read(t: &Table<'_>) -> Self {
+        Self {
+            local_address: t.word("local_address"),
+            ip_family: t.choice("ip_family", &[("any", IpFamily::Any), ("v4", IpFamily::V4), ("v6", IpFamily::V6)]),
+            ca_file: t.word("ca_file"),
+            egress_proxy: t.word("egress_proxy"),
+        }
+    }
+
+    pub(super) fn says_anything(&self) -> bool {
+        let texts = [&self.local_address, &self.ca_file, &self.egress_proxy];
+        self.ip_family.is_some() || texts.iter().any(|text| text.is_some())
+    }
+
+    fn or(self, profile: Self) -> Self {
+        Self {
+            local_address: self.local_address.or(profile.local_address),
+            ip_family: self.ip_family.or(profile.ip_family),
+            ca_file: self.ca_file.or(profile.ca_file),
+            egress_proxy: self.egress_proxy.or(profile.egress_proxy),
+        }
     }
 }
 
@@ -326,6 +355,7 @@ pub(super) struct RawRoute<'t> {
     pub(super) http: Option<HttpVersion>,
     pub(super) allow_empty_segments: bool,
     pub(super) preconnect: Option<u64>,
+    pub(super) net: RawNet,
 }
 
 impl<'t> RawRoute<'t> {
@@ -357,6 +387,7 @@ impl<'t> RawRoute<'t> {
             http: t.choice("http", &[("auto", HttpVersion::Auto), ("h1", HttpVersion::H1), ("h2", HttpVersion::H2)]),
             allow_empty_segments: t.boolean("allow_empty_segments").is_some_and(|at| at.value),
             preconnect: t.integer("preconnect", 0, 64).map(|at| at.value),
+            net: RawNet::read(&t),
             table: t,
         }
     }

@@ -8,6 +8,7 @@ use std::{
     io,
     os::unix::fs::MetadataExt as _,
     path::PathBuf,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,7 +18,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::MissedTickBehavior,
 };
 
@@ -25,7 +26,7 @@ use super::compile;
 use crate::{
     config::{
         self, Problems,
-        model::{Config, CredentialSpec},
+        model::{Config, CredentialSpec, Upstream},
     },
     snapshot::{Publisher, Reader, Snapshot},
     token::Engine,
@@ -70,6 +71,14 @@ struct Stamp {
     place: (u64, u64),
 }
 
+impl Stamp {
+    async fn of(path: PathBuf) -> Option<Self> {
+        let about = tokio::fs::metadata(path).await.ok()?;
+        let place = (about.dev(), about.ino());
+        Some(Self { modified: about.modified().ok(), length: about.len(), place })
+    }
+}
+
 /// Notices that the file was changed and left alone again.
 struct Watch {
     path: PathBuf,
@@ -78,27 +87,22 @@ struct Watch {
 }
 
 impl Watch {
-    async fn stamp(&self) -> Option<Stamp> {
-        let about = tokio::fs::metadata(&self.path).await.ok()?;
-        let place = (about.dev(), about.ino());
-        Some(Stamp { modified: about.modified().ok(), length: about.len(), place })
-    }
-
     /// Whether it is another one than was loaded last, and the same as at the last look. A file that is gone is no change.
-    async fn has_changed(&mut self) -> bool {
-        let now = self.stamp().await;
+    fn sees_change(&mut self, now: Option<Stamp>) -> bool {
         let settled = now.is_some() && now == self.seen;
         self.seen = now;
         settled && now != self.loaded
     }
 }
 
-/// Publishes, alone.
+/// Publishes, alone. It waits for nothing but through [`Keeper::meanwhile`].
 pub(super) struct Keeper {
     watch: Option<Watch>,
     publisher: Publisher,
     snapshots: Reader,
     engine: Arc<Engine>,
+    /// Every token endpoint that was discovered so far.
+    found: watch::Receiver<Vec<(String, Upstream)>>,
     counts: Arc<Counts>,
     /// Replaced, but perhaps still in use by a core: the last one to let go of a large one would be held up.
     retired: Vec<Arc<Snapshot>>,
@@ -114,20 +118,18 @@ impl Keeper {
         counts: Arc<Counts>,
     ) -> Self {
         let watch = file.map(|path| Watch { path, loaded: None, seen: None });
-        Self { watch, publisher, snapshots, engine, counts, retired: Vec::new() }
+        let found = engine.found_endpoints();
+        Self { watch, publisher, snapshots, engine, found, counts, retired: Vec::new() }
     }
 
     /// Runs until nobody can ask any more.
     pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        let mut found = self.engine.found_endpoints();
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        if let Some(watch) = &mut self.watch {
-            watch.loaded = watch.stamp().await;
-        }
+        self.note_as_loaded().await;
         loop {
             tokio::select! {
-                changed = found.changed() => match changed {
+                changed = self.found.changed() => match changed {
                     Ok(()) => self.forbid_found_endpoints(),
                     Err(_) => return,
                 },
@@ -139,11 +141,8 @@ impl Keeper {
                 }
                 _ = look.tick() => {
                     self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
-                    let changed = match &mut self.watch {
-                        Some(watch) => watch.has_changed().await,
-                        None => false,
-                    };
-                    if changed {
+                    let now = self.stamp().await;
+                    if self.watch.as_mut().is_some_and(|watch| watch.sees_change(now)) {
                         self.reload("the file has changed").await;
                     }
                 }
@@ -154,9 +153,33 @@ impl Keeper {
     /// A token endpoint that is discovered while the proxy runs is out of reach before the first token from there is used: it
     /// is published in a snapshot of its own.
     fn forbid_found_endpoints(&mut self) {
-        let endpoints = self.engine.found_endpoints().borrow().clone();
+        let endpoints = self.found.borrow().clone();
         if let Some(next) = self.snapshots.snapshot().forbidding(&endpoints) {
             self.publish(next);
+        }
+    }
+
+    /// The outcome of `work`, which may take long, or hang, as commands and files on other hosts do. Token endpoints are put
+    /// out of reach all the time.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                Ok(()) = self.found.changed() => self.forbid_found_endpoints(),
+            }
+        }
+    }
+
+    async fn stamp(&mut self) -> Option<Stamp> {
+        let path = self.watch.as_ref()?.path.clone();
+        self.meanwhile(Stamp::of(path)).await
+    }
+
+    async fn note_as_loaded(&mut self) {
+        let now = self.stamp().await;
+        if let Some(watch) = &mut self.watch {
+            watch.loaded = now;
         }
     }
 
@@ -191,13 +214,12 @@ impl Keeper {
     }
 
     async fn outcome(&mut self) -> Outcome {
-        let Some(watch) = &mut self.watch else {
+        let Some(path) = self.watch.as_ref().map(|watch| watch.path.clone()) else {
             return Outcome::Refused("it came from no file".to_owned());
         };
         // Before it is read: what is written meanwhile is noticed at the next look.
-        watch.loaded = watch.stamp().await;
-        let path = watch.path.clone();
-        let (config, warnings) = match load(path).await {
+        self.note_as_loaded().await;
+        let (config, warnings) = match self.meanwhile(load(path)).await {
             Ok(Ok(loaded)) => loaded,
             Ok(Err(problems)) => return Outcome::Problems(problems),
             Err(error) => return Outcome::Refused(error.to_string()),
@@ -215,7 +237,7 @@ impl Keeper {
     fn apply(&mut self, mut config: Config) -> Result<(u64, Vec<&'static str>), String> {
         let before = self.snapshots.snapshot();
         let restart = keep_until_restart(&mut config, &before.config)?;
-        let endpoints = self.engine.found_endpoints().borrow().clone();
+        let endpoints = self.found.borrow().clone();
         let generation = before.generation + 1;
         let next = compile(config, generation, Some(&before), &self.engine).map_err(|e| e.to_string())?;
         self.publish(next.forbidding(&endpoints).unwrap_or(next));

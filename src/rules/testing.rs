@@ -81,6 +81,7 @@ pub(super) fn route(prefix: &str, upstream_url: &str, credential_name: &str) -> 
     RouteSpec {
         prefix: prefix.to_owned(),
         upstream: upstream(upstream_url),
+        net: Arc::clone(&token.credential.net),
         token: Arc::new(token),
         forbidden_paths: Vec::new(),
         unknown_endpoint: false,

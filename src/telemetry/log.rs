@@ -5,14 +5,27 @@
 
 use std::io::IsTerminal as _;
 
+use tracing::{Level, Metadata};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::{LevelFilter, filter_fn},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 use crate::config::model::LogFormat;
 
 /// Libraries that see bytes of requests and token calls: whatever the filter says, they stay below the
 /// level at which they would print them.
-const QUIET: [&str; 5] = ["h2=info", "hyper=info", "hyper_util=info", "rustls=info", "tokio_rustls=info"];
+const QUIET: [&str; 5] = ["h2", "hyper", "hyper_util", "rustls", "tokio_rustls"];
+
+/// A filter of its own, since any directive for a longer path, or for a span, would go before one for the library.
+fn may_speak(what: &Metadata<'_>) -> bool {
+    let is_quiet =
+        |name: &&str| what.target().strip_prefix(*name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    *what.level() <= Level::INFO || !QUIET.iter().any(is_quiet)
+}
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 16 * 1024;
@@ -37,12 +50,7 @@ impl Drop for Log {
 #[must_use = "the log ends with it"]
 pub fn start(format: LogFormat) -> Log {
     let filter = std::env::var("CUPBEARER_LOG").unwrap_or_default();
-    let mut filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse_lossy(filter);
-    for directive in QUIET {
-        if let Ok(directive) = directive.parse() {
-            filter = filter.add_directive(directive);
-        }
-    }
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse_lossy(filter);
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(QUEUE)
@@ -52,8 +60,10 @@ pub fn start(format: LogFormat) -> Log {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     // An error means that a log is running already; then that one goes on.
     let _ = match format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
+        LogFormat::Text => {
+            log.with_ansi(std::io::stderr().is_terminal()).finish().with(filter_fn(may_speak)).try_init()
+        }
+        LogFormat::Json => log.json().flatten_event(true).finish().with(filter_fn(may_speak)).try_init(),
     };
     Log { _writer: guard, lost }
 }

@@ -9,8 +9,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::config::{
     model::{
-        Alg, ClientAuth, ClientCert, CredentialSpec, EgressKind, ExpiresUnit, Expiry, Grant, IpFamily, NetSpec, Param,
-        Scheme, TokenBody, TokenMethod, TokenSpec, Warm,
+        Alg, ClientAuth, ClientCert, CredentialSpec, EgressKind, ExpiresUnit, Expiry, Grant, NetSpec, Param, Scheme,
+        TokenBody, TokenMethod, TokenSpec, Warm,
     },
     secret::{SecretSource, VaultSecret},
 };
@@ -270,11 +270,7 @@ impl Inputs {
     fn net(&mut self, net: &NetSpec) {
         let local = net.local_address.map(|ip| ip.to_string());
         self.optional(local.as_deref());
-        self.text(match net.ip_family {
-            IpFamily::Any => "any",
-            IpFamily::V4 => "v4",
-            IpFamily::V6 => "v6",
-        });
+        self.text(net.ip_family.as_str());
         self.number(net.ca_file.is_some().into());
         self.bytes(net.ca_file.as_ref().map_or(&[], |path| path.as_os_str().as_encoded_bytes()));
         self.number(net.egress_proxy.is_some().into());

@@ -79,6 +79,28 @@ fn a_discovered_token_endpoint_is_out_of_reach_before_and_after_it_is_known() {
 }
 
 #[test]
+fn a_discovered_token_endpoint_is_out_of_reach_also_while_a_reload_hangs() {
+    let provider = provider(DOCUMENT);
+    let file = config(&provider, "/id", "");
+    let proxy = start(&file);
+    let caller = "[callers.c]\napi_key = { command = [\"sh\", \"key.sh\"] }\n";
+    let (begun, go) = (proxy.dir().join("begun"), proxy.dir().join("go"));
+    let wait = format!("touch {begun:?}; until [ -e {go:?} ]; do sleep 0.05; done; echo not-a-secret-key-of-a-caller");
+    std::fs::write(proxy.dir().join("key.sh"), wait).expect("ours");
+    let path = proxy.dir().join("proxy.toml");
+    let text = std::fs::read_to_string(&path).expect("it is there");
+    std::fs::write(&path, text + caller).expect("ours");
+    proxy.process().signal("HUP");
+    eventually("the reload waits for the command", || begun.exists());
+    assert_eq!(proxy.get("/api/things").text(), "ok");
+    proxy.get("/api/oauth/mint").expect_problem(403, "policy_denied");
+    std::fs::write(&go, "").expect("ours");
+    eventually("the reload comes to its end", || proxy.get("/api/things").status == 401);
+    let reached = provider.requests().iter().filter(|r| r.target() == "/oauth/mint").count();
+    assert_eq!(reached, 1, "the token request alone");
+}
+
+#[test]
 fn a_foreign_issuer_is_told_with_both_names_and_gets_no_secret() {
     let provider = provider(DOCUMENT);
     let proxy = start(&config(&provider, "/id/", ""));

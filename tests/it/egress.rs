@@ -1,110 +1,16 @@
 //! How connections leave, through the binary: egress proxies, source addresses, families and roots, for token requests
-//! and upstreams alike.
+//! and upstreams, alike and each by a way of its own.
 
 use std::{
-    io::{Read, Write},
-    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, TcpListener},
     sync::{Arc, Mutex},
-    thread,
 };
 
-use crate::support::{Ca, Connection, Cupbearer, Dns, Ending, Response, TlsUpstream, Upstream};
+use crate::support::{Ca, Connection, Cupbearer, Dns, Egress, Ending, Response, TlsUpstream, Upstream, eventually};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const TOKEN: &str =
     "HTTP/1.1 200 OK\r\nContent-Length: 48\r\n\r\n{\"access_token\":\"not-a-token\",\"expires_in\":3600}";
-
-/// An egress proxy that notes where it was asked to go.
-struct Egress {
-    address: SocketAddr,
-    asked: Arc<Mutex<Vec<String>>>,
-}
-
-impl Egress {
-    /// `open` reads what a caller wants, and answers it: `None` = refused.
-    fn start(open: fn(&mut TcpStream) -> Option<String>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
-        let (address, asked) = (listener.local_addr().expect("bound"), Arc::new(Mutex::new(Vec::new())));
-        let noted = Arc::clone(&asked);
-        thread::spawn(move || {
-            for caller in listener.incoming() {
-                let (Ok(mut caller), noted) = (caller, Arc::clone(&noted)) else { continue };
-                thread::spawn(move || {
-                    let Some(target) = open(&mut caller) else { return };
-                    noted.lock().expect("not poisoned").push(target.clone());
-                    let Ok(server) = TcpStream::connect(target) else { return };
-                    let (there, back) = (handles(&caller, &server), handles(&server, &caller));
-                    thread::spawn(move || pass(there));
-                    pass(back);
-                });
-            }
-        });
-        Self { address, asked }
-    }
-
-    fn http() -> Self {
-        Self::start(|caller| {
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                caller.read_exact(&mut byte).ok()?;
-                head.push(byte[0]);
-            }
-            let head = String::from_utf8(head).expect("text");
-            assert!(!head.to_ascii_lowercase().contains("authorization"), "{head}");
-            let target = head.strip_prefix("CONNECT ")?.split(' ').next()?.to_owned();
-            caller.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").ok()?;
-            Some(target)
-        })
-    }
-
-    fn socks5() -> Self {
-        Self::start(|caller| {
-            let (mut hello, mut request, mut length) = ([0; 3], [0; 4], [0]);
-            caller.read_exact(&mut hello).ok()?;
-            caller.write_all(&[5, 0]).ok()?;
-            caller.read_exact(&mut request).ok()?;
-            let host = if request[3] == 1 {
-                let mut ip = [0; 4];
-                caller.read_exact(&mut ip).ok()?;
-                IpAddr::from(ip).to_string()
-            } else {
-                caller.read_exact(&mut length).ok()?;
-                let mut name = vec![0; usize::from(length[0])];
-                caller.read_exact(&mut name).ok()?;
-                String::from_utf8(name).expect("text")
-            };
-            let mut port = [0; 2];
-            caller.read_exact(&mut port).ok()?;
-            caller.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).ok()?;
-            Some(format!("{host}:{}", u16::from_be_bytes(port)))
-        })
-    }
-
-    /// One that wants credentials.
-    fn closed() -> Self {
-        Self::start(|caller| {
-            let mut buffer = [0; 4096];
-            caller.read(&mut buffer).ok().filter(|read| *read > 0)?;
-            let head = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
-            caller.write_all(head.as_bytes()).ok()?;
-            None
-        })
-    }
-
-    fn asked(&self) -> Vec<String> {
-        self.asked.lock().expect("not poisoned").clone()
-    }
-}
-
-fn handles(from: &TcpStream, to: &TcpStream) -> (TcpStream, TcpStream) {
-    (from.try_clone().expect("a handle"), to.try_clone().expect("a handle"))
-}
-
-fn pass((mut from, mut to): (TcpStream, TcpStream)) {
-    let _ = std::io::copy(&mut from, &mut to);
-    let _ = to.shutdown(Shutdown::Write);
-}
 
 /// A credential with these lines, at a provider and an API at these URLs.
 fn config(lines: &str, tokens: &str, api: &str) -> String {
@@ -139,7 +45,7 @@ fn token_requests_and_upstream_connections_both_leave_through_the_egress_proxy_i
         let builder = Cupbearer::builder().env("SECRET", "not-a-secret");
         builder.file("root.pem", ca.pem());
         let lines =
-            format!("ca_file = \"root.pem\"\nbody = \"query\"\negress_proxy = \"{scheme}://{}\"", egress.address);
+            format!("ca_file = \"root.pem\"\nbody = \"query\"\negress_proxy = \"{scheme}://{}\"", egress.address());
         let proxy = builder.start(&config(&lines, &tokens.url(), &api.url()));
         for _ in 0..3 {
             assert_eq!(proxy.get("/api").status, 200, "{scheme}");
@@ -159,7 +65,7 @@ fn an_egress_proxy_gets_the_name_and_only_its_own_is_looked_up_here() {
     for (scheme, egress) in [("http", Egress::http()), ("socks5", Egress::socks5())] {
         let dns = Dns::start();
         dns.set("proxy.test", &["127.0.0.2", "127.0.0.1"], 60);
-        let port = egress.address.port();
+        let port = egress.address().port();
         let proxy = Cupbearer::builder().env("SECRET", "not-a-secret").server(&dns.line()).start(&format!(
             "[credentials.c]\ngrant = \"static\"\ntoken = {{ env = \"SECRET\" }}\n\
              egress_proxy = \"{scheme}://proxy.test:{port}\"\n\
@@ -178,7 +84,7 @@ fn an_egress_proxy_that_wants_credentials_or_is_away_is_named_and_nothing_goes_a
     let (tokens, api, egress) = (Upstream::tokens(3600), Upstream::always(OK), Egress::closed());
     let nowhere = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     for (address, part) in
-        [(egress.address, "it asks for credentials, which cupbearer does not send (HTTP 407)"), (nowhere, "refused")]
+        [(egress.address(), "it asks for credentials, which cupbearer does not send (HTTP 407)"), (nowhere, "refused")]
     {
         let proxy = start(&config(&format!("egress_proxy = \"http://{address}\""), &tokens.url(), &api.url()));
         let text = detail(&proxy.get("/api"), "idp_unavailable");
@@ -188,29 +94,180 @@ fn an_egress_proxy_that_wants_credentials_or_is_away_is_named_and_nothing_goes_a
     assert_eq!((tokens.connections(), api.connections()), (0, 0));
 }
 
-#[test]
-fn both_leave_from_the_local_address_and_only_to_the_wanted_family() {
+/// A provider or an API that answers this, and notes from which addresses it is asked.
+fn noting(answer: &'static str) -> (Upstream, Arc<Mutex<Vec<IpAddr>>>) {
     let peers: Arc<Mutex<Vec<IpAddr>>> = Arc::default();
     let noted = Arc::clone(&peers);
-    let tokens = Upstream::start(move |connection: &mut Connection| {
+    let server = Upstream::start(move |connection: &mut Connection| {
         noted.lock().expect("not poisoned").push(connection.stream().peer_addr().expect("a peer").ip());
         while connection.request().is_some() {
-            connection.send(TOKEN);
+            connection.send(answer);
         }
     });
-    let noted = Arc::clone(&peers);
-    let api = Upstream::start(move |connection: &mut Connection| {
-        noted.lock().expect("not poisoned").push(connection.stream().peer_addr().expect("a peer").ip());
-        while connection.request().is_some() {
-            connection.send(OK);
-        }
-    });
+    (server, peers)
+}
+
+fn taken(peers: &Mutex<Vec<IpAddr>>) -> Vec<IpAddr> {
+    std::mem::take(&mut peers.lock().expect("not poisoned"))
+}
+
+#[test]
+fn both_leave_from_the_local_address_and_only_to_the_wanted_family() {
+    let ((tokens, of_tokens), (api, of_api)) = (noting(TOKEN), noting(OK));
     let proxy = start(&config("local_address = \"127.0.0.77\"", &tokens.url(), &api.url()));
     assert_eq!(proxy.get("/api").status, 200);
     clean(proxy);
-    assert_eq!(*peers.lock().expect("not poisoned"), [IpAddr::from([127, 0, 0, 77]); 2]);
+    for peers in [of_tokens, of_api] {
+        assert_eq!(taken(&peers), [IpAddr::from([127, 0, 0, 77])]);
+    }
     let proxy = start(&config("ip_family = \"v6\"", &tokens.url(), &api.url()));
     let text = detail(&proxy.get("/api"), "idp_unavailable");
     assert!(text.contains("name resolution failed for 127.0.0.1: no address of the wanted family"), "{text}");
     clean(proxy);
+}
+
+#[test]
+fn provider_and_upstream_each_have_an_egress_proxy_of_their_own_or_none() {
+    let ca = Ca::new();
+    let (certificate, key) = ca.issue(&["localhost"]);
+    let [credential, route] = [Egress::http(), Egress::socks5()];
+    let by = |scheme: &str, egress: &Egress| format!("egress_proxy = \"{scheme}://{}\"\n", egress.address());
+    let (http, socks) = (by("http", &credential), by("socks5", &route));
+    for (of_credential, of_route, tokens_proxied, api_proxied) in [
+        (http.as_str(), socks.as_str(), true, true),
+        (&http, "egress_proxy = \"none\"\n", true, false),
+        ("", &socks, false, true),
+        ("egress_proxy = \"none\"\n", &socks, false, true),
+    ] {
+        let tokens = TlsUpstream::start(&certificate, &key, TOKEN, Ending::KeepAlive);
+        let api = TlsUpstream::start(&certificate, &key, OK, Ending::KeepAlive);
+        let builder = Cupbearer::builder().env("SECRET", "not-a-secret");
+        builder.file("root.pem", ca.pem());
+        let lines = format!("body = \"query\"\nca_file = \"root.pem\"\n{of_credential}");
+        let proxy = builder.start(&(config(&lines, &tokens.url(), &api.url()) + of_route));
+        assert_eq!(proxy.get("/api").status, 200, "{of_credential}{of_route}");
+        let place = |url: String| url.trim_start_matches("https://").to_owned();
+        let [tokens, api] = [place(tokens.url()), place(api.url())];
+        let [asked, asked_of_route] = [credential.asked(), route.asked()];
+        assert_eq!(asked.contains(&tokens), tokens_proxied, "{of_credential}{of_route}");
+        assert_eq!(asked_of_route.contains(&api), api_proxied, "{of_credential}{of_route}");
+        assert!(!asked.contains(&api) && !asked_of_route.contains(&tokens), "{asked:?} {asked_of_route:?}");
+        clean(proxy);
+    }
+}
+
+#[test]
+fn nothing_goes_around_the_egress_proxy_of_a_route_that_is_away() {
+    let (tokens, api) = (Upstream::tokens(3600), Upstream::always(OK));
+    let nowhere = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let proxy = start(&format!("{}egress_proxy = \"http://{nowhere}\"", config("", &tokens.url(), &api.url())));
+    let text = detail(&proxy.get("/api"), "upstream_connect");
+    assert!(text.contains(&format!("no way through the egress proxy {nowhere}")), "{text}");
+    assert_eq!((tokens.connections(), api.connections()), (1, 0));
+    proxy.stop();
+}
+
+#[test]
+fn roots_for_the_upstream_are_not_believed_for_the_provider_and_the_other_way_round() {
+    let ca = Ca::new();
+    let (certificate, key) = ca.issue(&["localhost"]);
+    let tokens = TlsUpstream::start(&certificate, &key, TOKEN, Ending::KeepAlive);
+    let api = TlsUpstream::start(&certificate, &key, OK, Ending::KeepAlive);
+    let (own, query) = ("ca_file = \"root.pem\"\n", "body = \"query\"\n");
+    for (credential, route, code) in [
+        ("", own, Some("idp_unavailable")),
+        (own, "ca_file = \"none\"\n", Some("upstream_tls")),
+        (own, "ca_file = \"other.pem\"\n", Some("upstream_tls")),
+        (own, own, None),
+    ] {
+        let builder = Cupbearer::builder().env("SECRET", "not-a-secret");
+        builder.file("root.pem", ca.pem());
+        builder.file("other.pem", Ca::named("another").pem());
+        let proxy = builder.start(&(config(&[query, credential].concat(), &tokens.url(), &api.url()) + route));
+        let answer = proxy.get("/api");
+        match code {
+            Some(code) => {
+                let text = detail(&answer, code);
+                assert!(text.contains("add that authority's certificate with ca_file"), "{text}");
+            }
+            None => assert_eq!(answer.status, 200),
+        }
+        clean(proxy);
+    }
+    // The API trusted, the provider on this machine itself: no root of the credential's is needed.
+    let plain = Upstream::tokens(3600);
+    let builder = Cupbearer::builder().env("SECRET", "not-a-secret");
+    builder.file("root.pem", ca.pem());
+    let proxy = builder.start(&(config("", &plain.url(), &api.url()) + own));
+    assert_eq!(proxy.get("/api").status, 200);
+    proxy.stop();
+}
+
+#[test]
+fn provider_and_upstreams_each_have_a_source_address_and_a_family_of_their_own() {
+    let ((tokens, of_tokens), (api, of_api)) = (noting(TOKEN), noting(OK));
+    let address = |last: u8| IpAddr::from([127, 0, 0, last]);
+    let second = format!(
+        "[[routes]]\nprefix = \"/second\"\nupstream = \"{}\"\ncredential = \"c\"\nlocal_address = \"127.0.0.3\"\n\
+         [[routes]]\nprefix = \"/third\"\nupstream = \"{}\"\ncredential = \"c\"\nip_family = \"v6\"\nlocal_address = \"none\"\n",
+        api.url(),
+        api.url()
+    );
+    let proxy = start(&(config("local_address = \"127.0.0.2\"", &tokens.url(), &api.url()) + &second));
+    for (path, from) in [("/api", 2), ("/second", 3)] {
+        for _ in 0..2 {
+            assert_eq!(proxy.get(path).status, 200);
+        }
+        assert!(taken(&of_api).iter().all(|peer| *peer == address(from)), "{path}");
+    }
+    let text = detail(&proxy.get("/third"), "upstream_connect");
+    assert!(text.contains("no address of the wanted family"), "{text}");
+    assert_eq!(taken(&of_tokens), [address(2)], "they share one token");
+    clean(proxy);
+    let proxy = start(&(config("ip_family = \"v6\"", &tokens.url(), &api.url()) + "ip_family = \"v4\"\n"));
+    detail(&proxy.get("/api"), "idp_unavailable");
+    clean(proxy);
+}
+
+#[test]
+fn a_reload_changes_the_way_of_a_route_and_asks_for_no_token() {
+    let ((tokens, of_tokens), (api, of_api)) = (noting(TOKEN), noting(OK));
+    let config = |line: &str| config("", &tokens.url(), &api.url()) + line;
+    let proxy = Cupbearer::builder().env("SECRET", "not-a-secret").start(&config("local_address = \"127.0.0.2\""));
+    let leaves_from = |last: u8| {
+        assert_eq!(proxy.get("/api").status, 200);
+        taken(&of_api).contains(&IpAddr::from([127, 0, 0, last]))
+    };
+    assert!(leaves_from(2));
+    let file = proxy.dir().join("proxy.toml");
+    let before = std::fs::read_to_string(&file).expect("written");
+    std::fs::write(&file, before.replace("127.0.0.2", "127.0.0.3")).expect("writable");
+    proxy.process().signal("HUP");
+    eventually("the other address is in use", || leaves_from(3));
+    assert_eq!(taken(&of_tokens).len(), 1);
+    clean(proxy);
+}
+
+#[test]
+fn explain_tells_both_ways_and_a_token_that_is_bound_to_an_address_is_warned_of() {
+    let lines = "share = false\negress_proxy = \"http://proxy.example:3128\"";
+    let text =
+        config(lines, "https://id.example", "https://api.example") + "egress_proxy = \"none\"\nip_family = \"v4\"\n";
+    let run = |args: &[&str]| {
+        let builder = Cupbearer::builder().env("SECRET", "not-a-secret");
+        let (status, output) = builder.run(&text, args).finish();
+        assert!(status.success(), "{output}");
+        output
+    };
+    let told = run(&["explain", "GET", "/api"]);
+    assert!(told.contains("directly, by IPv4 only; token requests through http://proxy.example:3128"), "{told}");
+    let told = run(&["explain", "GET", "/api", "--format", "json"]);
+    for part in ["\"egress_proxy\": null", "\"ip_family\": \"v4\"", "\"egress_proxy\": \"http://proxy.example:3128\""] {
+        assert!(told.contains(part), "{part}\n{told}");
+    }
+    let told = run(&["check"]);
+    assert!(
+        told.contains("`egress_proxy` lets this route leave by another way") && told.contains("share = false"),
+        "{told}"
+    );
 }

@@ -1,7 +1,10 @@
 //! The token goes to its upstream and nowhere else; the caller's credentials go nowhere; no secret is ever
 //! said.
 
-use crate::support::{Ca, Cupbearer, Ending, Scene, Stage, TlsUpstream, Upstream};
+use crate::support::{
+    Ca, Cupbearer, Ending, Scene, Stage, TlsUpstream, Upstream,
+    h2::{Act, H2Upstream},
+};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -296,5 +299,39 @@ fn what_a_tls_upstream_sends_beyond_its_answer_is_nobodys_answer() {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
         end(proxy);
+    }
+}
+
+#[test]
+fn libraries_that_see_requests_stay_quiet_whatever_the_filter_says() {
+    let ca = Ca::new();
+    let (certificate, key) = ca.issue(&["localhost"]);
+    let api = H2Upstream::start_tls(&certificate, &key, |_| Act::ok("ok"));
+    let tokens = Upstream::tokens(3600);
+    for filter in [
+        "trace",
+        "h2=trace,hyper=trace,rustls=trace,hyper_util=trace,tokio_rustls=trace",
+        "h2::proto=trace,h2::codec=trace,h2::hpack=trace,hyper::proto=trace,rustls::client=trace,rustls::common_state=trace",
+        "off,[Connection]=trace,[{peer}]=trace,[hpack::decode]=trace,[FramedRead::poll_next]=trace,cupbearer=info",
+    ] {
+        let builder = Cupbearer::builder().env("SECRET", "not-a-secret").env("CUPBEARER_LOG", filter);
+        builder.file("root.pem", ca.pem());
+        let proxy = builder.start(&format!(
+            "[credentials.c]\nclient_id = \"id\"\nclient_secret = {{ env = \"SECRET\" }}\ntoken_url = \"{}/token\"\n\
+             [[routes]]\nprefix = \"/api\"\nupstream = \"{}\"\ncredential = \"c\"\nca_file = \"root.pem\"\n",
+            tokens.url(),
+            api.url()
+        ));
+        assert_eq!(proxy.get("/api/x").status, 200);
+        let output = proxy.stop();
+        let library = |line: &&str| {
+            ["h2", "hyper", "hyper_util", "rustls", "tokio_rustls"].iter().any(|name| {
+                [" DEBUG ", " TRACE "]
+                    .iter()
+                    .any(|level| line.split_once(level).is_some_and(|(_, rest)| rest.contains(&format!("{name}::"))))
+            })
+        };
+        let line = output.lines().find(library);
+        assert!(line.is_none(), "{filter}: {line:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! How connections leave this host.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
@@ -24,6 +25,38 @@ pub struct NetSpec {
     pub resolver: Vec<SocketAddr>,
 }
 
+impl NetSpec {
+    /// Whether the other side sees both come from the same address, as far as can be told from here.
+    pub fn has_same_source(&self, other: &Self) -> bool {
+        if self.egress_proxy.is_some() || other.egress_proxy.is_some() {
+            return self.egress_proxy == other.egress_proxy;
+        }
+        let family = |net: &Self| net.local_address.is_none().then_some(net.ip_family);
+        (self.local_address, family(self)) == (other.local_address, family(other))
+    }
+}
+
+impl fmt::Display for NetSpec {
+    /// In words, without certificate and resolver: `directly, by IPv4 only`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.egress_proxy {
+            Some(proxy) => write!(f, "through {proxy}")?,
+            None => f.write_str("directly")?,
+        }
+        if let Some(address) = self.local_address {
+            write!(f, ", from {address}")?;
+        }
+        match self.ip_family {
+            IpFamily::Any => {}
+            family => write!(f, ", by IP{} only", family.as_str())?,
+        }
+        match &self.ca_file {
+            Some(path) => write!(f, ", trusting {} too", path.display()),
+            None => Ok(()),
+        }
+    }
+}
+
 /// `client_cert` and `client_key`: re-read for every token request, and when they change.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClientCert {
@@ -42,6 +75,18 @@ pub struct EgressProxy {
     pub host: String,
     /// Port.
     pub port: u16,
+}
+
+impl fmt::Display for EgressProxy {
+    /// As a URL.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.kind {
+            EgressKind::Http => "http",
+            EgressKind::Socks5 => "socks5",
+        };
+        let Self { host, port, .. } = self;
+        if host.contains(':') { write!(f, "{scheme}://[{host}]:{port}") } else { write!(f, "{scheme}://{host}:{port}") }
+    }
 }
 
 /// What an egress proxy speaks.
@@ -66,6 +111,15 @@ pub enum IpFamily {
 }
 
 impl IpFamily {
+    /// As written in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::V4 => "v4",
+            Self::V6 => "v6",
+        }
+    }
+
     /// Whether an address may be used.
     pub fn admits(self, ip: IpAddr) -> bool {
         match self {

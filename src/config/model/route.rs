@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     access::{PolicyMode, RouteCallers, Rule},
     credential::CredentialSpec,
+    net::NetSpec,
     upstream::Upstream,
 };
 
@@ -15,6 +16,9 @@ pub struct RouteSpec {
     pub prefix: String,
     /// Where it leads.
     pub upstream: Upstream,
+    /// How connections to it leave: the credential's way, but for what the route says itself. The certificate is the
+    /// credential's.
+    pub net: Arc<NetSpec>,
     /// The token it needs. There is no route without one.
     pub token: Arc<TokenSpec>,
     /// Paths (decoded, canonical, below the upstream's base) that are never forwarded: the provider's own token endpoint.

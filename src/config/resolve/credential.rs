@@ -1,17 +1,12 @@
 //! `[credentials.*]`: what we hold and how we ask, the profile's values filled in.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use rustls::pki_types::{CertificateDer, pem::PemObject};
-
-use super::{Context, Note, Table, bare, check_name, grant, identity, issuer, login, refused, vars};
+use super::{Note, Table, bare, check_name, grant, identity, issuer, login, net, refused, vars};
 use crate::config::{
     diagnostic::Span,
     header, mask,
-    model::{
-        ClientAuth, CredentialSpec, EgressKind, EgressProxy, ExpiresUnit, Expiry, IpFamily, NetSpec, Param, Scheme,
-        TokenBody, TokenMethod, Upstream, Warm,
-    },
+    model::{ClientAuth, CredentialSpec, ExpiresUnit, Expiry, Param, Scheme, TokenBody, TokenMethod, Upstream, Warm},
     nearest::did_you_mean,
     profile::{self, Profile},
     raw::{GrantName, RawCredential, RawParam},
@@ -141,7 +136,7 @@ impl Builder<'_, '_> {
             _ => self.token_url(&raw),
         };
         let refresh_target = token_url.as_ref().and_then(|url| grant::refresh_target(self.t, &raw, url));
-        let mut net = self.net(&raw);
+        let mut net = net::of_credential(self.t, &raw.net);
         net.client_cert = identity::client_cert(self.t, &raw, client_auth, token_url.as_ref().map(|(url, _)| url));
         let header_names = self.header_names(client_auth, &raw);
         self.check_params(&raw);
@@ -269,59 +264,6 @@ impl Builder<'_, '_> {
         }
     }
 
-    fn net(&self, raw: &RawCredential) -> NetSpec {
-        let context = self.t.context;
-        let (ip_family, resolver) = (raw.ip_family.unwrap_or_default(), context.resolver.borrow().clone());
-        let mut net = NetSpec { ip_family, resolver, ..NetSpec::default() };
-        if let Some(at) = &raw.local_address {
-            match at.value.parse::<IpAddr>() {
-                Ok(ip) => net.local_address = Some(ip),
-                Err(_) => context.error(&at.span, "`local_address` must be an IP address of this host, without a port"),
-            }
-        }
-        match (net.local_address, net.ip_family, &raw.local_address) {
-            (Some(IpAddr::V4(_)), IpFamily::V6, Some(at)) | (Some(IpAddr::V6(_)), IpFamily::V4, Some(at)) => {
-                context.report(
-                    Note::error(&at.span, "`local_address` is not of the family that `ip_family` asks for")
-                        .hint("give both, or only local_address with ip_family = \"any\""),
-                );
-            }
-            _ => {}
-        }
-        net.ca_file = raw.ca_file.as_ref().map(|at| ca_file(context, at));
-        net.egress_proxy = raw.egress_proxy.as_ref().and_then(|at| self.egress_proxy(at));
-        net
-    }
-
-    /// `http://HOST:PORT` or `socks5://HOST:PORT`.
-    fn egress_proxy(&self, at: &At<String>) -> Option<EgressProxy> {
-        let context = self.t.context;
-        let refuse = |why: &str, hint: &str| {
-            context.hide(&at.span);
-            context.report(Note::error(&at.span, format!("`egress_proxy` {why}")).hint(hint));
-        };
-        let (kind, rest) = match at.value.split_once("://") {
-            Some(("http", rest)) => (EgressKind::Http, rest),
-            Some(("socks5" | "socks5h", rest)) => (EgressKind::Socks5, rest),
-            _ => {
-                refuse("is neither http:// nor socks5://", "\"http://HOST:3128\" or \"socks5://HOST:1080\"");
-                return None;
-            }
-        };
-        if rest.contains('@') {
-            refuse("holds a user or password, which are not sent", "use a proxy that knows this host by its address");
-            return None;
-        }
-        let default = if kind == EgressKind::Http { 80 } else { 1080 };
-        match url::host_and_port(rest.strip_suffix('/').unwrap_or(rest)) {
-            Ok((host, port)) => Some(EgressProxy { kind, host, port: port.unwrap_or(default) }),
-            Err(reason) => {
-                refused(context, at, "`egress_proxy`", reason);
-                None
-            }
-        }
-    }
-
     /// Legal, lower-case, and none that the token request sets by itself.
     fn header_names(&self, client_auth: ClientAuth, raw: &RawCredential) -> Vec<String> {
         let context = self.t.context;
@@ -397,17 +339,6 @@ impl Builder<'_, '_> {
         }
         at.value
     }
-}
-
-/// A file of certificates, looked at now.
-pub(super) fn ca_file(context: &Context<'_>, at: &At<String>) -> PathBuf {
-    let path = context.dir.join(&at.value);
-    match CertificateDer::pem_file_iter(&path).map(Iterator::collect::<Result<Vec<_>, _>>) {
-        Ok(Ok(certs)) if !certs.is_empty() => {}
-        Ok(Ok(_)) => context.error(&at.span, "`ca_file` holds no certificate in PEM form"),
-        Ok(Err(e)) | Err(e) => context.error(&at.span, format!("`ca_file` can't be read: {e}")),
-    }
-    path
 }
 
 fn header_param(raw: RawParam) -> Param {

@@ -3,7 +3,7 @@
 //! 1. `server`: `[server]`, `[admin]`, `[tokens]`, `[log]`, `[telemetry]`; `vault`: `[vault]`
 //! 2. `credential`, `vars`, `grant`, `identity`, `login` and `issuer`: `[credentials.*]` with their profiles
 //! 3. `caller`: `[callers.*]`
-//! 4. `route` and `upstream`: `[[routes]]`, which refer to both
+//! 4. `route` and `upstream`: `[[routes]]`, which refer to both; `net`: how connections leave, of credentials and routes
 //! 5. `access`: what only shows when all is known
 //!
 //! Every step goes on after a problem; what could not be made is `None` and its problem is in the context.
@@ -16,6 +16,7 @@ mod identity;
 mod issuer;
 mod listen;
 mod login;
+mod net;
 mod route;
 mod server;
 mod upstream;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Context, Note, Table, bare, caller, credential, refused, rules};
+use super::{Context, Note, Table, bare, caller, credential, net, refused, rules};
 use crate::config::{
     diagnostic::Span,
     header,
@@ -93,15 +93,17 @@ impl Resolver<'_> {
         let set_headers = with_defaults(&raw.set_headers, defaults, inject.as_ref());
         let set_headers = self.set_headers(&set_headers, client_id, inject.as_ref(), is_bound);
         let remove_headers = self.remove_headers(raw.remove_headers.as_ref());
+        let spec = credential.and_then(|c| c.spec.as_ref());
+        let net = net::of_route(&raw.table, &raw.net, spec.map(AsRef::as_ref));
         let spec = || {
-            let spec = credential?.spec.as_ref()?;
             let upstream = upstream?;
             Some(RouteSpec {
                 prefix: prefix.as_ref()?.value.clone(),
                 forbidden_paths: self.forbidden_paths(&upstream),
                 unknown_endpoint: self.may_hold_unknown_endpoint(&upstream),
                 upstream,
-                token: Arc::new(token(raw, api, spec)),
+                token: Arc::new(token(raw, api, spec?)),
+                net: net?,
                 allow,
                 deny,
                 callers,

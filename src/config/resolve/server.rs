@@ -184,7 +184,7 @@ fn store(t: &Table<'_>) -> Option<StoreSpec> {
     let inner = t.below(table, "`store`".to_owned(), "store", entry.key_span.clone());
     let (directory, redis) = (inner.word("file"), inner.word("redis"));
     let (username, password) = (inner.word("username"), source::read_here(&inner, "password").map(|at| at.value));
-    let ca_file = inner.word("ca_file").map(|at| super::credential::ca_file(t.context, &at));
+    let ca_file = inner.word("ca_file").map(|at| super::net::ca_file(t.context, &at));
     let one = inner.has("file") != inner.has("redis");
     if !one {
         let hint = "\"memory\", { file = \"DIRECTORY\" } or { redis = \"redis://HOST:6379/0\" }";

@@ -84,7 +84,7 @@ struct Settings {
 impl Settings {
     fn resolve(self, context: &Context<'_>) -> Vault {
         let ca_file = self.ca_file.clone().or_else(|| variable(context, "VAULT_CACERT"));
-        let ca_file = ca_file.map(|at| super::credential::ca_file(context, &at));
+        let ca_file = ca_file.map(|at| super::net::ca_file(context, &at));
         let namespace = self.namespace.clone().or_else(|| variable(context, "VAULT_NAMESPACE"));
         let login = self.login(context);
         let Some(at) = &self.address else { return Vault::Wrong };

@@ -54,6 +54,17 @@ fn a_pair_belongs_to_the_way_out_and_goes_with_any_client_auth() {
 }
 
 #[test]
+fn the_certificate_is_the_credentials_also_where_a_route_has_a_way_out_of_its_own() {
+    let dir = Dir::new("route");
+    let (chain, key) = pair(&dir, (2200, 1, 1));
+    let own = format!("{}local_address = \"127.0.0.2\"\n", lines(&chain, "client_auth = \"mtls\""));
+    let (config, _) = parsed(&own, &key).unwrap();
+    let (route, credential) = (&config.routes[0], &config.credentials[0]);
+    assert_ne!(route.net, credential.net);
+    assert!(route.net.client_cert.is_some() && route.net.client_cert == credential.net.client_cert);
+}
+
+#[test]
 fn the_end_of_a_certificate_is_warned_of_and_then_a_problem() {
     let dir = Dir::new("end");
     let in_days = |days: i64| {

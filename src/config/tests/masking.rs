@@ -70,6 +70,14 @@ fn a_pasted_secret_in_a_url_is_never_echoed() {
         let shown = shown(&format!("[credentials.acme]\n{line}\n"));
         assert!(!shown.contains("hunter2"), "{line}\n{shown}");
     }
+    for line in [
+        "egress_proxy = \"http://user:hunter2-pasted@proxy:3128\"",
+        "egress_proxy = \"hunter2-pasted:3128\"",
+        "ca_file = \"https://user:hunter2-pasted@proxy\"",
+    ] {
+        let shown = shown(&format!("{BASE}{line}\n"));
+        assert!(shown.contains("****") && !shown.contains("hunter2"), "{line}\n{shown}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Whole files in, configurations or exact diagnostics out.
 
 mod documented;
+mod egress;
 mod good;
 mod identities;
 mod masking;

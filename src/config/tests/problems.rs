@@ -788,28 +788,6 @@ fn a_redis_store_is_a_place_without_secrets_in_it() {
 }
 
 #[test]
-fn an_egress_proxy_is_a_url_without_credentials() {
-    let proxy = |text: &str| bad(&BASE.replace("provider", &format!("egress_proxy = \"{text}\"\nprovider")));
-    for (text, expected) in [
-        (
-            "proxy:3128",
-            "3:16 `egress_proxy` is neither http:// nor socks5:// (\"http://HOST:3128\" or \"socks5://HOST:1080\")",
-        ),
-        (
-            "http://me:hunter2@proxy:3128",
-            "3:16 `egress_proxy` holds a user or password, which are not sent (use a proxy that knows this host by its \
-             address)",
-        ),
-    ] {
-        assert_eq!(proxy(text), [expected], "{text}");
-    }
-    assert_eq!(proxy("socks5://proxy:x").len(), 1);
-    let (config, _) = good(&BASE.replace("provider", "egress_proxy = \"socks5://[::1]\"\nprovider"));
-    let proxy = config.credentials[0].net.egress_proxy.clone().unwrap();
-    assert_eq!((proxy.host.as_str(), proxy.port), ("::1", 1080));
-}
-
-#[test]
 fn what_belongs_to_another_grant_or_is_missing_is_told() {
     let found = bad_with(
         r#"[credentials.a]
