@@ -187,7 +187,7 @@ impl Core {
     /// A place among the running requests of a route, or `overloaded`.
     pub(super) fn permit(&self, route: usize) -> Result<Permit<'_>, ProxyError> {
         let of = &self.snapshot.routes[route];
-        Permit::take(of.spec.max_in_flight, self.workers, &of.counters.of(self.index).in_flight, &of.running)
+        Permit::take(of.spec.max_in_flight, self.workers, of.counters.of(self.index), &of.running)
     }
 
     /// What this core counts of a route, or of requests without one.
