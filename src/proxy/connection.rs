@@ -35,7 +35,7 @@ pub(super) fn spawn_tls(worker: &Rc<Worker>, tcp: TcpStream, tls: TlsAcceptor, p
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
         let patience = worker.core().snapshot.server().header_timeout;
-        match tokio::time::timeout(patience, tls.accept(Tcp(tcp))).await {
+        match tokio::time::timeout(patience, tls.accept(Tcp::new(tcp))).await {
             Ok(Ok(stream)) => serve(worker, Socket::Tls(Box::new(stream)), peer, seat).await,
             Ok(Err(error)) => tracing::debug!(peer = peer.text, "no TLS handshake with a caller: {error}"),
             Err(_) => tracing::debug!(peer = peer.text, "no TLS handshake with a caller within header_timeout"),

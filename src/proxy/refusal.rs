@@ -95,7 +95,7 @@ pub(super) fn spawn(worker: &Rc<Worker>, stream: TcpStream, tls: Option<TlsAccep
     tokio::task::spawn_local(tokio::time::timeout(PATIENCE, async move {
         let socket = match tls {
             None => Socket::Tcp(stream),
-            Some(tls) => match tls.accept(Tcp(stream)).await {
+            Some(tls) => match tls.accept(Tcp::new(stream)).await {
                 Ok(stream) => Socket::Tls(Box::new(stream)),
                 Err(_) => return,
             },
