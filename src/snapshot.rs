@@ -54,8 +54,8 @@ pub struct Route {
     pub bearer: bearer::Reader,
     /// Which of [`Snapshot::origins`] it leads to.
     pub origin: usize,
-    /// Its running requests on all cores; counted only where `max_in_flight` is small. Shared with the snapshots before
-    /// and after.
+    /// Its running requests on all cores, but for those in a core's own places (`max_in_flight`). Shared with the snapshots
+    /// before and after.
     pub running: Arc<AtomicUsize>,
     /// What the cores count of it. Shared in the same way.
     pub counters: Arc<Shards>,

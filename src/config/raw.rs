@@ -415,6 +415,7 @@ pub(super) struct RawServer {
     pub(super) idle_timeout: Option<Duration>,
     pub(super) drain_timeout: Option<Duration>,
     pub(super) max_connections: Option<u64>,
+    pub(super) max_connections_per_peer: Option<u64>,
     pub(super) max_header_bytes: Option<Limit>,
     pub(super) resolver: Option<At<Vec<At<String>>>>,
 }
@@ -430,6 +431,7 @@ impl RawServer {
             idle_timeout: t.duration("idle_timeout", 10 * MS, DAY),
             drain_timeout: t.duration("drain_timeout", Duration::ZERO, HOUR),
             max_connections: t.integer("max_connections", 1, 1_000_000).map(|at| at.value),
+            max_connections_per_peer: t.integer("max_connections_per_peer", 0, 1_000_000).map(|at| at.value),
             max_header_bytes: t.size("max_header_bytes", 1024, 1 << 20),
             resolver: t.strings("resolver"),
         }

@@ -136,17 +136,18 @@ impl Proxy {
                 of_worker.push((Door { address, tls: listener.tls.clone(), open: open.clone() }, socket));
             }
         }
+        let (balance, inboxes) = Balance::new(server.workers);
         let sources = Arc::new(Sources {
             engine: Arc::clone(&engine),
             snapshots: reader.clone(),
             connections: counted,
+            balance: Arc::clone(&balance),
             lost: access.as_ref().and_then(Access::lost),
             draining: AtomicBool::new(false),
             reloads,
             counts,
         });
         let mut workers = Vec::with_capacity(server.workers);
-        let (balance, inboxes) = Balance::new(server.workers);
         for (index, (sockets, inbox)) in sockets.into_iter().zip(inboxes).enumerate() {
             let (snapshots, balance, orders) = (reader.clone(), Arc::clone(&balance), orders.subscribe());
             let access = access.as_ref().and_then(Access::handle);

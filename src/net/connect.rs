@@ -155,6 +155,6 @@ impl Connector {
     pub(super) async fn handshake(&self, host: &str, tcp: TcpStream, offer: Offer) -> io::Result<TlsStream<Tcp>> {
         let config = self.tls.of(offer);
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name, Tcp(tcp)).await
+        tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name, Tcp::new(tcp)).await
     }
 }

@@ -87,6 +87,14 @@ impl Stream {
         }
     }
 
+    /// How many bytes have left over TLS, that of its own included. Without TLS, and with a write that succeeds, what was written says it.
+    pub fn sent(&self) -> u64 {
+        match &self.io {
+            Io::Tls(tls) => tls.get_ref().0.sent(),
+            Io::Plain(_) | Io::Memory(_) => 0,
+        }
+    }
+
     /// Whether the handshake chose HTTP/2.
     pub fn speaks_h2(&self) -> bool {
         matches!(&self.io, Io::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2"))
@@ -114,7 +122,7 @@ fn is_quiet(tls: &mut TlsStream<Tcp>) -> bool {
         if !connection.process_new_packets().is_ok_and(silent) {
             return false;
         }
-        let socket = socket2::SockRef::from(&tcp.0);
+        let socket = socket2::SockRef::from(&**tcp);
         match tcp.try_io(Interest::READABLE, || connection.read_tls(&mut &*socket)) {
             Ok(0) => return false,
             Ok(_) => {}
@@ -128,7 +136,7 @@ fn is_quiet(tls: &mut TlsStream<Tcp>) -> bool {
 fn why(tls: &mut TlsStream<Tcp>, error: io::Error) -> io::Error {
     let (tcp, connection) = tls.get_mut();
     // The socket itself: what the runtime knows of it is from before the write.
-    let socket = socket2::SockRef::from(&tcp.0);
+    let socket = socket2::SockRef::from(&**tcp);
     while connection.wants_read() && connection.read_tls(&mut &*socket).is_ok_and(|read| read > 0) {
         if let Err(alert @ rustls::Error::AlertReceived(_)) = connection.process_new_packets() {
             return io::Error::new(io::ErrorKind::InvalidData, alert);
@@ -174,5 +182,56 @@ impl AsyncWrite for Stream {
             Io::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
             Io::Memory(pipe) => Pin::new(pipe).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use rustls::{ClientConfig, RootCertStore, ServerConfig, pki_types::ServerName};
+    use tokio::net::TcpListener;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+
+    /// Both ends of a connection over TLS.
+    async fn pair() -> (Stream, tokio_rustls::server::TlsStream<TcpStream>) {
+        let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(key.cert.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+        let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+        let server = server.unwrap().with_no_client_auth().with_single_cert(vec![key.cert.der().clone()], private);
+        let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let client = client.with_root_certificates(roots).with_no_client_auth();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let connector = TlsConnector::from(Arc::new(client));
+        let connecting = connector.connect(name, Tcp::new(tcp));
+        let accepting = async { TlsAcceptor::from(Arc::new(server.unwrap())).accept(listener.accept().await?.0).await };
+        let (client, server) = tokio::join!(connecting, accepting);
+        (Stream::new(Io::Tls(Box::new(client.unwrap())), None), server.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_write_over_tls_that_fails_tells_whether_some_of_it_had_left() {
+        let (mut stream, server) = pair().await;
+        let body = vec![b'x'; 60_000];
+        let write = async |stream: &mut Stream| poll_fn(|cx| Pin::new(&mut *stream).poll_write(cx, &body)).await;
+        let handshake = stream.sent();
+        assert!(handshake > 0);
+        assert_eq!(write(&mut stream).await.unwrap(), body.len());
+        assert!(stream.sent() > handshake + 60_000, "what the server has not read has left all the same");
+        drop(server); // a reset, as bytes are unread
+        let before = loop {
+            let before = stream.sent();
+            if write(&mut stream).await.is_err() {
+                break before;
+            }
+        };
+        assert_eq!(stream.sent(), before, "nothing of the one that failed");
     }
 }

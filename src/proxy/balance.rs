@@ -6,7 +6,7 @@
 //! a byte is read (the TLS handshake is the receiving core's): a connection never moves again, and a request costs nothing of it.
 
 use std::{
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -14,6 +14,12 @@ use std::{
 };
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+
+use super::{
+    peers::{Peers, Place},
+    refusal::{Full, Refusals},
+};
+use crate::config::model::Server;
 
 /// A core keeps what it accepts while it has at most this part of its connections more than the emptiest: with
 /// fewer than eight one more is too many, with 800 a hundred are not worth the way.
@@ -35,10 +41,13 @@ pub struct Arrival {
 /// What other cores hand to one. Without a bound of its own: `max_connections` counts what is on its way.
 pub type Inbox = UnboundedReceiver<Arrival>;
 
-/// How many connections each core has, and the way to each.
+/// How many connections each core has, and the way to each; who has them, and who got none.
 #[derive(Debug)]
 pub struct Balance {
     all: Arc<AtomicUsize>,
+    peers: Arc<Peers>,
+    /// Connections that found no place.
+    pub refusals: Refusals,
     cores: Vec<Desk>,
 }
 
@@ -57,7 +66,8 @@ impl Balance {
                 (Desk { connections: Arc::default(), inbox }, receiver)
             })
             .unzip();
-        (Arc::new(Self { all: Arc::default(), cores }), inboxes)
+        let (all, peers, refusals) = <_>::default();
+        (Arc::new(Self { all, peers, refusals, cores }), inboxes)
     }
 
     /// The core that should have the next connection instead of `own`, which accepted it; `None`: it stays.
@@ -69,14 +79,20 @@ impl Balance {
         (mine > fewest + mine / TOLERATED).then_some(emptiest)
     }
 
-    /// Counts one more connection for `core`, unless there are `limit` on all cores together.
-    pub(super) fn ticket(&self, core: usize, limit: usize) -> Option<Ticket> {
-        Ticket::take(&self.all, &self.cores[core].connections, limit)
+    /// Counts one more connection for `core`, unless all cores together have as many as may be, of all callers or of
+    /// this one.
+    pub(super) fn ticket(&self, core: usize, peer: IpAddr, limits: &Server) -> Result<Ticket, Full> {
+        self.admit(core, peer, limits.connections_of(peer), limits.max_connections)
+    }
+
+    fn admit(&self, core: usize, peer: IpAddr, of_peer: usize, of_all: usize) -> Result<Ticket, Full> {
+        let place = if of_peer < of_all { self.peers.enter(peer, of_peer)? } else { None };
+        Ticket::take(&self.all, &self.cores[core].connections, of_all, place).ok_or(Full::All)
     }
 
     /// Counts a connection that is only turned away: among `others` of its kind, of which there may be `limit`.
     pub(super) fn refusal(&self, core: usize, others: &Arc<AtomicUsize>, limit: usize) -> Option<Ticket> {
-        Ticket::take(others, &self.cores[core].connections, limit)
+        Ticket::take(others, &self.cores[core].connections, limit, None)
     }
 
     /// Hands a connection to another core, or gives it back where that core takes none any more.
@@ -90,16 +106,18 @@ impl Balance {
 pub(super) struct Ticket {
     limited: Arc<AtomicUsize>,
     core: Arc<AtomicUsize>,
+    /// Where callers are counted one by one.
+    _place: Option<Place>,
 }
 
 impl Ticket {
-    fn take(limited: &Arc<AtomicUsize>, core: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+    fn take(limited: &Arc<AtomicUsize>, core: &Arc<AtomicUsize>, limit: usize, place: Option<Place>) -> Option<Self> {
         if limited.fetch_add(1, Ordering::Relaxed) >= limit {
             limited.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
         core.fetch_add(1, Ordering::Relaxed);
-        Some(Self { limited: Arc::clone(limited), core: Arc::clone(core) })
+        Some(Self { limited: Arc::clone(limited), core: Arc::clone(core), _place: place })
     }
 }
 
@@ -114,11 +132,16 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
 
+    /// One more connection from this host for `core`, of so many over all.
+    fn ticket(balance: &Balance, core: usize, most: usize) -> Result<Ticket, Full> {
+        balance.admit(core, [127, 0, 0, 1].into(), usize::MAX, most)
+    }
+
     /// Where connections end up that the kernel gives to these cores, one after the other, none of which ends.
     fn placed(balance: &Balance, accepted_by: impl IntoIterator<Item = usize>) -> (Vec<usize>, Vec<Ticket>) {
         let tickets = accepted_by
             .into_iter()
-            .map(|own| balance.ticket(balance.instead_of(own).unwrap_or(own), usize::MAX).unwrap())
+            .map(|own| ticket(balance, balance.instead_of(own).unwrap_or(own), usize::MAX).unwrap())
             .collect();
         (balance.cores.iter().map(|desk| desk.connections.load(Ordering::Relaxed)).collect(), tickets)
     }
@@ -169,11 +192,11 @@ mod tests {
     #[test]
     fn a_connection_that_ends_is_counted_nowhere_any_more() {
         let (balance, _inboxes) = Balance::new(2);
-        let tickets = [balance.ticket(0, 2), balance.ticket(1, 2)];
-        assert!(tickets.iter().all(Option::is_some));
-        assert!(balance.ticket(0, 2).is_none(), "the limit is that of both together");
+        let tickets = [ticket(&balance, 0, 2), ticket(&balance, 1, 2)];
+        assert!(tickets.iter().all(Result::is_ok));
+        assert_eq!(ticket(&balance, 0, 2).err(), Some(Full::All), "the limit is that of both together");
         drop(tickets);
         assert_eq!(placed(&balance, []).0, [0, 0]);
-        assert!(balance.ticket(0, 1).is_some());
+        assert!(ticket(&balance, 0, 1).is_ok());
     }
 }

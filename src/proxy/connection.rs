@@ -14,6 +14,7 @@ use super::{
     forward::{self, Next, Request},
     guard, h2,
     record::{Asked, Record},
+    refusal::Full,
     seats::Seat,
     socket::Socket,
     worker::{Core, Worker},
@@ -24,62 +25,63 @@ use crate::{
     wire::{Field, Framing, Kind, RequestHead, Version, head::request_line, translate::TranslateError},
 };
 
-/// Serves a connection in a task of its own on this core; turns it away where it has no seat.
-pub(super) fn spawn(worker: &Rc<Worker>, stream: Socket, peer: SocketAddr, hosts: Rc<Hosts>, seat: Option<Seat>) {
-    let Some(seat) = seat else {
-        if let Some(seat) = worker.refusal_seat() {
-            tokio::task::spawn_local(turn_away(Rc::clone(worker), stream, peer, seat));
-        }
-        return;
-    };
-    tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, hosts, seat));
+/// Serves a connection in a task of its own on this core.
+pub(super) fn spawn(worker: &Rc<Worker>, stream: Socket, peer: Peer, seat: Seat) {
+    tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, seat));
 }
 
 /// The same behind a TLS handshake, which has as long as a head.
-pub(super) fn spawn_tls(
-    worker: &Rc<Worker>,
-    tcp: TcpStream,
-    tls: TlsAcceptor,
-    peer: SocketAddr,
-    hosts: Rc<Hosts>,
-    seat: Option<Seat>,
-) {
-    // Over `max_connections` there is no time for a handshake, hence none for an answer.
-    let Some(seat) = seat else { return };
+pub(super) fn spawn_tls(worker: &Rc<Worker>, tcp: TcpStream, tls: TlsAcceptor, peer: Peer, seat: Seat) {
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
         let patience = worker.core().snapshot.server().header_timeout;
-        match tokio::time::timeout(patience, tls.accept(Tcp(tcp))).await {
-            Ok(Ok(stream)) => serve(worker, Socket::Tls(Box::new(stream)), peer, hosts, seat).await,
-            Ok(Err(error)) => tracing::debug!(%peer, "no TLS handshake with a caller: {error}"),
-            Err(_) => tracing::debug!(%peer, "no TLS handshake with a caller within header_timeout"),
+        match tokio::time::timeout(patience, tls.accept(Tcp::new(tcp))).await {
+            Ok(Ok(stream)) => serve(worker, Socket::Tls(Box::new(stream)), peer, seat).await,
+            Ok(Err(error)) => tracing::debug!(peer = peer.text, "no TLS handshake with a caller: {error}"),
+            Err(_) => tracing::debug!(peer = peer.text, "no TLS handshake with a caller within header_timeout"),
         }
     });
 }
 
-/// Over `max_connections`: a quick answer instead of silence.
-async fn turn_away(worker: Rc<Worker>, stream: Socket, address: SocketAddr, _seat: Seat) {
-    let now = clock::now();
+/// Answers a connection that has no place: quickly, whatever it asks, in its own version of HTTP, and once.
+pub(super) async fn turn_away(worker: Rc<Worker>, stream: Socket, peer: Peer, why: Full, seat: Seat) {
+    let (core, now) = (worker.core(), clock::now());
     let mut caller = Caller::new(stream, now, now + admission::AFTER_REFUSAL);
-    let (core, peer) = (worker.core(), address_text(address));
-    let text = "as many callers are connected as may be (max_connections)";
-    let overloaded = ProxyError::new(Code::Overloaded, text).retry_after(1);
-    refuse(&worker, &core, &peer, &mut caller, Asked::default(), &overloaded).await;
-    admission::linger(&mut caller, admission::AFTER_REFUSAL).await;
+    let peer = Peer { turned_away: Some(why), ..peer };
+    if !caller.side.io.chose_h2() {
+        // One that waits to be spoken to first is told, too.
+        let head = admission::head(&mut caller, &worker.buffers, core.snapshot.server(), seat.idle());
+        let _ = tokio::time::timeout(admission::AFTER_REFUSAL, head).await;
+        let bytes = caller.side.buf.filled().to_vec();
+        if !bytes.starts_with(h2::server::PREFACE) {
+            refuse(&worker, &core, &peer.text, &mut caller, asked_of(&bytes), &why.error()).await;
+            return admission::linger(&mut caller, admission::AFTER_REFUSAL).await;
+        }
+    }
+    let read = std::mem::take(&mut caller.side.buf);
+    Box::pin(h2::server::serve(worker, caller.side.io, read, peer, seat)).await;
 }
 
 /// What stays the same from request to request.
 pub(super) struct Peer {
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     text: String,
     hosts: Rc<Hosts>,
+    /// It has no place: whatever it asks, the answer is this.
+    pub(super) turned_away: Option<Full>,
 }
 
-async fn serve(worker: Rc<Worker>, stream: Socket, address: SocketAddr, hosts: Rc<Hosts>, seat: Seat) {
+impl Peer {
+    /// A caller at this address, who may use these names.
+    pub(super) fn new(address: SocketAddr, hosts: Rc<Hosts>) -> Self {
+        Self { address, text: address.ip().to_canonical().to_string(), hosts, turned_away: None }
+    }
+}
+
+async fn serve(worker: Rc<Worker>, stream: Socket, peer: Peer, seat: Seat) {
     let core = worker.core();
     let now = clock::now();
     let mut caller = Caller::new(stream, now, now + core.snapshot.server().idle_timeout);
-    let peer = Peer { address, text: address_text(address), hosts };
     if caller.side.io.chose_h2() {
         return Box::pin(h2::server::serve(worker, caller.side.io, Buffer::default(), peer, seat)).await;
     }
@@ -125,13 +127,17 @@ pub(super) async fn serve_stream(worker: &Worker, peer: &Peer, io: Socket, head:
     let (core, now) = (worker.core(), clock::now());
     let mut caller = Caller::new(io, now, now + core.snapshot.server().idle_timeout);
     let limits = core.snapshot.server();
-    let next = match head {
-        Ok(head) if head.len() > limits.max_header_bytes => {
+    let next = match (head, peer.turned_away) {
+        (Ok(head), Some(why)) => {
+            refuse(worker, &core, &peer.text, &mut caller, asked_of(head), &why.error()).await;
+            Some(Next::Close)
+        }
+        (Ok(head), None) if head.len() > limits.max_header_bytes => {
             refuse(worker, &core, &peer.text, &mut caller, asked_of(head), &admission::too_large(head, limits)).await;
             Some(Next::Close)
         }
-        Ok(head) => request(worker, &core, peer, &mut caller, head, &mut Vec::new()).await,
-        Err(why) => {
+        (Ok(head), None) => request(worker, &core, peer, &mut caller, head, &mut Vec::new()).await,
+        (Err(why), _) => {
             let (asked, refused) =
                 (Asked::new(Version::H2, "", b""), ProxyError::new(Code::BadRequest, why.to_string()));
             refuse(worker, &core, &peer.text, &mut caller, asked, &refused).await;
@@ -142,10 +148,6 @@ pub(super) async fn serve_stream(worker: &Worker, peer: &Peer, io: Socket, head:
     if next.is_some() && !caller.side.io.has_sent_all() {
         admission::linger(&mut caller, admission::AFTER_BODY).await;
     }
-}
-
-fn address_text(address: SocketAddr) -> String {
-    address.ip().to_canonical().to_string()
 }
 
 /// What a head asks for that is not read any further.

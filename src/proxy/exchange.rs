@@ -134,6 +134,8 @@ pub(super) struct Exchange<'a> {
     seen: u64,
     /// The upload's progress when this attempt began.
     began_at: u64,
+    /// What had left on its connection by then.
+    had_left: u64,
     /// When something last moved.
     moved: Instant,
 }
@@ -149,6 +151,7 @@ impl<'a> Exchange<'a> {
         now: Instant,
     ) -> Self {
         let seen = upload.progress;
+        let had_left = up.io.has_left();
         caller.body_begun = true;
         Self {
             caller,
@@ -162,6 +165,7 @@ impl<'a> Exchange<'a> {
             refused: None,
             seen,
             began_at: seen,
+            had_left,
             moved: now,
         }
     }
@@ -286,7 +290,8 @@ impl<'a> Exchange<'a> {
             return ProxyError::new(Code::UpstreamTls, format!("{why}; it did not read the request")).into();
         }
         let unsent = match &self.up.io {
-            Link::H1(_) => self.upload.progress == self.began_at,
+            // A write of many records may fail when some of them have left.
+            Link::H1(_) => self.upload.progress == self.began_at && self.up.io.has_left() == self.had_left,
             Link::H2(stream) => stream.was_refused(),
         };
         if self.up.buf.is_empty() && unsent {

@@ -13,13 +13,15 @@ use std::{
 };
 
 use rustls::ServerConfig;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Type};
 use tokio::{net::TcpStream, sync::watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
     balance::{Arrival, Inbox, Ticket},
-    connection, socket,
+    connection::{self, Peer},
+    refusal::{self, Full},
+    socket::Socket,
     worker::{Order, Worker},
 };
 use crate::{config::model::Scheme, rules::origin::Hosts, telemetry::metrics::Gauge};
@@ -55,7 +57,7 @@ impl Listener {
 }
 
 fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if shared {
         socket.set_reuse_port(true)?;
@@ -110,13 +112,15 @@ impl Entrance {
     }
 
     /// Serves a connection on this core.
-    fn serve(&self, worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, ticket: Option<Ticket>) {
+    fn serve(&self, worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, ticket: Result<Ticket, Full>) {
         // Fails only on a connection that is gone already.
         let _ = stream.set_nodelay(true);
-        let (hosts, place) = (self.hosts(worker), ticket.map(|ticket| worker.seat(ticket, self.open.hold())));
-        match &self.tls {
-            None => connection::spawn(worker, socket::Socket::Tcp(stream), peer, hosts, place),
-            Some(tls) => connection::spawn_tls(worker, stream, tls.clone(), peer, hosts, place),
+        let (peer, tls) = (Peer::new(peer, self.hosts(worker)), self.tls.clone());
+        let seat = ticket.map(|ticket| worker.seat(ticket, self.open.hold()));
+        match (seat, tls) {
+            (Ok(seat), None) => connection::spawn(worker, Socket::Tcp(stream), peer, seat),
+            (Ok(seat), Some(tls)) => connection::spawn_tls(worker, stream, tls, peer, seat),
+            (Err(why), tls) => refusal::spawn(worker, stream, tls, peer, why),
         }
     }
 }
@@ -152,7 +156,7 @@ pub(super) async fn accept(
     let socket = socket.into_std()?;
     while let Ok((stream, peer)) = socket.accept() {
         stream.set_nonblocking(true)?;
-        entrance.serve(&worker, TcpStream::from_std(stream)?, peer, worker.ticket(None));
+        entrance.serve(&worker, TcpStream::from_std(stream)?, peer, worker.ticket(None, peer));
     }
     Ok(())
 }
@@ -160,8 +164,8 @@ pub(super) async fn accept(
 /// Serves a connection here, or hands it to the core that should have it.
 fn place(worker: &Rc<Worker>, entrances: &[Entrance], door: usize, stream: TcpStream, peer: SocketAddr) {
     let elsewhere = worker.elsewhere();
-    match (elsewhere, worker.ticket(elsewhere)) {
-        (Some(core), Some(ticket)) => {
+    match (elsewhere, worker.ticket(elsewhere, peer)) {
+        (Some(core), Ok(ticket)) => {
             // Fails only on a connection that is gone already.
             let Ok(stream) = stream.into_std() else { return };
             if let Err(back) = worker.balance.hand_over(core, Arrival { stream, peer, door, ticket }) {
@@ -177,7 +181,7 @@ fn place(worker: &Rc<Worker>, entrances: &[Entrance], door: usize, stream: TcpSt
 fn take(worker: &Rc<Worker>, entrances: &[Entrance], arrival: Arrival) {
     let Arrival { stream, peer, door, ticket } = arrival;
     match TcpStream::from_std(stream) {
-        Ok(stream) => entrances[door].serve(worker, stream, peer, Some(ticket)),
+        Ok(stream) => entrances[door].serve(worker, stream, peer, Ok(ticket)),
         Err(error) => tracing::warn!(%peer, "a connection is lost: {error}"),
     }
 }

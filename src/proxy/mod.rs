@@ -1,6 +1,7 @@
 //! THE DATA PLANE: the path of a request, one copy of it per core.
 //!
-//! 1. [`listener`] **accepts** a connection, [`balance`] says on which core; [`connection`] serves request after request on it.
+//! 1. [`listener`] **accepts** a connection, [`balance`] says on which core, [`peers`] whether its caller has too many, [`refusal`] turns it
+//!    away then; [`connection`] serves request after request on it.
 //! 2. [`admission`] **admits**: a strict head, within its limits and its time; [`limit`] and [`seats`] give
 //!    it its place.
 //! 3. [`guard`] **routes**: the one canonical path, the longest prefix,
@@ -29,9 +30,11 @@ mod forward;
 mod guard;
 mod h2;
 mod limit;
+mod peers;
 mod preconnect;
 mod proof;
 mod record;
+mod refusal;
 mod respond;
 mod seats;
 mod socket;
@@ -46,3 +49,4 @@ pub mod rig;
 pub mod worker;
 
 pub use error::Code;
+pub use refusal::{Full, Refusals};

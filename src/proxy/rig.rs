@@ -11,7 +11,8 @@ use tokio::{
 
 use super::{
     balance::Balance,
-    clock, connection,
+    clock,
+    connection::{self, Peer},
     socket::{Link, Socket},
     worker::{Order, Plan, Worker},
 };
@@ -55,13 +56,11 @@ impl Rig {
             let core = worker.core();
             core.pool(&core.snapshot.routes[0]).give(Link::H1(Stream::memory(upstream)), None);
             let hosts = Rc::new(core.snapshot.hosts(listen, Scheme::Http));
-            connection::spawn(
-                &worker,
-                Socket::Memory(accepted),
-                ([127, 0, 0, 1], 9).into(),
-                hosts,
-                worker.ticket(None).map(|ticket| worker.seat(ticket, Held::default())),
-            );
+            let address = ([127, 0, 0, 1], 9).into();
+            if let Ok(ticket) = worker.ticket(None, address) {
+                let seat = worker.seat(ticket, Held::default());
+                connection::spawn(&worker, Socket::Memory(accepted), Peer::new(address, hosts), seat);
+            }
         });
         Ok(Self { runtime, local, caller, upstream: origin, buffer: vec![0; PIPE] })
     }

@@ -186,6 +186,14 @@ impl Link {
         .as_str()
     }
 
+    /// How many bytes have left on it over TLS ([`Stream::sent`]).
+    pub(super) fn has_left(&self) -> u64 {
+        match self {
+            Self::H1(stream) => stream.sent(),
+            Self::H2(_) => 0,
+        }
+    }
+
     /// How a body arrives that its head tells as `told`.
     pub(super) fn reads(&self, told: Framing) -> Framing {
         if matches!(self, Self::H2(_)) { by_its_end(told) } else { told }

@@ -4,11 +4,11 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -25,6 +25,7 @@ use super::{
     limit::Permit,
     listener::{self, Door, Entrance},
     preconnect,
+    refusal::Full,
     seats::{Seat, Seats},
     upstream::{Pool, Pools},
 };
@@ -43,6 +44,9 @@ const SWEEP: Duration = Duration::from_secs(5);
 const DRAIN_TICK: Duration = Duration::from_millis(20);
 /// Connections that one core turns away with an answer at the same time.
 const REFUSALS: usize = 128;
+/// TLS handshakes that one core makes for that in [`HANDSHAKES_IN`]: about a hundredth of its time.
+const HANDSHAKES: u32 = 20;
+const HANDSHAKES_IN: Duration = Duration::from_secs(1);
 /// Bytes that one core holds for replays, over all requests.
 const REPLAY_BUDGET: usize = 32 * 1024 * 1024;
 
@@ -138,6 +142,8 @@ pub(super) struct Worker {
     seats: Rc<RefCell<Seats>>,
     pub(super) balance: Arc<Balance>,
     refusals: Arc<AtomicUsize>,
+    /// Made for refusals, and since when.
+    handshakes: Cell<(Instant, u32)>,
     scratch: RefCell<Vec<Vec<u8>>>,
     id_prefix: u64,
     ids: Cell<u64>,
@@ -181,7 +187,7 @@ impl Core {
     /// A place among the running requests of a route, or `overloaded`.
     pub(super) fn permit(&self, route: usize) -> Result<Permit<'_>, ProxyError> {
         let of = &self.snapshot.routes[route];
-        Permit::take(of.spec.max_in_flight, self.workers, &of.counters.of(self.index).in_flight, &of.running)
+        Permit::take(of.spec.max_in_flight, self.workers, of.counters.of(self.index), &of.running)
     }
 
     /// What this core counts of a route, or of requests without one.
@@ -210,6 +216,7 @@ impl Worker {
             seats: Rc::default(),
             balance: Arc::clone(&plan.balance),
             refusals: Arc::default(),
+            handshakes: Cell::new((clock::now(), 0)),
             scratch: RefCell::default(),
             id_prefix: u64::from_ne_bytes(random) ^ plan.index as u64,
             ids: Cell::new(0),
@@ -276,9 +283,9 @@ impl Worker {
         self.balance.instead_of(self.index)
     }
 
-    /// Counts one more connection, of this core or of another, unless there are `max_connections` on all together.
-    pub(super) fn ticket(&self, elsewhere: Option<usize>) -> Option<Ticket> {
-        self.balance.ticket(elsewhere.unwrap_or(self.index), self.core().snapshot.server().max_connections)
+    /// Counts one more connection, of this core or of another, unless as many as may be are counted of all callers, or of this one.
+    pub(super) fn ticket(&self, elsewhere: Option<usize>, peer: SocketAddr) -> Result<Ticket, Full> {
+        self.balance.ticket(elsewhere.unwrap_or(self.index), peer.ip(), self.core().snapshot.server())
     }
 
     /// A seat for a connection that is counted, over all and for its listener.
@@ -289,6 +296,14 @@ impl Worker {
     /// A place to turn one more connection away with an answer; beyond those it is just closed.
     pub(super) fn refusal_seat(&self) -> Option<Seat> {
         self.balance.refusal(self.index, &self.refusals, REFUSALS).map(|counted| self.seat(counted, Held::default()))
+    }
+
+    /// Whether a TLS handshake may be made for the sake of a refusal.
+    pub(super) fn may_shake_hands(&self) -> bool {
+        let (now, (since, made)) = (clock::now(), self.handshakes.get());
+        let (since, made) = if now < since + HANDSHAKES_IN { (since, made) } else { (now, 0) };
+        self.handshakes.set((since, made + 1));
+        made < HANDSHAKES
     }
 
     /// Closes idle connections, lets the others finish, and gives up after `drain_timeout`.

@@ -8,6 +8,7 @@ mod access_log;
 mod admin;
 mod balance;
 mod clocks;
+mod crowds;
 mod demo;
 mod discovery;
 mod dpop;

@@ -1,6 +1,10 @@
 //! `[server]`: where callers connect.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use super::upstream::Scheme;
 
@@ -23,8 +27,24 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// Caller connections, over all workers.
     pub max_connections: usize,
+    /// Those of one address; `None`: half of them all, but any number from this host. See [`Self::connections_of`].
+    pub max_connections_per_peer: Option<usize>,
     /// Size of a request head: request line and fields.
     pub max_header_bytes: usize,
+}
+
+impl Server {
+    /// How many connections this address may have.
+    ///
+    /// Unless the file says otherwise nobody else can take all places, and whoever calls from this host may: there all callers have one
+    /// address.
+    pub fn connections_of(&self, peer: IpAddr) -> usize {
+        match self.max_connections_per_peer {
+            Some(most) => most,
+            None if peer.to_canonical().is_loopback() => usize::MAX,
+            None => self.max_connections.div_ceil(2),
+        }
+    }
 }
 
 /// One entry of `listen`.

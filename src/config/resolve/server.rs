@@ -56,6 +56,7 @@ pub(super) fn server(root: &Table<'_>) -> Resolved {
         idle_timeout: raw.idle_timeout.unwrap_or(Duration::from_secs(75)),
         drain_timeout: raw.drain_timeout.unwrap_or(Duration::from_secs(30)),
         max_connections: raw.max_connections.unwrap_or(10_000) as usize,
+        max_connections_per_peer: raw.max_connections_per_peer.map(|n| if n == 0 { usize::MAX } else { n as usize }),
         max_header_bytes,
     });
     Resolved { spec, open }

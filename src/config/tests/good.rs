@@ -19,6 +19,8 @@ fn a_short_file_becomes_a_whole_configuration_with_the_documented_defaults() {
     assert!(server.workers > 0);
     assert_eq!((server.header_timeout, server.idle_timeout), (Duration::from_secs(10), Duration::from_secs(75)));
     assert_eq!((server.drain_timeout, server.max_connections), (Duration::from_secs(30), 10_000));
+    let of = |peer: &str| server.connections_of(peer.parse().unwrap());
+    assert_eq!((of("192.0.2.1"), of("::ffff:127.0.0.1"), of("::1")), (5_000, usize::MAX, usize::MAX));
     assert_eq!((server.max_header_bytes, config.admin), (32 * 1024, "127.0.0.1:8081".parse().ok()));
     let credential = &config.credentials[0];
     assert_eq!((credential.name.as_str(), credential.provider.as_deref()), ("acme", Some("ipxo")));

@@ -14,7 +14,7 @@ use super::{
     health::state,
 };
 use crate::{
-    proxy::Code,
+    proxy::{Code, Full},
     snapshot::{Route, Snapshot},
     telemetry::metrics::{
         Durations, ReplayOutcome, RouteCounters, Shards,
@@ -178,6 +178,11 @@ fn process(page: &mut Page, sources: &Sources, snapshot: &Snapshot) {
     page.metric(name, "gauge", "Connections of callers.");
     for (listener, open) in &sources.connections {
         page.sample(name, &[("listener", listener)], open.get());
+    }
+    let name = "cupbearer_connections_refused_total";
+    page.metric(name, "counter", "Connections of callers that found no place, by the limit that was reached.");
+    for limit in Full::BOTH {
+        page.sample(name, &[("limit", limit.as_str())], sources.balance.refusals.count(limit));
     }
     if let Some(lost) = &sources.lost {
         let name = "cupbearer_access_lines_lost_total";

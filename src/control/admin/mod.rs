@@ -31,7 +31,7 @@ use self::answer::{Body, applied, problem, rejected, text};
 use super::reload::{self, Outcome};
 use crate::{
     config::model::Scheme,
-    proxy::Code,
+    proxy::{Code, balance::Balance},
     rules::{
         caller::is_local,
         origin::{Hosts, Origins, is_preflight},
@@ -52,6 +52,8 @@ pub(super) struct Sources {
     pub(super) snapshots: snapshot::Reader,
     /// By listener: its connections.
     pub(super) connections: Vec<(String, Gauge)>,
+    /// Whose connections are turned away where there are too many.
+    pub(super) balance: Arc<Balance>,
     /// Lines of the access log that were lost.
     pub(super) lost: Option<crate::telemetry::access::Lost>,
     /// The process is about to end.

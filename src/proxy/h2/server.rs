@@ -109,14 +109,16 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, io: Socket, read: Buffer
     let Ok(Ok(mut connection)) = tokio::time::timeout(limits.header_timeout, handshake).await else { return };
     let peer = Rc::new(peer);
     let running = Rc::new(Running { count: Cell::new(0), idle_since: Cell::new(clock::now()) });
-    let mut timer = Timer::new(clock::now() + limits.idle_timeout);
+    let turned_away = peer.turned_away.is_some();
+    let patience = if turned_away { FAREWELL } else { limits.idle_timeout };
+    let mut timer = Timer::new(clock::now() + patience);
     let mut leaving = None;
     loop {
         let next = poll_fn(|cx| {
             if let Poll::Ready(accepted) = connection.poll_accept(cx) {
                 return Poll::Ready(Next::of(accepted));
             }
-            let patience = if leaving.is_some() { FAREWELL } else { limits.idle_timeout };
+            let patience = if leaving.is_some() { FAREWELL } else { patience };
             let since = if running.count.get() > 0 { clock::now() } else { running.idle_since.get() };
             timer.set(since.max(leaving.unwrap_or(since)) + patience);
             if leaving.is_none() && seat.idle().poll_leave(cx) {
@@ -129,6 +131,10 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, io: Socket, read: Buffer
                 running.count.set(running.count.get() + 1);
                 let place = Place(Rc::clone(&running));
                 tokio::task::spawn_local(stream(Rc::clone(&worker), Rc::clone(&peer), *request, respond, place));
+                if turned_away && leaving.is_none() {
+                    connection.graceful_shutdown();
+                    leaving = Some(clock::now());
+                }
             }
             Next::Leave => {
                 connection.graceful_shutdown();

@@ -167,6 +167,8 @@ pub struct RouteCounters {
     pub seconds: Histogram,
     /// Requests that run.
     pub in_flight: Counter,
+    /// Those of them that have one of this core's own places.
+    pub own_places: Counter,
     /// Answers of our own, by code.
     pub errors: [Counter; ERRORS],
     /// Answers that the upstream did not bring to their end.
