@@ -135,24 +135,14 @@ impl Snapshot {
     /// The same with these token endpoints (by issuer) out of reach; `None` where no route leads to one of them, or all are out of
     /// reach already. No file is read and nothing forgotten: it cannot fail.
     pub fn forbidding(&self, endpoints: &[(String, Upstream)]) -> Option<Self> {
+        let closed = |(at, route)| Some((at, self.route_forbidding(route, endpoints)?));
+        let closed: Vec<(usize, RouteSpec)> = self.config.routes.iter().enumerate().filter_map(closed).collect();
+        if closed.is_empty() {
+            return None;
+        }
         let mut config = self.config.clone();
-        let mut changed = false;
-        for route in &mut config.routes {
-            for path in endpoints.iter().filter_map(|(_, endpoint)| route.upstream.path_below(endpoint)) {
-                if !route.forbidden_paths.contains(&path) {
-                    route.forbidden_paths.push(path);
-                    changed = true;
-                }
-            }
-            let unknown = |c: &Arc<CredentialSpec>| {
-                let here =
-                    c.issuer.as_ref().filter(|i| i.tells_token_url && i.may_have_endpoints_at(&route.upstream.host));
-                here.is_some_and(|issuer| !endpoints.iter().any(|(known, _)| *known == issuer.identifier))
-            };
-            if route.unknown_endpoint && !config.credentials.iter().any(unknown) {
-                route.unknown_endpoint = false;
-                changed = true;
-            }
+        for (at, route) in closed {
+            config.routes[at] = route;
         }
         let same = |(route, spec): (&Route, &RouteSpec)| Route {
             headers: RequestRules::new(spec),
@@ -162,10 +152,27 @@ impl Snapshot {
             running: Arc::clone(&route.running),
             counters: Arc::clone(&route.counters),
         };
-        changed.then(|| {
-            let routes = self.routes.iter().zip(&config.routes).map(same).collect();
-            Self::of(config, self.generation, routes, self.origins.clone(), Arc::clone(&self.unrouted))
-        })
+        let routes = self.routes.iter().zip(&config.routes).map(same).collect();
+        Some(Self::of(config, self.generation, routes, self.origins.clone(), Arc::clone(&self.unrouted)))
+    }
+
+    /// The route with those endpoints out of reach that are not yet; `None`: they all are.
+    fn route_forbidding(&self, route: &RouteSpec, endpoints: &[(String, Upstream)]) -> Option<RouteSpec> {
+        let mut paths: Vec<String> =
+            endpoints.iter().filter_map(|(_, endpoint)| route.upstream.path_below(endpoint)).collect();
+        paths.retain(|path| !route.forbidden_paths.contains(path));
+        let unknown = |c: &Arc<CredentialSpec>| {
+            let here = c.issuer.as_ref().filter(|i| i.tells_token_url && i.may_have_endpoints_at(&route.upstream.host));
+            here.is_some_and(|issuer| !endpoints.iter().any(|(known, _)| *known == issuer.identifier))
+        };
+        let unknown_endpoint = route.unknown_endpoint && self.config.credentials.iter().any(unknown);
+        if paths.is_empty() && unknown_endpoint == route.unknown_endpoint {
+            return None;
+        }
+        let mut route = route.clone();
+        route.forbidden_paths.append(&mut paths);
+        route.unknown_endpoint = unknown_endpoint;
+        Some(route)
     }
 
     /// `[server]`

@@ -49,6 +49,12 @@ use self::{
 /// Environment variables and files that secrets come from are looked at; commands are run only for the
 /// API keys of callers, which are needed now.
 pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), Problems> {
+    load_pausing(path, &|| ())
+}
+
+/// The same, calling `pause` between routes: ten thousand of them take a tenth of a second, which others on the same core may
+/// need meanwhile.
+pub fn load_pausing(path: &Path, pause: &dyn Fn()) -> Result<(Config, Vec<Warning>), Problems> {
     let name = path.display().to_string();
     let text = std::fs::read(path).map_err(|e| {
         let hint =
@@ -59,7 +65,7 @@ pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), Problems> {
         .map_err(|_| Problems(vec![Diagnostic::of_file(&name, format!("{name} is not text (UTF-8)"), None)]))?;
     let dir = path.parent().map(Path::to_owned).unwrap_or_default();
     let env = |name: &str| std::env::var(name).ok();
-    examine(&text, &name, &Context::new(&env, dir, false))
+    examine(&text, &name, &Context::new(&env, dir, false).pausing(pause))
 }
 
 /// Checks a text, called `proxy.toml` in messages, with an environment of its own: for the demo and for tests.
@@ -75,7 +81,12 @@ fn examine(text: &str, file: &str, context: &Context<'_>) -> Result<(Config, Vec
     let root = Table::new(context, ("the file".to_owned(), ""), tree.get_ref(), 0..0, None);
     let config = resolve::resolve(context, &root);
     let (mut notes, hidden) = context.take();
-    let mask = Mask::of(text, tree.get_ref(), &hidden, &broken);
+    // Nothing is shown of a file that is right.
+    let mask = if notes.is_empty() && errors.is_empty() {
+        Mask::default()
+    } else {
+        Mask::of(text, tree.get_ref(), &hidden, &broken)
+    };
     if !errors.is_empty() {
         notes = among_syntax_errors(text, notes, &errors);
     }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use toml::de::DeTable;
 
 use super::{
-    reader::{Context, Kind, Table},
+    reader::{Context, Kind, Learned, Table},
     resolve,
 };
 
@@ -31,16 +31,13 @@ pub(super) const SECTIONS: [(&str, &str); 10] = [
 const FILE: &str = "[server]\nlisten = { address = '127.0.0.1:1', tls = { cert = 'a', key = 'b' } }\n[admin]\n[tokens]\nstore = { file = 'a' }\n[vault]\n[credentials.a]\nclient_secret = { env = 'A' }\n\
     [callers.a]\n[[routes]]\n[log]\n[telemetry]\n";
 
-/// What the reader asked for while it read [`FILE`].
-pub(super) type Learned = std::collections::BTreeMap<(&'static str, &'static str), Kind>;
-
-/// Reads [`FILE`].
+/// What the reader asks for while it reads [`FILE`].
 pub(super) fn learned() -> Learned {
     let env = |_: &str| Some("not-a-secret".to_owned());
-    let context = Context::new(&env, PathBuf::new(), true);
+    let context = Context::new(&env, PathBuf::new(), true).learning();
     let (tree, _) = DeTable::parse_recoverable(FILE);
     resolve::resolve(&context, &Table::new(&context, ("the file".to_owned(), ""), tree.get_ref(), 0..0, None));
-    context.learned.take()
+    context.learned()
 }
 
 /// The schema (draft 7, which editors' TOML tools understand).

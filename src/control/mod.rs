@@ -7,6 +7,7 @@ mod certificates;
 mod limits;
 mod reload;
 mod shutdown;
+mod turn;
 
 use std::{
     io,
@@ -42,6 +43,7 @@ use crate::{
 use admin::{Admin, Sources};
 use reload::Keeper;
 pub use shutdown::{Signal, Signals, stop_signal};
+use turn::Turn;
 
 /// Why the proxy does not start.
 #[derive(Debug, thiserror::Error)]
@@ -231,8 +233,11 @@ fn compile(
     before: Option<&Snapshot>,
     engine: &Engine,
 ) -> Result<Snapshot, StartError> {
-    let mut plan = engine.plan();
-    let reader = |spec: &Arc<TokenSpec>| plan.reader(spec).map_err(|e| e.to_string());
+    let (mut plan, turn) = (engine.plan(), Turn::begin());
+    let reader = |spec: &Arc<TokenSpec>| {
+        turn.pause();
+        plan.reader(spec).map_err(|e| e.to_string())
+    };
     let snapshot = Snapshot::compile(config, generation, before, reader).map_err(StartError::Config)?;
     plan.adopt();
     Ok(snapshot)

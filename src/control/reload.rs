@@ -22,7 +22,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use super::compile;
+use super::{compile, turn::Turn};
 use crate::{
     config::{
         self, Problems,
@@ -246,12 +246,13 @@ impl Keeper {
 }
 
 /// Loads the file on a thread of its own. Reading may run commands, for keys of callers, so not on the thread that keeps the tokens; and ten
-/// thousand routes are half a second's work.
+/// thousand routes are a tenth of a second's work.
 async fn load(path: PathBuf) -> io::Result<Result<(Config, Vec<config::Warning>), Problems>> {
     let (tell, told) = oneshot::channel();
     thread::Builder::new().name("reload".to_owned()).spawn(move || {
         // Who asked may have gone.
-        let _ = tell.send(config::load(&path));
+        let turn = Turn::begin();
+        let _ = tell.send(config::load_pausing(&path, &|| turn.pause()));
     })?;
     told.await.map_err(io::Error::other)
 }

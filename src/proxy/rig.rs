@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+    runtime::LocalRuntime,
     sync::watch,
-    task::LocalSet,
 };
 
 use super::{
@@ -23,8 +23,7 @@ const PIPE: usize = 64 * 1024;
 
 /// A core, its caller and its upstream.
 pub struct Rig {
-    runtime: tokio::runtime::Runtime,
-    local: LocalSet,
+    runtime: LocalRuntime,
     caller: DuplexStream,
     upstream: DuplexStream,
     buffer: Vec<u8>,
@@ -33,8 +32,7 @@ pub struct Rig {
 impl Rig {
     /// A core that serves the published snapshot; its first route's pool holds one connection.
     pub fn new(snapshots: Reader) -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let local = LocalSet::new();
+        let runtime = clock::runtime()?;
         let (caller, accepted) = duplex(PIPE);
         let (upstream, origin) = duplex(PIPE);
         let (_, orders) = watch::channel(Order::Run);
@@ -42,7 +40,7 @@ impl Rig {
         let listen = listen.unwrap_or_else(|| ([127, 0, 0, 1], 80).into());
         let (balance, mut inboxes) = Balance::new(1);
         let inbox = inboxes.remove(0);
-        local.block_on(&runtime, async {
+        runtime.block_on(async {
             let worker = Rc::new(Worker::new(&Plan {
                 index: 0,
                 workers: 1,
@@ -62,21 +60,18 @@ impl Rig {
                 connection::spawn(&worker, Socket::Memory(accepted), Peer::new(address, hosts), seat);
             }
         });
-        Ok(Self { runtime, local, caller, upstream: origin, buffer: vec![0; PIPE] })
+        Ok(Self { runtime, caller, upstream: origin, buffer: vec![0; PIPE] })
     }
 
     /// Sends one request through; returns how many bytes reached the upstream and the caller.
     pub fn request(&mut self, request: &[u8], response: &[u8]) -> std::io::Result<(usize, usize)> {
-        let Self { runtime, local, caller, upstream, buffer } = self;
-        local.block_on(
-            runtime,
-            clock::kept(async {
-                caller.write_all(request).await?;
-                let forwarded = upstream.read(buffer).await?;
-                upstream.write_all(response).await?;
-                let answered = caller.read(buffer).await?;
-                Ok((forwarded, answered))
-            }),
-        )
+        let Self { runtime, caller, upstream, buffer } = self;
+        runtime.block_on(async {
+            caller.write_all(request).await?;
+            let forwarded = upstream.read(buffer).await?;
+            upstream.write_all(response).await?;
+            let answered = caller.read(buffer).await?;
+            Ok((forwarded, answered))
+        })
     }
 }

@@ -6,16 +6,13 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{Arc, atomic::AtomicUsize, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use tokio::{
-    sync::watch,
-    task::{JoinHandle, LocalSet},
-};
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     balance::{Balance, Inbox, Ticket},
@@ -82,10 +79,19 @@ pub struct Plan {
 /// Starts a core on a thread of its own. The thread ends after [`Order::Drain`], when all is finished or
 /// `drain_timeout` has passed.
 pub fn start(plan: Plan) -> io::Result<thread::JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    thread::Builder::new()
-        .name(format!("worker-{}", plan.index))
-        .spawn(move || LocalSet::new().block_on(&runtime, clock::kept(run(plan))))
+    let (failed, failure) = mpsc::channel();
+    // The runtime has to be made where it runs.
+    let core = thread::Builder::new().name(format!("worker-{}", plan.index)).spawn(move || match clock::runtime() {
+        Ok(runtime) => {
+            drop(failed);
+            runtime.block_on(run(plan));
+        }
+        Err(error) => {
+            // Who starts the core waits for it.
+            let _ = failed.send(error);
+        }
+    })?;
+    failure.recv().map_or(Ok(core), Err)
 }
 
 async fn run(plan: Plan) {

@@ -77,6 +77,17 @@ pub struct TokenSpec {
     pub resource: Vec<String>,
 }
 
+impl TokenSpec {
+    /// Whether it is the same need of the very same credential. Where it is not, the keys may still be equal.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let Self { credential, scopes, audience, resource } = self;
+        Arc::ptr_eq(credential, &other.credential)
+            && *scopes == other.scopes
+            && *audience == other.audience
+            && *resource == other.resource
+    }
+}
+
 /// `http`: what is spoken with the upstream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum HttpVersion {

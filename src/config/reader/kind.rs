@@ -38,9 +38,10 @@ pub(in crate::config) enum Kind {
 }
 
 impl Table<'_> {
-    /// Takes note of what a key takes; what was said first, and more than [`Kind::Any`], holds.
+    /// Takes note of what a key takes, if anybody wants to know; what was said first, and more than [`Kind::Any`], holds.
     pub(in crate::config) fn learn(&self, key: &'static str, kind: impl FnOnce() -> Kind) {
-        let mut learned = self.context.learned.borrow_mut();
+        let Some(learned) = &self.context.learned else { return };
+        let mut learned = learned.borrow_mut();
         let known = learned.entry((self.section, key)).or_insert(Kind::Any);
         if *known == Kind::Any {
             *known = kind();

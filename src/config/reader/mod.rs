@@ -56,14 +56,34 @@ pub(super) struct Context<'e> {
     /// Where values hold expanded variables, which messages must not quote.
     expanded: RefCell<HashSet<usize>>,
     /// Every key that was asked for, by section, and what it takes: for the schema, and what the documentation has
-    /// to name.
-    pub(super) learned: RefCell<BTreeMap<(&'static str, &'static str), Kind>>,
+    /// to name. Nothing is noted while a file is loaded.
+    learned: Option<RefCell<Learned>>,
+    /// Called between routes: loading many takes long, and others may need the core.
+    pub(super) pause: &'e dyn Fn(),
 }
+
+/// Keys by section.
+pub(super) type Learned = BTreeMap<(&'static str, &'static str), Kind>;
 
 impl<'e> Context<'e> {
     pub(super) fn new(env: &'e dyn Fn(&str) -> Option<String>, dir: PathBuf, capture: bool) -> Self {
-        let (resolver, uses_vault, notes, hidden, expanded, learned) = <_>::default();
-        Self { env, dir, capture, resolver, uses_vault, notes, hidden, expanded, learned }
+        let (resolver, uses_vault, notes, hidden, expanded) = <_>::default();
+        Self { env, dir, capture, resolver, uses_vault, notes, hidden, expanded, learned: None, pause: &|| () }
+    }
+
+    /// The same, pausing between routes.
+    pub(super) fn pausing(self, pause: &'e dyn Fn()) -> Self {
+        Self { pause, ..self }
+    }
+
+    /// The same, taking note of the keys.
+    pub(super) fn learning(self) -> Self {
+        Self { learned: Some(RefCell::default()), ..self }
+    }
+
+    /// The keys that were asked for.
+    pub(super) fn learned(&self) -> Learned {
+        self.learned.as_ref().map(RefCell::take).unwrap_or_default()
     }
 
     /// Nobody may see what stands here.

@@ -30,7 +30,7 @@ pub(in crate::config) struct Table<'t> {
     /// Its header or key: where a missing key is reported.
     pub(in crate::config) place: Span,
     entries: Vec<Entry<'t>>,
-    asked: RefCell<BTreeSet<&'static str>>,
+    asked: RefCell<Vec<&'static str>>,
     /// Every span of a profile's values is that of the `provider` key that chose it.
     origin: Option<Span>,
 }
@@ -56,7 +56,7 @@ impl<'t> Table<'t> {
 
     /// The entry of a key, which is known from now on.
     pub(in crate::config) fn entry(&self, key: &'static str) -> Option<&Entry<'t>> {
-        self.asked.borrow_mut().insert(key);
+        self.asked.borrow_mut().push(key);
         self.learn(key, || Kind::Any);
         self.entries.iter().find(|e| e.key == key)
     }
@@ -113,23 +113,25 @@ impl<'t> Table<'t> {
         out
     }
 
-    /// The tables of `[[key]]`.
-    pub(in crate::config) fn array_of_tables(&self, key: &'static str) -> Vec<Table<'t>> {
-        let Some(entry) = self.entry(key) else { return Vec::new() };
-        let DeValue::Array(items) = entry.value else {
-            let note = Note::error(&entry.span, format!("`{key}` must be a list of tables"));
-            self.context.report(note.hint(format!("start each with a line [[{key}]]")));
-            return Vec::new();
+    /// The tables of `[[key]]`, one by one.
+    pub(in crate::config) fn array_of_tables(&self, key: &'static str) -> impl Iterator<Item = Table<'t>> {
+        let items: &[_] = match self.entry(key) {
+            None => &[],
+            Some(Entry { value: DeValue::Array(items), .. }) => items,
+            Some(entry) => {
+                let note = Note::error(&entry.span, format!("`{key}` must be a list of tables"));
+                self.context.report(note.hint(format!("start each with a line [[{key}]]")));
+                &[]
+            }
         };
-        let read = |item: &'t toml::Spanned<DeValue<'t>>| {
+        items.iter().filter_map(move |item| {
             let span = self.at(item.span());
             if let DeValue::Table(table) = item.get_ref() {
                 return Some(self.below(table, format!("[[{key}]]"), key, span));
             }
             self.context.error(&span, format!("every entry of `{key}` must be a table"));
             None
-        };
-        items.iter().filter_map(read).collect()
+        })
     }
 
     /// The entries of `key = { NAME = … }`, in file order.
@@ -175,7 +177,7 @@ impl<'t> Table<'t> {
     /// Reports every key that was not asked for.
     pub(in crate::config) fn finish(&self) {
         let asked = self.asked.borrow();
-        for entry in self.entries.iter().filter(|e| !asked.contains(e.key)) {
+        for entry in self.entries.iter().filter(|e| !asked.contains(&e.key)) {
             // A section's header holds nothing but its name, which is told anyway.
             let is_section = entry.span.contains(&entry.key_span.start);
             if !is_section {
@@ -186,7 +188,8 @@ impl<'t> Table<'t> {
                 self.not_built(&entry.key_span, &format!("`{}`", entry.key));
                 continue;
             }
-            let known = asked.iter().copied().chain(not_built::keys(self.section));
+            // In order: of keys that are equally near, the hint names the first.
+            let known: BTreeSet<_> = asked.iter().copied().chain(not_built::keys(self.section)).collect();
             let note = Note::error(&entry.key_span, format!("unknown key `{}` in {}", clipped(entry.key), self.name));
             let note = note.maybe_hint(did_you_mean(entry.key, known));
             // A broken header makes every key behind it a key of the file itself.

@@ -60,6 +60,7 @@ pub(super) fn routes(
             }
         }
         out.push(resolved);
+        (context.pause)();
     }
     out
 }

@@ -2,7 +2,7 @@ use std::{fs, path::PathBuf, time::Instant};
 
 use super::*;
 use crate::config::{
-    load,
+    load, load_pausing,
     secret::{SecretError, SecretSource},
 };
 
@@ -165,4 +165,19 @@ fn a_list_of_secrets_keeps_its_order_and_systemd_means_a_file_of_its_directory()
     let credential = &config.credentials[0];
     assert_eq!(credential.client_secret, Some(SecretSource::File(dir.0.join("acme-new"))));
     assert!(matches!(credential.more_secrets.as_slice(), [SecretSource::Given { name, .. }] if name == "SECRET"));
+}
+
+#[test]
+fn whoever_loads_many_routes_is_asked_to_pause_after_each() {
+    let dir = Dir::new("pause");
+    let route = |n: u32| {
+        format!("[[routes]]\nprefix = \"/r{n}\"\nupstream = \"https://api.example/{n}\"\ncredential = \"acme\"\n")
+    };
+    let text = BASE.replace("{ env = \"SECRET\" }", "{ file = \"acme.secret\" }") + &route(1) + &route(2);
+    dir.file("acme.secret", "not-a-secret");
+    let pauses = std::cell::Cell::new(0);
+    let (config, _) = load_pausing(&dir.file("proxy.toml", &text), &|| pauses.set(pauses.get() + 1))
+        .unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(config.routes.len() > 2, "those of the base, too");
+    assert_eq!(pauses.get(), config.routes.len());
 }

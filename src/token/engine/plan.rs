@@ -23,6 +23,8 @@ pub struct Plan<'e> {
     engine: &'e Engine,
     wanted: HashMap<Key, Wanted>,
     budgets: Vec<(Arc<Ledger>, Option<Budget>)>,
+    /// What was asked for last: most routes need what the one before them needs.
+    last: Option<(Arc<TokenSpec>, Key)>,
 }
 
 /// What the configuration wants of one key.
@@ -54,12 +56,12 @@ impl Wanted {
 
 impl<'e> Plan<'e> {
     pub(super) fn new(engine: &'e Engine) -> Self {
-        Self { engine, wanted: HashMap::new(), budgets: Vec::new() }
+        Self { engine, wanted: HashMap::new(), budgets: Vec::new(), last: None }
     }
 
     /// The cell of the token that `spec` needs. Nothing is asked for before [`Plan::adopt`].
     pub fn reader(&mut self, spec: &Arc<TokenSpec>) -> Result<Reader, EngineError> {
-        let key = Key::of(spec);
+        let key = self.key(spec);
         let wanted = match self.wanted.entry(key) {
             Occupied(wanted) => wanted.into_mut(),
             Vacant(place) => place.insert(match Wanted::found(self.engine, key, spec)? {
@@ -67,9 +69,18 @@ impl<'e> Plan<'e> {
                 None => Wanted::made(self.engine, key, spec)?,
             }),
         };
-        wanted.names.insert(spec.credential.name.clone());
+        if !wanted.names.contains(&spec.credential.name) {
+            wanted.names.insert(spec.credential.name.clone());
+        }
         self.budgets.push((Arc::clone(&wanted.ledger), spec.credential.budget));
         Ok(wanted.reader.clone())
+    }
+
+    fn key(&mut self, spec: &Arc<TokenSpec>) -> Key {
+        match &self.last {
+            Some((last, key)) if last.is_same(spec) => *key,
+            _ => self.last.insert((Arc::clone(spec), Key::of(spec))).1,
+        }
     }
 
     /// From now on this configuration holds. New keys begin. Keys that it does not want retire: whoever still reads one keeps
