@@ -60,6 +60,8 @@ pub(super) enum Next {
 const MOST_INTERIM: usize = 1000;
 /// ... and of how many bytes: those of HTTP/2 are bounded by no window.
 const MOST_INTERIM_BYTES: usize = 256 * 1024;
+/// How often a request is sent again that its upstream has refused before it acted on it.
+const MOST_REFUSED: u8 = 8;
 /// How long an upstream may be silent before a caller that waits for leave to send its body gets it from us.
 const LEAVE: Duration = Duration::from_secs(1);
 
@@ -87,6 +89,8 @@ struct Tries {
     told: Option<Arc<Terms>>,
     /// The kept connection had ended: it goes on a new one.
     fresh: bool,
+    /// How often an upstream did not act on it.
+    refused: u8,
 }
 
 /// Sends the request on and the answer back.
@@ -131,7 +135,7 @@ pub(super) async fn forward(
             continue;
         };
         let Some(head) = begin(&mut up.io, head, request)? else {
-            if std::mem::replace(&mut tries.fresh, true) {
+            if !tries.may_go_elsewhere(&up.io, lent.reused) {
                 return Err(Broken::Stale);
             }
             continue;
@@ -149,8 +153,9 @@ pub(super) async fn forward(
         let response = match final_head(&mut exchange, core, request).await {
             // Not one byte of the request left this host: a new connection is no second execution. What was
             // taken from the caller must still be there.
-            Err(Broken::Stale) if lent.reused && !tries.fresh && exchange.replay.is_possible() => {
-                tries.fresh = true;
+            Err(Broken::Stale)
+                if exchange.replay.is_possible() && tries.may_go_elsewhere(&exchange.up.io, lent.reused) =>
+            {
                 continue;
             }
             other => other?,
@@ -200,6 +205,18 @@ enum Ending {
 }
 
 impl Tries {
+    /// Whether a request that was not acted on is sent once more, on another connection: over HTTP/1.1 on a new one. Servers of HTTP/2
+    /// leave connections after so many requests, and those that were made together leave together.
+    fn may_go_elsewhere(&mut self, link: &Link, reused: bool) -> bool {
+        match link {
+            Link::H1(_) => !std::mem::replace(&mut self.fresh, true) && reused,
+            Link::H2(_) => {
+                self.refused += 1;
+                self.refused <= MOST_REFUSED
+            }
+        }
+    }
+
     /// How the request ends. Each is done at most once: a new token, a better proof.
     fn end(
         &mut self,

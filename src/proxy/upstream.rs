@@ -223,6 +223,11 @@ impl Pool {
             if !fresh && let Some(stream) = self.shared.join(origin.upstream.scheme) {
                 return Ok(Lent::new(Link::H2(Box::new(stream)), true));
             }
+            // How many more a new connection takes, its server is about to say.
+            if self.shared.greeted().await {
+                fresh = false;
+                continue;
+            }
             let dialed = self.dialed.notified();
             if self.dialing.replace(true) {
                 dialed.await;

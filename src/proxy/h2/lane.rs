@@ -7,11 +7,14 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustls::AlertDescription;
-use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::{
+    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
+    sync::Notify,
+};
 
 use super::{STREAMS, session::Session, stream::Failure, watched::Watched};
 use crate::{net::alerted, proxy::clock, wire::h2::frame::Code};
@@ -20,6 +23,10 @@ use crate::{net::alerted, proxy::clock, wire::h2::frame::Code};
 const MOST_HEADS: u32 = 4 * STREAMS;
 /// How much is read at once.
 const READ: usize = 64 * 1024;
+/// How long others wait for the server's SETTINGS before they make a connection of their own.
+const GREETING: Duration = Duration::from_secs(1);
+/// How often one connection reads before others have their turn.
+const READS: usize = 16;
 
 thread_local! {
     /// What was just read: none of it stays here.
@@ -36,6 +43,9 @@ pub(super) struct Lane {
     /// How many more heads may come.
     heads: Cell<u32>,
     alert: Cell<Option<AlertDescription>>,
+    /// The server has said how many streams it takes, or will not any more.
+    greeted: Cell<bool>,
+    greeting: Notify,
 }
 
 impl Lane {
@@ -47,6 +57,8 @@ impl Lane {
             used: Cell::new(None),
             heads: Cell::new(MOST_HEADS),
             alert: Cell::new(None),
+            greeted: Cell::new(false),
+            greeting: Notify::new(),
         }
     }
 
@@ -76,9 +88,29 @@ impl Lane {
         self.used.get()
     }
 
-    /// Whether one more has a place.
+    /// Whether one more has a place. Until the server has said how many it takes, there is one.
     pub(super) fn has_place(&self) -> bool {
-        self.running.get() < self.session().most_streams().min(STREAMS as usize)
+        let most = if self.greeted.get() { STREAMS as usize } else { 1 };
+        self.running.get() < self.session().most_streams().min(most)
+    }
+
+    /// Whether its server has not said how many streams it takes.
+    pub(super) fn is_new(&self) -> bool {
+        !self.greeted.get()
+    }
+
+    /// Waits until the server has said how many streams it takes; not for long, for it may say so with its first answer.
+    pub(super) async fn greeted(&self) {
+        let greeting = self.greeting.notified();
+        if self.is_new() {
+            let _ = tokio::time::timeout(GREETING, greeting).await;
+        }
+    }
+
+    fn greet(&self) {
+        if !self.greeted.replace(true) {
+            self.greeting.notify_waiters();
+        }
     }
 
     /// Whether it takes requests at all.
@@ -118,22 +150,19 @@ impl Lane {
     pub(super) async fn drive(self: Rc<Self>, mut io: Watched) {
         let result = poll_fn(|cx| self.poll_drive(&mut io, cx)).await;
         self.close();
-        let (failure, code) = match result {
-            Ok(()) => (None, Code::NO_ERROR),
-            Err(failure @ Failure::Wrong(wrong)) => {
-                tracing::debug!("an HTTP/2 connection to an upstream ended: {wrong}");
-                (Some(failure), wrong.code)
-            }
+        self.greet();
+        let code = match result {
+            Ok(()) => Some(Code::NO_ERROR),
             Err(failure) => {
                 tracing::debug!("an HTTP/2 connection to an upstream ended: {}", failure.to_io());
-                (Some(failure), Code::NO_ERROR)
+                self.session().fail(&failure);
+                failure.code()
             }
         };
-        self.session().part(code);
-        // It may hear why, if it listens; nobody waits for that.
-        let _ = poll_fn(|cx| Poll::Ready(self.poll_send(&mut io, cx))).await;
-        if let Some(failure) = failure {
-            self.session().fail(&failure);
+        // It may hear why, if it listens; nobody waits for that. Behind half a frame nothing can be said.
+        if let Some(code) = code.filter(|_| self.session().unsent().is_empty()) {
+            self.session().part(code);
+            let _ = poll_fn(|cx| Poll::Ready(self.poll_send(&mut io, cx))).await;
         }
         let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut io).poll_shutdown(cx))).await;
     }
@@ -141,34 +170,49 @@ impl Lane {
     fn poll_drive(&self, io: &mut Watched, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         self.session().driven_by(cx.waker());
         // What has arrived comes first: where that is the connection's end, a request that was not sent yet can go elsewhere.
-        let received = self.poll_receive(io, cx)?;
+        self.receive(io, cx)?;
         if let Poll::Ready(Err(e)) = self.poll_send(io, cx) {
             return Poll::Ready(Err(Failure::of_connection(&e)));
         }
-        let is_done = received.is_ready() || self.session().is_done();
-        if is_done { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if self.session().is_done() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    fn poll_receive(&self, io: &mut Watched, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    /// Takes what has arrived, up to [`READS`] times as much as is read at once.
+    fn receive(&self, io: &mut Watched, cx: &mut Context<'_>) -> Result<(), Failure> {
         ARRIVED.with_borrow_mut(|arrived| {
-            loop {
+            for _ in 0..READS {
                 let mut buf = ReadBuf::new(arrived);
-                ready!(Pin::new(&mut *io).poll_read(cx, &mut buf)).map_err(|e| Failure::of_connection(&e))?;
-                if buf.filled().is_empty() {
-                    let end = io::Error::new(io::ErrorKind::UnexpectedEof, "connection closed");
-                    return Poll::Ready(Err(Failure::of_connection(&end)));
+                match Pin::new(&mut *io).poll_read(cx, &mut buf) {
+                    Poll::Pending => return Ok(()),
+                    Poll::Ready(Err(e)) => return Err(Failure::of_connection(&e)),
+                    Poll::Ready(Ok(())) if buf.filled().is_empty() => {
+                        let end = io::Error::new(io::ErrorKind::UnexpectedEof, "connection closed");
+                        return Err(Failure::of_connection(&end));
+                    }
+                    Poll::Ready(Ok(())) => self.session().receive(buf.filled()).map_err(Failure::Wrong)?,
                 }
-                self.session().receive(buf.filled()).map_err(Failure::Wrong)?;
+                // Its first frame was one of SETTINGS, else it had failed.
+                if self.session().has_settings() {
+                    self.greet();
+                }
             }
+            // Others have their turn first.
+            cx.waker().wake_by_ref();
+            Ok(())
         })
     }
 
     fn poll_send(&self, io: &mut Watched, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut session = self.session();
         while !session.unsent().is_empty() {
-            match ready!(Pin::new(&mut *io).poll_write(cx, session.unsent()))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                n => session.sent(n),
+            match ready!(Pin::new(&mut *io).poll_write(cx, session.unsent())) {
+                Ok(n) if n > 0 => session.sent(n),
+                failed => {
+                    // Some of it may have left all the same: TLS sends in records of its own.
+                    let all = session.unsent().len();
+                    session.sent(all);
+                    return Poll::Ready(failed.and(Err(io::ErrorKind::WriteZero.into())));
+                }
             }
         }
         Pin::new(io).poll_flush(cx)

@@ -111,6 +111,11 @@ impl Session {
         if self.is_over || self.is_leaving { 0 } else { self.theirs.streams as usize }
     }
 
+    /// Whether the peer has sent its SETTINGS.
+    pub(super) fn has_settings(&self) -> bool {
+        self.greeted
+    }
+
     // --- a request's end of a stream --------------------------------------------------------------------
 
     /// Begins a request; `ends`: it has no body. `None` where the connection takes no more.
@@ -262,12 +267,11 @@ impl Session {
         self.queue.driven_by(driver);
     }
 
-    /// Says goodbye, if that was not done.
+    /// Says goodbye.
     pub(super) fn part(&mut self, code: Code) {
-        if !std::mem::replace(&mut self.is_over, true) {
-            let payload = [[0; 4], code.0.to_be_bytes()].concat();
-            self.queue.put(|out| frame::write(out, kind::GOAWAY, 0, 0, &payload));
-        }
+        self.is_over = true;
+        let payload = [[0; 4], code.0.to_be_bytes()].concat();
+        self.queue.put(|out| frame::write(out, kind::GOAWAY, 0, 0, &payload));
     }
 
     /// The connection has ended. A request of which not one byte was sent was not acted on.

@@ -52,6 +52,15 @@ impl Shared {
         Some(Outgoing::new(Rc::clone(&free.lane), scheme.as_str()))
     }
 
+    /// Waits for a connection that was just made to say how many streams it takes; `false` where there is none.
+    pub(in crate::proxy) async fn greeted(&self) -> bool {
+        let now = clock::now();
+        let new = |c: &&Connection| c.lane.is_new() && c.is_open(now);
+        let Some(lane) = self.connections.borrow().iter().rfind(new).map(|c| Rc::clone(&c.lane)) else { return false };
+        lane.greeted().await;
+        !lane.is_new()
+    }
+
     /// Takes a new connection, whose bytes are moved by a task of its own, and opens a stream on it.
     pub(in crate::proxy) fn open(&self, stream: Stream, scheme: Scheme) -> Outgoing {
         let lane = Rc::new(Lane::new());

@@ -34,9 +34,17 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// The end of the connection, with an error or without one.
+    /// The end of the connection.
     pub(super) fn of_connection(error: &io::Error) -> Self {
         Self::Gone(error.kind(), error.to_string().into())
+    }
+
+    /// What the peer is told, where that is of any use.
+    pub(super) fn code(&self) -> Option<Code> {
+        match self {
+            Self::Wrong(wrong) => Some(wrong.code),
+            _ => None,
+        }
     }
 
     pub(super) fn to_io(&self) -> io::Error {

@@ -13,6 +13,8 @@ use crate::{
 pub(super) const MOST_EMPTY: u32 = 1000;
 /// Largest header block as it is sent: what it unfolds to is bounded too.
 const MAX_BLOCK: usize = 64 * 1024;
+/// Bytes of heads that may wait to be read: interim ones are bounded by no window.
+const MAX_HEADS: usize = 256 * 1024;
 
 /// What is said where HTTP/1.1 or anything else is spoken instead.
 const NO_HTTP_2: Wrong = Wrong::protocol("what it sent is no HTTP/2: does it speak it at all?");
@@ -168,6 +170,9 @@ impl Session {
         let answer = told.end(ends, stream.is_head_request);
         read.map_err(|_| TABLE)?;
         let result = match answer {
+            Ok(_) if stream.heads.len() > MAX_HEADS => {
+                Err(Wrong { code: Code::ENHANCE_YOUR_CALM, why: "interim responses without end" })
+            }
             Ok(_) if is_trailers => stream.end(),
             Ok(answer) => stream.answered(answer, ends),
             Err(wrong) => Err(wrong),

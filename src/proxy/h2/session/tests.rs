@@ -250,3 +250,17 @@ fn a_flood_of_data_that_carries_nothing_ends_the_connection() {
         assert_eq!(received, MOST_EMPTY as usize);
     }
 }
+
+#[test]
+fn heads_that_nobody_reads_are_bounded() {
+    let mut session = greeted();
+    let id = begin(&mut session, true);
+    let value = "v".repeat(10_000);
+    let block = [&b"\x08\x03103\x00\x01x\x7f\x91\x4d"[..], value.as_bytes()].concat();
+    let interim = frame(kind::HEADERS, flag::END_HEADERS, id, &block);
+    for _ in 0..1000 {
+        session.receive(&interim).unwrap();
+    }
+    let stream = session.stream(id).unwrap();
+    assert!(stream.failure.is_some() && stream.heads.len() < 300_000, "{}", stream.heads.len());
+}
