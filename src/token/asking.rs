@@ -21,7 +21,7 @@ use super::{
     refusal::{Refusal, Severity},
     reply::{self, Minted},
     rotation::Rotation,
-    secrets::{Choice, Secrets, Trial},
+    secrets::{Choice, Place, Secrets, Trial},
     share::{self, Last, Terms, Turn},
     store::Store,
 };
@@ -38,6 +38,8 @@ pub(super) struct Fetched {
     pub(super) version: Option<Version>,
     /// Which of several client secrets gave the token, by position and source.
     pub(super) secret: Option<String>,
+    /// The same, by position alone.
+    pub(super) place: Option<Place>,
     /// Another replica fetched it.
     pub(super) taken_over: bool,
     /// It only tried new secrets: without a token nothing has happened.
@@ -116,7 +118,7 @@ impl Asking {
     }
 
     fn ended(&self, result: Result<Minted, Refusal>, version: Option<Version>) -> Fetched {
-        Fetched { result, version, secret: None, taken_over: false, was_trial: self.trial.is_some() }
+        Fetched { result, version, secret: None, place: None, taken_over: false, was_trial: self.trial.is_some() }
     }
 
     /// From secrets to token, whatever other replicas have.
@@ -171,11 +173,11 @@ impl Asking {
             if refused || result.is_ok() {
                 self.secrets.settle(version);
             }
-            let secret = self.secrets.name_of(candidate);
+            let (secret, place) = (self.secrets.name_of(candidate), self.secrets.place_of(candidate));
             // A token that was got with the certificate or key before is not one of this version: whoever found it in
             // a store would use it with the new one, which it is not bound to.
             let is_of_version = result.is_err() || candidate.material.binds_like(&self.spec.credential, material);
-            last = Some(Fetched { secret, ..self.ended(result, Some(version).filter(|_| is_of_version)) });
+            last = Some(Fetched { secret, place, ..self.ended(result, Some(version).filter(|_| is_of_version)) });
             if !refused {
                 break;
             }

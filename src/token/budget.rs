@@ -2,23 +2,26 @@
 //!
 //! `budget = "50/12h"` counts over a sliding window, over all keys of a client at its token endpoint, because
 //! that is how providers count. What would exceed it is not sent. A request that got no connection is given
-//! back: an hour of back-off against a provider that is down must not cost the next twelve.
+//! back: an hour of back-off against a provider that is down must not cost the next twelve. How the requests are
+//! counted: [`window`].
 //!
 //! The window is measured by the wall clock, so that the count survives a restart in the [`Store`]; a clock
 //! that was set back makes a slot free later, never earlier.
 
+mod window;
+
 use std::{
-    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use aws_lc_rs::digest::{Context, SHA256};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 
 use super::Store;
 use crate::config::model::{Budget, CredentialSpec};
+pub use window::{COUNTERS, Window};
 
 /// Who is counted: one client at one token endpoint, whatever it is called in the file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,69 +57,6 @@ impl Account {
     }
 }
 
-/// The token requests within a sliding window: pure, whoever uses it brings the clock.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Window(VecDeque<SystemTime>);
-
-impl Window {
-    /// From moments in any order.
-    pub fn new(mut taken: Vec<SystemTime>) -> Self {
-        taken.sort_unstable();
-        Self(taken.into())
-    }
-
-    /// The moments, oldest first.
-    pub fn moments(&self) -> impl Iterator<Item = SystemTime> + '_ {
-        self.0.iter().copied()
-    }
-
-    /// How many requests lie within the window.
-    pub fn used(&mut self, budget: Budget, now: SystemTime) -> u32 {
-        // What lies in the future was counted before the clock was set back: as if it were now.
-        self.0.iter_mut().rev().take_while(|at| **at > now).for_each(|at| *at = now);
-        while self.0.front().is_some_and(|at| *at + budget.window <= now) {
-            self.0.pop_front();
-        }
-        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
-    }
-
-    /// Counts one more, or says how long it takes until one is free.
-    pub fn take(&mut self, budget: Budget, now: SystemTime) -> Result<(), Duration> {
-        let used = self.used(budget, now);
-        if used < budget.limit {
-            self.0.push_back(now);
-            return Ok(());
-        }
-        // With a smaller limit than before, several must go until one is free.
-        let last = self.0.get((used - budget.limit) as usize).copied().unwrap_or(now);
-        Err((last + budget.window).duration_since(now).unwrap_or_default())
-    }
-
-    /// Takes over what another process has counted into the same store since. A moment that both have is the same
-    /// request.
-    pub fn join(&mut self, other: &Self) {
-        for (position, at) in other.0.iter().enumerate() {
-            let theirs = other.0.iter().take(position + 1).filter(|moment| *moment == at).count();
-            if self.0.iter().filter(|moment| *moment == at).count() < theirs {
-                self.0.push_back(*at);
-            }
-        }
-        self.0.make_contiguous().sort_unstable();
-    }
-
-    /// Counts one that somebody else has let through.
-    pub fn add(&mut self, now: SystemTime) {
-        self.0.push_back(now);
-    }
-
-    /// Takes back the one that was counted at `at`.
-    pub fn give_back(&mut self, at: SystemTime) {
-        if let Some(found) = self.0.iter().rposition(|taken| *taken == at) {
-            self.0.remove(found);
-        }
-    }
-}
-
 /// What is used of a budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BudgetUse {
@@ -142,6 +82,8 @@ pub struct Ledger {
 struct Inner {
     budget: Option<Budget>,
     window: Window,
+    /// What earlier processes have counted is in it.
+    is_known: bool,
     /// The configuration that gave `budget` has been read to its end: the next one replaces it.
     settled: bool,
     /// What Redis counted over all replicas, and when.
@@ -156,9 +98,12 @@ impl Inner {
     }
 
     /// A command beside a running cupbearer counts into the same store.
-    fn join(&mut self, mut stored: Vec<SystemTime>, now: SystemTime) {
-        stored.retain(|at| *at <= now); // what lies in the future is ours, from before the clock was set back
-        self.window.join(&Window::new(stored));
+    fn join(&mut self, stored: Window, now: SystemTime) {
+        match self.budget.filter(|_| self.is_known) {
+            Some(budget) => self.window.join_until(stored, budget, now),
+            None => self.window.join(&stored),
+        }
+        self.is_known = true;
     }
 }
 
@@ -173,11 +118,47 @@ fn warn_at_thresholds(credential: &str, BudgetUse { used, limit, window }: Budge
 }
 
 impl Ledger {
-    /// With what an earlier process has counted.
-    pub(super) fn open(account: Account, store: Arc<Store>) -> Self {
-        let window = Window::new(store.load_window_blocking(account));
-        let inner = Mutex::new(Inner { window, ..Inner::default() });
-        Self { account, store, inner, turn: tokio::sync::Mutex::default(), changes: watch::Sender::new(()) }
+    /// What earlier processes have counted is read meanwhile.
+    pub(super) fn open(account: Account, store: Arc<Store>) -> Arc<Self> {
+        let mut counter = [0];
+        let _ = aws_lc_rs::rand::fill(&mut counter); // without luck the same as another process
+        let inner = Mutex::new(Inner { window: Window::of(counter[0]), ..Inner::default() });
+        let ledger = Arc::new(Self {
+            account,
+            store,
+            inner,
+            turn: tokio::sync::Mutex::default(),
+            changes: watch::Sender::new(()),
+        });
+        if let Ok(runtime) = Handle::try_current() {
+            let ledger = Arc::clone(&ledger);
+            runtime.spawn(async move { ledger.known().await });
+        }
+        ledger
+    }
+
+    /// Waits until what earlier processes have counted is known, if that can be read.
+    pub(super) async fn known(&self) {
+        let _turn = self.turn.lock().await;
+        if !self.lock().is_known {
+            self.join_stored().await;
+        }
+    }
+
+    /// Takes over what others have counted; whether that could be read. In their turn.
+    async fn join_stored(&self) -> bool {
+        let is_known = self.lock().is_known;
+        let Some(stored) = self.store.load_window(self.account, !is_known).await else { return false };
+        self.lock().join(stored, SystemTime::now());
+        true
+    }
+
+    /// Keeps the count; not where it would displace one that could not be read. In their turn.
+    async fn keep(&self, was_read: bool) {
+        let window = self.lock().window.clone();
+        if was_read {
+            self.store.save_window(self.account, &window).await;
+        }
     }
 
     /// One credential's budget. Where one configuration gives an account several, the one that lets the
@@ -220,21 +201,22 @@ impl Ledger {
         let usage = |used| BudgetUse { used, limit: budget.limit, window: budget.window };
         let id = self.take_shared(budget).await.map_err(|(used, free_in)| Spent { usage: usage(used), free_in })?;
         let _turn = self.turn.lock().await;
-        let stored = self.store.load_window(self.account).await;
-        let now = whole_millis(SystemTime::now());
-        let (window, used) = {
+        let was_read = self.join_stored().await;
+        let now = SystemTime::now();
+        let (at, used) = {
             let mut inner = self.lock();
-            inner.join(stored, now);
-            if id.is_some() {
-                inner.window.add(now);
-            } else if let Err(free_in) = inner.window.take(budget, now) {
-                return Err(Spent { usage: usage(inner.window.used(budget, now)), free_in });
-            }
-            (inner.window.clone(), inner.used(budget, now))
+            let at = match id {
+                Some(_) => inner.window.add(budget, now),
+                None => match inner.window.take(budget, now) {
+                    Ok(at) => at,
+                    Err(free_in) => return Err(Spent { usage: usage(inner.window.used(budget, now)), free_in }),
+                },
+            };
+            (at, inner.used(budget, now))
         };
-        self.store.save_window(self.account, &window).await;
+        self.keep(was_read).await;
         warn_at_thresholds(credential, usage(used));
-        Ok(Taken { at: Some(now), id })
+        Ok(Taken { at: Some(at), id })
     }
 
     /// The name under which Redis has counted it, if there is one that answers.
@@ -257,24 +239,22 @@ impl Ledger {
             redis.give_back(self.account, id).await;
         }
         let _turn = self.turn.lock().await;
-        let stored = self.store.load_window(self.account).await;
-        let window = {
+        let was_read = self.join_stored().await;
+        {
             let mut inner = self.lock();
-            inner.join(stored, whole_millis(SystemTime::now()));
             inner.window.give_back(at);
             if let Some((used, _)) = inner.shared.as_mut().filter(|_| taken.id.is_some()) {
                 *used = used.saturating_sub(1);
             }
-            inner.window.clone()
-        };
-        self.store.save_window(self.account, &window).await;
+        }
+        self.keep(was_read).await;
         self.changes.send_replace(());
     }
 
     /// Whether, as far as this process knows, no token request may be sent now.
     pub(super) fn spent(&self) -> Option<Spent> {
         let inner = self.lock();
-        let (budget, now) = (inner.budget?, whole_millis(SystemTime::now()));
+        let (budget, now) = (inner.budget?, SystemTime::now());
         let mut window = inner.window.clone();
         let free_in = window.take(budget, now).err()?;
         let usage = BudgetUse { used: window.used(budget, now), limit: budget.limit, window: budget.window };
@@ -285,7 +265,7 @@ impl Ledger {
     pub fn usage(&self) -> Option<BudgetUse> {
         let mut inner = self.lock();
         let budget = inner.budget?;
-        let used = inner.used(budget, whole_millis(SystemTime::now()));
+        let used = inner.used(budget, SystemTime::now());
         Some(BudgetUse { used, limit: budget.limit, window: budget.window })
     }
 
@@ -297,12 +277,6 @@ impl Ledger {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// As the store keeps moments.
-fn whole_millis(at: SystemTime) -> SystemTime {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// No request may be sent now.
@@ -319,59 +293,4 @@ pub(super) struct Taken {
     at: Option<SystemTime>,
     /// In Redis.
     id: Option<String>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const BUDGET: Budget = Budget { limit: 3, window: Duration::from_secs(60) };
-
-    fn at(seconds: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
-    }
-
-    #[test]
-    fn the_window_slides_and_says_when_the_next_slot_is_free() {
-        let mut window = Window::default();
-        for second in [0, 10, 20] {
-            assert_eq!(window.take(BUDGET, at(second)), Ok(()));
-        }
-        assert_eq!(window.take(BUDGET, at(25)), Err(Duration::from_secs(35)));
-        assert_eq!(window.take(BUDGET, at(60)), Ok(()), "the first one has left the window");
-        assert_eq!(window.take(BUDGET, at(60)), Err(Duration::from_secs(10)));
-        assert_eq!(window.used(BUDGET, at(1000)), 0);
-    }
-
-    #[test]
-    fn a_smaller_limit_holds_for_what_was_counted_before() {
-        let mut window = Window::new(vec![at(20), at(0), at(10)]);
-        let one = Budget { limit: 1, ..BUDGET };
-        assert_eq!(window.take(one, at(30)), Err(Duration::from_secs(50)), "until the last of the three has left");
-    }
-
-    #[test]
-    fn what_was_given_back_is_free_again() {
-        let mut window = Window::new(vec![at(0), at(1), at(1)]);
-        window.give_back(at(1));
-        window.give_back(at(7));
-        assert_eq!(window.used(BUDGET, at(2)), 2);
-    }
-
-    #[test]
-    fn what_two_processes_counted_is_joined_and_the_same_request_counts_once() {
-        let mut window = Window::new(vec![at(0), at(10), at(10)]);
-        window.join(&Window::new(vec![at(10), at(5), at(20), at(20)]));
-        assert_eq!(window.moments().collect::<Vec<_>>(), [at(0), at(5), at(10), at(10), at(20), at(20)]);
-        let same = window.clone();
-        window.join(&same);
-        assert_eq!(window, same);
-    }
-
-    #[test]
-    fn a_clock_that_is_set_back_frees_nothing_early_and_blocks_for_one_window_at_most() {
-        let mut window = Window::new(vec![at(3600), at(3610), at(3620)]);
-        assert_eq!(window.take(BUDGET, at(0)), Err(Duration::from_secs(60)));
-        assert_eq!(window.take(BUDGET, at(60)), Ok(()));
-    }
 }

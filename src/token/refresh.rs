@@ -31,7 +31,7 @@ use super::{
     peer::Peer,
     refusal::Refusal,
     rotation::Rotation,
-    secrets::{Secrets, Trial},
+    secrets::{Place, Secrets, Trial},
     share::Last,
     state::{Event, Phase, Policy, State, Todo},
     store::Store,
@@ -58,6 +58,8 @@ pub struct Progress {
     pub last_minted: Option<(LifetimeSource, Option<String>, Option<i64>)>,
     /// Which of several client secrets gave the last token, by position and source.
     pub secret: Option<String>,
+    /// The same, by position alone.
+    pub place: Option<Place>,
     /// The last failure in full, kept after it has healed.
     pub last_refusal: Option<(Refusal, SystemTime)>,
 }

@@ -207,7 +207,7 @@ pub fn remedy(why: &Unclaimed, credential: &CredentialSpec) -> Option<String> {
             Some(format!("Give the seal_key that it was sealed with; or, if that is lost, remove {place} and {after}"))
         }
         Unclaimed::Unread(place, _) => Some(format!("Let this user read {place}; or remove it and {after}")),
-        Unclaimed::Busy(_) | Unclaimed::Away | Unclaimed::Lock(_) => None,
+        Unclaimed::Busy(_) | Unclaimed::Away | Unclaimed::Lock(_) | Unclaimed::Stuck(_) => None,
     }
 }
 

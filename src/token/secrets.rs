@@ -58,6 +58,15 @@ pub(super) enum Choice {
     New,
 }
 
+/// Where a client secret stands in its list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// From 1; `None` where its source gives another one by now.
+    pub index: Option<usize>,
+    /// How long the list is.
+    pub count: usize,
+}
+
 /// One choice among the secrets.
 #[derive(Debug)]
 pub(super) struct Candidate {
@@ -249,18 +258,25 @@ impl Secrets {
     /// the credential has none.
     pub(super) fn name_of(&self, candidate: &Candidate) -> Option<String> {
         let credential = &*self.credential;
-        candidate.material.client_secret.as_ref()?;
-        let position = match candidate.pick {
-            Pick::Now(at) => candidate.material.client_secrets.get(at).map(|(position, _): &(usize, Secret)| *position),
-            Pick::Before => None,
-        };
+        let place = self.place_of(candidate)?;
         let mut sources = credential.client_secret.iter().chain(&credential.more_secrets);
-        let count = 1 + credential.more_secrets.len();
-        Some(match position.and_then(|position| Some((position, sources.nth(position)?))) {
-            Some((_, source)) if count == 1 => source.to_string(),
-            Some((position, source)) => format!("{} of {count}: {source}", position + 1),
+        Some(match place.index.and_then(|index| Some((index, sources.nth(index - 1)?))) {
+            Some((_, source)) if place.count == 1 => source.to_string(),
+            Some((index, source)) => format!("{index} of {}: {source}", place.count),
             None => "the one before its source changed".to_owned(),
         })
+    }
+
+    /// Where it stands in the list; `None` where the credential has no client secret.
+    pub(super) fn place_of(&self, candidate: &Candidate) -> Option<Place> {
+        candidate.material.client_secret.as_ref()?;
+        let index = match candidate.pick {
+            Pick::Now(at) => {
+                candidate.material.client_secrets.get(at).map(|(position, _): &(usize, Secret)| position + 1)
+            }
+            Pick::Before => None,
+        };
+        Some(Place { index, count: 1 + self.credential.more_secrets.len() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

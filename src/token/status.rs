@@ -8,6 +8,7 @@ use super::{
     budget::BudgetUse,
     lifetime::LifetimeSource,
     refresh::Progress,
+    secrets::Place,
     state::Policy,
 };
 use crate::{
@@ -64,6 +65,8 @@ pub struct TokenStatus {
     pub fetch_seconds: Durations,
     /// Which client secret gave the last token, by position and source.
     pub secret: Option<String>,
+    /// The same, by position alone.
+    pub place: Option<Place>,
     /// What is used of the budget, over all tokens of the account.
     pub budget: Option<BudgetUse>,
     /// The last failure, kept after it has healed.
@@ -132,6 +135,7 @@ impl TokenStatus {
             failed: progress.failed,
             fetch_seconds: progress.seconds,
             secret: progress.secret.clone(),
+            place: progress.place,
             budget,
             last_error,
         }

@@ -2,9 +2,10 @@
 
 use std::{
     fs,
+    process::Command,
     sync::{Arc, Mutex},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::support::{Builder, Cupbearer, RedisServer, TestDir, Upstream, eventually};
@@ -211,6 +212,35 @@ fn a_rotated_refresh_token_is_stored_as_soon_as_the_store_is_back() {
     }
 }
 
+/// A mount whose server is gone: the store is to blame, and neither the provider nor the refresh token.
+#[test]
+fn a_store_that_hangs_is_blamed_for_the_refresh_token_that_cannot_be_had_and_nothing_is_asked() {
+    let chain = Arc::new(Mutex::new(Chain::default()));
+    let (provider, api, dir) = (provider(3600, &chain), Upstream::always(OK), TestDir::new());
+    let place = dir.path().join("tokens");
+    let config = config(&format!("{{ file = \"{}\" }}", place.display()), "on_use", &provider, &api);
+    let proxy = builder().start(&config);
+    assert_eq!(proxy.get("/a").status, 200);
+    let files = || fs::read_dir(&place).expect("the store").map(|file| file.expect("a file").path());
+    let kept = files().find(|path| path.display().to_string().ends_with("-refresh")).expect("it was stored");
+    let away = dir.path().join("away");
+    fs::rename(&kept, &away).expect("ours");
+    assert!(Command::new("mkfifo").arg(&kept).status().expect("mkfifo").success());
+    let began = Instant::now();
+    let problem = proxy.get("/b").expect_problem(503, "secret_unavailable");
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    let detail = problem["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("its refresh token cannot be had: the token store"), "{detail}");
+    assert_eq!(problem["blame"], "config");
+    let pipe = kept.with_extension("pipe");
+    fs::rename(&kept, &pipe).expect("ours");
+    fs::rename(&away, &kept).expect("ours");
+    drop(fs::OpenOptions::new().write(true).open(&pipe).expect("it is being read"));
+    eventually("it is back", || proxy.get("/b").status == 200);
+    let chain = chain.lock().expect("not poisoned");
+    assert_eq!((chain.given, chain.reused), (2, 0));
+}
+
 /// Nor do the commands that ask for one token go away with the answer.
 #[test]
 fn a_command_that_is_interrupted_keeps_the_refresh_token_that_is_on_its_way() {
@@ -281,7 +311,7 @@ fn a_token_request_whose_answer_nobody_could_keep_holds_up_no_end() {
         let lines = format!("{grant}warm = \"always\"\ntimeout = \"29s\"");
         let proxy = Cupbearer::before(&api.url(), &provider, &lines, "");
         eventually("the token request", || provider.requests().len() > number);
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         proxy.process().signal("TERM");
         proxy.wait_for_end();
         assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());

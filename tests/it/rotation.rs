@@ -113,7 +113,7 @@ impl Callers {
 }
 
 fn start(provider: &Provider, api: &Upstream, secret: &str) -> Cupbearer {
-    Cupbearer::builder().start(&format!(
+    Cupbearer::builder().admin().start(&format!(
         "[credentials.acme]\nclient_id = \"id\"\nclient_secret = {secret}\ntoken_url = \"{}/token\"\n\
          [[routes]]\nprefix = \"/api\"\nupstream = \"{}\"\ncredential = \"acme\"\n",
         provider.upstream.url(),
@@ -181,9 +181,15 @@ fn of_a_list_the_next_secret_carries_on_when_one_ends_without_one_failed_request
     let list = format!("[{{ file = \"{}\" }}, {{ file = \"{}\" }}]", a.display(), b.display());
     let proxy = start(&provider, &api, &list);
     let callers = Callers::start(proxy.address());
+    let works = |index: usize| {
+        let metric = format!("cupbearer_client_secret{{credential=\"acme\",index=\"{index}\"}}");
+        proxy.metric(&metric) == 1
+    };
     eventually("the first one is in use", || provider.took("not-a-secret-a") >= 1);
+    eventually("the metric says so", || works(1) && !works(2));
     provider.accept(&["not-a-secret-b"]);
     eventually("the second one goes on", || provider.took("not-a-secret-b") >= 2);
+    eventually("the metric says so", || !works(1) && works(2));
     callers.end();
     assert_eq!(provider.refusals(), ["not-a-secret-a"], "refused once, and left alone");
     assert_eq!(said(&proxy, "the provider refused this client secret"), 1);

@@ -1,6 +1,11 @@
 //! The sealed file store: a restart spends no token request.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    fs::OpenOptions,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use crate::support::{Cupbearer, TestDir, Upstream, eventually};
 
@@ -167,6 +172,31 @@ fn what_is_cut_short_sealed_with_another_key_or_somebody_elses_costs_a_warning_a
     let (status, output) =
         Cupbearer::builder().env("SECRET", "not-a-secret").env("SEAL_KEY", SEAL_KEY).start_badly(&config);
     assert!(!status.success() && output.contains("others may write to it (mode 777); chmod 700 it"), "{output}");
+}
+
+/// Opening a pipe hangs until somebody opens its other end, as files do on a mount whose server is gone.
+#[test]
+fn a_store_that_hangs_holds_up_no_caller_and_is_named() {
+    let setup = Setup::new();
+    let config = setup.config().replace("[[routes]]", "budget = \"50/12h\"\n[[routes]]");
+    let start = || Cupbearer::builder().env("SECRET", "not-a-secret").env("SEAL_KEY", SEAL_KEY).start(&config);
+    let proxy = start();
+    assert_eq!(proxy.get("/api").status, 200);
+    proxy.stop();
+    let files = || std::fs::read_dir(setup.store.path().join("tokens")).expect("the store");
+    let token =
+        files().map(|file| file.expect("a file").path()).find(|path| path.extension().is_some_and(|e| e == "token"));
+    let token = token.expect("it was stored");
+    std::fs::remove_file(&token).expect("ours");
+    assert!(Command::new("mkfifo").arg(&token).status().expect("mkfifo").success());
+    let (proxy, began) = (start(), Instant::now());
+    assert_eq!(proxy.get("/api").status, 200);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert_eq!(setup.token_requests(), 2);
+    assert_eq!(said(&proxy, "the token store does not answer"), 1);
+    drop(OpenOptions::new().write(true).open(&token).expect("it is being read"));
+    eventually("it is back", || said(&proxy, "the token store answers again") == 1);
+    proxy.stop();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{
     path::Path,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -15,6 +15,7 @@ use cupbearer::{
     token::{
         Engine, Reader, Store,
         bearer::{FailureKind, Unavailable},
+        budget::{Account, Window},
         store::Seal,
     },
 };
@@ -61,7 +62,7 @@ async fn a_budget_holds_over_all_keys_of_a_credential_and_is_visible() {
     assert_eq!((stopped.succeeded, stopped.failed, stopped.failing), (0, 0, true));
     let error = stopped.last_error.as_ref().unwrap();
     assert!(error.message.contains("has spent its budget of 2 token requests in 12h"), "{}", error.message);
-    assert!(error.retry_at.unwrap() > std::time::SystemTime::now() + 11 * HOUR);
+    assert!(error.retry_at.unwrap() > SystemTime::now() + 11 * HOUR);
 }
 
 #[tokio::test]
@@ -112,6 +113,31 @@ async fn what_never_reached_the_provider_costs_nothing() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(engine.status()[0].budget.map(|b| b.used), Some(1));
+}
+
+/// 20 000 token requests of another process, as it keeps them.
+#[tokio::test]
+async fn a_huge_budget_holds_over_a_restart() {
+    let provider = Provider::start([Reply::token("t", 3600)]).await;
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("huge-budget-{}", std::process::id()));
+    let store = || {
+        let seal = Seal::new(&Secret::new(STANDARD.encode([7; 32]))).unwrap();
+        Store::open(&StoreSpec::File(directory.clone()), Some(seal)).unwrap()
+    };
+    let need = scoped(provider.port(), "a", budget(20_000, 24 * HOUR));
+    let (before, account, now) = (store(), Account::of(&need.credential), SystemTime::now());
+    let mut window = Window::of(3);
+    for second in 0..20_000 {
+        window.add(budget(20_000, 24 * HOUR), now - Duration::from_secs(80_000) + Duration::from_secs(4 * second));
+    }
+    before.save_window(account, &window).await;
+    let file = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).max();
+    assert!(file.unwrap() < 20_000, "{file:?}");
+    let engine = Engine::with_store(store());
+    assert_eq!(ask(&engine.reader(&need).unwrap()).await, Err(FailureKind::Budget));
+    assert_eq!(engine.status()[0].budget.map(|b| b.used), Some(20_000));
+    assert_eq!(provider.count(), 0);
+    std::fs::remove_dir_all(directory).unwrap();
 }
 
 #[tokio::test]

@@ -152,6 +152,7 @@ fn tokens(page: &mut Page, tokens: &[TokenStatus]) {
             page.sample(name, &labels, u8::from(state(token) == known));
         }
     }
+    secrets(page, tokens);
     let budgets: BTreeMap<&str, _> =
         tokens.iter().filter_map(|token| Some((token.credential.as_str(), token.budget.as_ref()?))).collect();
     for (name, help, value) in [
@@ -161,6 +162,27 @@ fn tokens(page: &mut Page, tokens: &[TokenStatus]) {
         page.metric(name, "gauge", help);
         for (credential, budget) in &budgets {
             page.sample(name, &[("credential", credential)], if value { budget.used } else { budget.limit });
+        }
+    }
+}
+
+/// By the newest token of each credential.
+fn secrets(page: &mut Page, tokens: &[TokenStatus]) {
+    let mut newest = BTreeMap::<&str, _>::new();
+    for token in tokens {
+        if let Some(place) = token.place {
+            let known = newest.entry(token.credential.as_str()).or_insert((token.issued_at, place));
+            if token.issued_at > known.0 {
+                *known = (token.issued_at, place);
+            }
+        }
+    }
+    let name = "cupbearer_client_secret";
+    page.metric(name, "gauge", "1 for the client secret of the list that gave the newest token, 0 for the others.");
+    for (credential, (_, place)) in newest {
+        for index in 1..=place.count {
+            let labels = [("credential", credential), ("index", &index.to_string())];
+            page.sample(name, &labels, u8::from(place.index == Some(index)));
         }
     }
 }

@@ -103,7 +103,7 @@ impl Common {
     }
 
     fn ledger(&mut self, account: Account, store: &Arc<Store>) -> Arc<Ledger> {
-        let new = || Arc::new(Ledger::open(account, Arc::clone(store)));
+        let new = || Ledger::open(account, Arc::clone(store));
         Arc::clone(self.ledgers.entry(account).or_insert_with(new))
     }
 

@@ -142,6 +142,7 @@ impl Login {
     ) -> Result<Self, LoginError> {
         check(config, credential)?;
         let asking = engine.asking(&Arc::new(wanted(config, credential)))?;
+        asking.ledger.known().await;
         if let Some(spent) = asking.ledger.spent() {
             return Err(Refusal::of_budget(credential, spent.usage, spent.free_in).into());
         }

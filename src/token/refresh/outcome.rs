@@ -18,7 +18,7 @@ use crate::{
 impl Task {
     /// Counts and logs a fetch, once.
     pub(super) async fn fetched(&self, run: &mut Run, fetched: Fetched) -> Event {
-        let Fetched { result, version, secret, taken_over, was_trial } = fetched;
+        let Fetched { result, version, secret, place, taken_over, was_trial } = fetched;
         run.tried = version;
         let took = run.began.map(|began| began.elapsed());
         if was_trial && let Err(refusal) = &result {
@@ -47,7 +47,7 @@ impl Task {
                 let told = secret.as_deref().filter(|_| !credential.more_secrets.is_empty());
                 progress.last_minted = Some((minted.life_from, minted.scope.clone(), minted.skew));
                 log_minted(credential, minted, told);
-                progress.secret = secret;
+                (progress.secret, progress.place) = (secret, place);
                 if minted.life_from == LifetimeSource::DefaultTtl
                     && !self.is_static()
                     && !std::mem::replace(&mut run.warned, true)

@@ -14,7 +14,7 @@ use rustix::{
 };
 
 /// No record comes near; a larger file is somebody else's.
-const MOST: u64 = 256 * 1024;
+const MOST: u64 = 1024 * 1024;
 
 /// Nobody is still writing a file that is this old.
 const ABANDONED: Duration = Duration::from_secs(60);

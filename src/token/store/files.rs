@@ -1,5 +1,6 @@
 //! The directory of a store, off the control thread: a disk that is slow, or a mount that hangs, holds nobody up who does
-//! not wait for it.
+//! not wait for it, and nobody for long: while one piece of work takes too long all others fail at once. That is said at its
+//! begin and at its end.
 //!
 //! Work is done one piece at a time, in the order in which it was handed in, whether anybody still waits for it or not. So a
 //! file that was written and then removed is gone, and what was to be stored is stored although the fetch that brought it has
@@ -13,15 +14,19 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{runtime::Handle, sync::oneshot};
 
 use super::directory::Directory;
 
-/// Whoever waits for longer goes on without; the work stays in its place.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Whoever waits for longer goes on without; the work stays in its place. Callers may wait for the token meanwhile: they
+/// allow for a second beside what the provider may take.
+pub(super) const SHORT: Duration = Duration::from_secs(1);
+
+/// The same of what is worth a wait: it exists nowhere else.
+pub(super) const LONG: Duration = Duration::from_secs(5);
 
 /// The files of one directory. See [`Directory`] for what each of the methods does.
 #[derive(Debug, Clone)]
@@ -33,7 +38,8 @@ pub struct Files {
 impl Files {
     /// Looks after the directory, here and now: nothing is being served yet.
     pub fn open(directory: &Path) -> io::Result<Self> {
-        Ok(Self { directory: Arc::new(Directory::open(directory)?), queue: Queue::default() })
+        let queue = Queue { place: directory.display().to_string().into(), line: Arc::default() };
+        Ok(Self { directory: Arc::new(Directory::open(directory)?), queue })
     }
 
     /// Where `name` is, for messages.
@@ -43,29 +49,24 @@ impl Files {
 
     /// See [`Directory::exists`]; no where it takes too long to tell.
     pub async fn exists(&self, name: String) -> bool {
-        self.run(move |directory| Ok(directory.exists(&name))).await.unwrap_or(false)
+        self.run(SHORT, move |directory| Ok(directory.exists(&name))).await.unwrap_or(false)
     }
 
     /// See [`Directory::read`].
-    pub async fn read(&self, name: String) -> io::Result<Vec<u8>> {
-        self.run(move |directory| directory.read(&name)).await
-    }
-
-    /// See [`Directory::read`]; here and now, past everything that waits.
-    pub fn read_blocking(&self, name: &str) -> io::Result<Vec<u8>> {
-        self.directory.read(name)
+    pub async fn read(&self, name: String, patience: Duration) -> io::Result<Vec<u8>> {
+        self.run(patience, move |directory| directory.read(&name)).await
     }
 
     /// See [`Directory::write`]. Handed in when it is first polled.
-    pub async fn write(&self, name: String, bytes: Vec<u8>) -> io::Result<()> {
-        self.run(move |directory| directory.write(&name, &bytes)).await
+    pub async fn write(&self, name: String, bytes: Vec<u8>, patience: Duration) -> io::Result<()> {
+        self.run(patience, move |directory| directory.write(&name, &bytes)).await
     }
 
     /// See [`Directory::lock`]. It is held until all is done that was handed in before it was dropped.
     pub async fn lock(&self, name: String) -> io::Result<Option<Lock>> {
         let queue = self.queue.clone();
         let lock = move |file| Lock { file: Some(file), queue };
-        self.run(move |directory| Ok(directory.lock(&name)?.map(lock))).await
+        self.run(SHORT, move |directory| Ok(directory.lock(&name)?.map(lock))).await
     }
 
     /// See [`Directory::remove`]. Handed in at once; nobody needs to wait for it.
@@ -76,14 +77,18 @@ impl Files {
 
     async fn run<T: Send + 'static>(
         &self,
+        patience: Duration,
         work: impl FnOnce(&Directory) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
+        if self.queue.stands_still(patience) {
+            return Err(self.queue.stuck(patience));
+        }
         let (directory, (tell, told)) = (Arc::clone(&self.directory), oneshot::channel());
         self.queue.push(Box::new(move || drop(tell.send(work(&directory)))));
-        match tokio::time::timeout(PATIENCE, told).await {
+        match tokio::time::timeout(patience, told).await {
             Ok(Ok(done)) => done,
             Ok(Err(_)) => Err(io::Error::other("it was given up")),
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("the disk has not done it in {PATIENCE:?}"))),
+            Err(_) => Err(self.queue.stuck(patience)),
         }
     }
 }
@@ -105,14 +110,20 @@ impl Drop for Lock {
 
 type Work = Box<dyn FnOnce() + Send>;
 
-#[derive(Clone, Default)]
-struct Queue(Arc<Mutex<Line>>);
+#[derive(Clone)]
+struct Queue {
+    /// The directory, for messages.
+    place: Arc<str>,
+    line: Arc<Mutex<Line>>,
+}
 
 #[derive(Default)]
 struct Line {
     waiting: VecDeque<Work>,
-    /// Somebody is at it.
-    working: bool,
+    /// Somebody is at it; since then at the same piece.
+    since: Option<Instant>,
+    /// That it takes too long was said.
+    said: bool,
 }
 
 impl fmt::Debug for Queue {
@@ -126,9 +137,10 @@ impl Queue {
     fn push(&self, work: Work) {
         let mut line = self.line();
         line.waiting.push_back(work);
-        if std::mem::replace(&mut line.working, true) {
+        if line.since.is_some() {
             return;
         }
+        line.since = Some(Instant::now());
         drop(line);
         let queue = self.clone();
         match Handle::try_current() {
@@ -140,18 +152,41 @@ impl Queue {
     fn work(&self) {
         loop {
             let mut line = self.line();
+            let took = line.since.map(|since| since.elapsed());
+            if std::mem::take(&mut line.said) {
+                let directory = &*self.place;
+                tracing::info!(directory, ?took, "the token store answers again");
+            }
             let Some(work) = line.waiting.pop_front() else {
-                line.working = false;
+                line.since = None;
                 return;
             };
+            line.since = Some(Instant::now());
             drop(line);
             // It tells that it was given up by not telling anything; the others wait for their turn.
             let _ = catch_unwind(AssertUnwindSafe(work));
         }
     }
 
+    /// Whether the same piece of work has been under way for so long.
+    fn stands_still(&self, patience: Duration) -> bool {
+        self.line().since.is_some_and(|since| since.elapsed() >= patience)
+    }
+
+    /// What whoever waits is told, and the log once.
+    fn stuck(&self, patience: Duration) -> io::Error {
+        let place = &*self.place;
+        if !std::mem::replace(&mut self.line().said, true) {
+            tracing::warn!(directory = place, "the token store does not answer: until it does it is done without");
+        }
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("the token store ({place}) has not answered within {patience:?}"),
+        )
+    }
+
     fn line(&self) -> MutexGuard<'_, Line> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -196,11 +231,11 @@ mod tests {
         let files = Own::new("order");
         let go_on = files.hold_up();
         for number in 0..100 {
-            let mut writing = Box::pin(files.0.write(a(), vec![number]));
+            let mut writing = Box::pin(files.0.write(a(), vec![number], LONG));
             assert!(poll_once(writing.as_mut()).is_none(), "it waits, and is given up here");
         }
         files.0.remove("b".to_owned());
-        let reading = files.0.read(a());
+        let reading = files.0.read(a(), LONG);
         go_on.send(()).unwrap();
         assert_eq!(reading.await.unwrap(), [99]);
         files.0.remove(a());
@@ -222,7 +257,7 @@ mod tests {
         let other_process = Files { directory: Arc::clone(&files.0.directory), ..other.0.clone() };
         let lock = files.0.lock("l".to_owned()).await.unwrap().expect("nobody has it");
         let go_on = files.hold_up();
-        let mut writing = Box::pin(files.0.write(a(), vec![1]));
+        let mut writing = Box::pin(files.0.write(a(), vec![1], LONG));
         assert!(poll_once(writing.as_mut()).is_none());
         drop((writing, lock));
         assert!(other_process.lock("l".to_owned()).await.unwrap().is_none());
@@ -230,17 +265,26 @@ mod tests {
         while other_process.lock("l".to_owned()).await.unwrap().is_none() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(other_process.read(a()).await.unwrap(), [1]);
+        assert_eq!(other_process.read(a(), LONG).await.unwrap(), [1]);
     }
 
     #[tokio::test]
     async fn work_that_panics_or_hangs_holds_up_neither_the_next_one_nor_who_waits() {
         let files = Own::new("panic");
-        let given_up: io::Result<()> = files.0.run(|_| panic!("as a test wants it")).await;
+        let given_up: io::Result<()> = files.0.run(SHORT, |_| panic!("as a test wants it")).await;
         assert!(given_up.is_err());
-        files.0.write(a(), vec![1]).await.unwrap();
-        let _go_on = files.hold_up();
-        assert_eq!(files.0.read(a()).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        files.0.write(a(), vec![1], LONG).await.unwrap();
+        let go_on = files.hold_up();
+        let began = Instant::now();
+        for _ in 0..100 {
+            assert_eq!(files.0.read(a(), SHORT).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        }
+        assert!(began.elapsed() < 2 * SHORT, "only the first one waits");
+        assert!(files.0.queue.line().waiting.len() < 2, "what failed at once is not left to be done");
+        go_on.send(()).unwrap();
+        while files.0.read(a(), SHORT).await.is_err() {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[test]
@@ -264,7 +308,7 @@ mod tests {
                 });
             }
             for _ in 0..100 {
-                let read = files.0.read_blocking("a").unwrap_or_default();
+                let read = files.0.directory.read("a").unwrap_or_default();
                 assert!(read.len().is_multiple_of(10_000) && read.windows(2).all(|pair| pair[0] == pair[1]), "torn");
             }
         });

@@ -76,7 +76,7 @@ impl Store {
     pub async fn load(&self, key: Key, version: Version, now: SystemTime) -> Option<Minted> {
         let Self::File { files, seal } = self else { return None };
         let name = token_name(key);
-        let sealed = match files.read(name.clone()).await {
+        let sealed = match files.read(name.clone(), files::SHORT).await {
             Ok(sealed) => sealed,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
             Err(e) => {
@@ -99,7 +99,7 @@ impl Store {
         let name = token_name(key);
         let sealed = seal.seal(key.as_bytes(), &Record::of(version, minted).to_bytes());
         let saved = match sealed {
-            Ok(sealed) => files.write(name.clone(), sealed).await.map_err(|e| e.to_string()),
+            Ok(sealed) => files.write(name.clone(), sealed, files::SHORT).await.map_err(|e| e.to_string()),
             Err(e) => Err(e.to_string()),
         };
         if let Err(why) = saved {
@@ -122,28 +122,43 @@ impl Store {
         }
     }
 
-    /// The token requests that all processes counted against an account's budget.
-    pub async fn load_window(&self, account: Account) -> Vec<SystemTime> {
-        let Self::File { files, seal } = self else { return Vec::new() };
+    /// The token requests that all processes counted against an account's budget; `None` where that cannot be read now. It is
+    /// waited for `patiently` where nothing is known of it yet.
+    pub async fn load_window(&self, account: Account, patiently: bool) -> Option<Window> {
+        let Self::File { files, seal } = self else { return Some(Window::default()) };
         let name = window_name(account);
-        opened_window(files, seal, &name, files.read(name.clone()).await)
-    }
-
-    /// The same here and now, for when an account is first heard of.
-    pub fn load_window_blocking(&self, account: Account) -> Vec<SystemTime> {
-        let Self::File { files, seal } = self else { return Vec::new() };
-        let name = window_name(account);
-        opened_window(files, seal, &name, files.read_blocking(&name))
+        let sealed = match files.read(name.clone(), if patiently { files::LONG } else { files::SHORT }).await {
+            Ok(sealed) => sealed,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Some(Window::default()),
+            Err(e) => {
+                let file = files.path(&name);
+                tracing::warn!(file, "the count of a budget cannot be read; what this process knows of it holds: {e}");
+                return None;
+            }
+        };
+        let plain = seal.open(name.as_bytes(), &sealed);
+        let kept = plain.and_then(|plain| serde_json::from_slice::<Vec<(u64, u8, u32)>>(&plain).ok());
+        if kept.is_none() {
+            let file = files.path(&name);
+            tracing::warn!(file, "the count of a budget is damaged or was sealed with another key; it begins anew");
+        }
+        let at = |millis| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis));
+        let counts = kept
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|(millis, counter, count)| Some((at(millis)?, counter, count)));
+        Some(Window::kept(counts))
     }
 
     /// Keeps the token requests that count against an account's budget.
     pub async fn save_window(&self, account: Account, window: &Window) {
         let Self::File { files, seal } = self else { return };
-        let millis = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-        let moments: Vec<u64> = window.moments().map(|at| u64::try_from(millis(at)).unwrap_or(u64::MAX)).collect();
-        let (name, plain) = (window_name(account), serde_json::to_vec(&moments).unwrap_or_default());
+        let since = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let millis = |at| u64::try_from(since(at).as_millis()).unwrap_or(u64::MAX);
+        let counts: Vec<_> = window.counts().map(|(at, counter, count)| (millis(at), counter, count)).collect();
+        let (name, plain) = (window_name(account), serde_json::to_vec(&counts).unwrap_or_default());
         let saved = match seal.seal(name.as_bytes(), &plain) {
-            Ok(sealed) => files.write(name.clone(), sealed).await.map_err(|e| e.to_string()),
+            Ok(sealed) => files.write(name.clone(), sealed, files::SHORT).await.map_err(|e| e.to_string()),
             Err(e) => Err(e.to_string()),
         };
         if let Err(why) = saved {
@@ -151,17 +166,6 @@ impl Store {
             tracing::warn!(file, "the count of a budget cannot be stored, so a restart will forget it: {why}");
         }
     }
-}
-
-fn opened_window(files: &Files, seal: &Seal, name: &str, sealed: io::Result<Vec<u8>>) -> Vec<SystemTime> {
-    let Ok(sealed) = sealed else { return Vec::new() };
-    let plain = seal.open(name.as_bytes(), &sealed);
-    let Some(moments) = plain.and_then(|plain| serde_json::from_slice::<Vec<u64>>(&plain).ok()) else {
-        let file = files.path(name);
-        tracing::warn!(file, "the count of a budget is damaged or was sealed with another key; it begins anew");
-        return Vec::new();
-    };
-    moments.into_iter().filter_map(|at| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(at))).collect()
 }
 
 fn token_name(key: Key) -> String {

@@ -9,7 +9,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{Away, Key, Lease, Seal, Store, files::Lock};
+use super::{
+    Away, Key, Lease, Seal, Store,
+    files::{self, Lock},
+};
 use crate::{
     config::secret::Secret,
     token::{
@@ -50,7 +53,10 @@ pub enum Unclaimed {
     Away,
     /// The store cannot be locked.
     #[error("cannot be locked in the store: {0}")]
-    Lock(#[from] io::Error),
+    Lock(io::Error),
+    /// The store's disk does not come to an end with anything.
+    #[error("cannot be had: {0}")]
+    Stuck(io::Error),
     /// It is there, and nobody here can open it. It may well be good: to use another one instead, or to put another one
     /// in its place, could end the whole chain.
     #[error("is in the store, but it is sealed with another seal_key, or damaged ({0})")]
@@ -64,6 +70,12 @@ impl Unclaimed {
     /// Whether something is in the store that nobody here can make out.
     pub fn is_closed(&self) -> bool {
         matches!(self, Self::Sealed(_) | Self::Unread(..))
+    }
+}
+
+impl From<io::Error> for Unclaimed {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::TimedOut { Self::Stuck(error) } else { Self::Lock(error) }
     }
 }
 
@@ -143,9 +155,10 @@ impl Store {
     pub async fn load_refresh(&self, key: Key) -> Result<Option<Found>, Unclaimed> {
         let (sealed, seal) = match self {
             Self::Memory => return Ok(None),
-            Self::File { files, seal } => match files.read(name(key)).await {
+            Self::File { files, seal } => match files.read(name(key), files::SHORT).await {
                 Ok(sealed) => (sealed, seal),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(e) if e.kind() == io::ErrorKind::TimedOut => return Err(Unclaimed::Stuck(e)),
                 Err(e) => return Err(Unclaimed::Unread(self.place(key), e)),
             },
             Self::Redis(redis) => match redis.get(&redis_name(key)).await? {
@@ -183,7 +196,9 @@ impl Store {
     async fn save_sealed(&self, key: Key, sealed: &[u8], over: Over<'_>) -> Result<(), String> {
         match self {
             Self::Memory => Ok(()),
-            Self::File { files, .. } => files.write(name(key), sealed.to_vec()).await.map_err(|e| e.to_string()),
+            Self::File { files, .. } => {
+                files.write(name(key), sealed.to_vec(), files::LONG).await.map_err(|e| e.to_string())
+            }
             Self::Redis(redis) => save_shared(redis, key, sealed, over).await,
         }
     }
