@@ -1,4 +1,4 @@
-//! 2 … a token request as a `curl` command line to be copied: the very request, with a shell variable (or where its
+//! 7 … a token request as a `curl` command line to be copied: the very request, with a shell variable (or where its
 //! file is) in the place of every secret. Pure.
 //!
 //! The request is built once more, by the same code, from a [`Material`] with marks instead of secrets: what is not in

@@ -113,7 +113,11 @@ impl Discovery {
         };
         if !known.compared.contains(&credential.name) {
             known.compared.push(credential.name.clone());
-            known.metadata.warn_of_method(credential);
+            if let Some((method, listed)) = known.metadata.unlisted_method(credential) {
+                let credential = &credential.name;
+                let what = "the provider does not list this way to authenticate; check client_auth";
+                tracing::warn!(credential, method, listed, "{what}");
+            }
         }
         Ok(Arc::clone(&known.metadata))
     }

@@ -134,8 +134,30 @@ fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Result<Params<'a>,
     if let Some(grant_type) = grant_type {
         params.set("grant_type", grant_type.into());
     }
+    set_grant(&mut params, spec, material)?;
+    set_client(&mut params, spec, material)?;
+    // What was asked for when the user agreed is not asked for again.
+    let asks = !matches!(material.step, Some(Step::Code { .. } | Step::Device { .. }));
+    if asks && !spec.scopes.is_empty() && !assertion::holds_scopes(spec) {
+        params.set("scope", spec.scopes.join(&credential.scope_separator).into());
+    }
+    if let Some(audience) = spec.audience.as_ref().filter(|_| asks) {
+        params.set("audience", audience.as_str().into());
+    }
+    for resource in spec.resource.iter().filter(|_| asks) {
+        params.add("resource", resource);
+    }
+    for (name, value) in &material.params {
+        params.set(name, value.expose().into());
+    }
+    Ok(params)
+}
+
+/// What the grant brings, or the step of a login.
+fn set_grant<'a>(params: &mut Params<'a>, spec: &'a TokenSpec, material: &'a Material) -> Result<(), BuildError> {
+    let credential = &*spec.credential;
     if let Some(step) = &material.step {
-        set_step(&mut params, step);
+        set_step(params, step);
     } else if let Some(refresh) = &material.refresh {
         if credential.grant_type.is_some() && !matches!(credential.grant, Grant::RefreshToken { .. }) {
             params.set("grant_type", "refresh_token".into());
@@ -155,6 +177,12 @@ fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Result<Params<'a>,
         params.set("username", username.as_str().into());
         params.set("password", password.expose().into());
     }
+    Ok(())
+}
+
+/// Who asks, where that stands among the parameters.
+fn set_client<'a>(params: &mut Params<'a>, spec: &'a TokenSpec, material: &'a Material) -> Result<(), BuildError> {
+    let credential = &*spec.credential;
     match credential.client_auth {
         ClientAuth::Post => {
             if !credential.id_param.is_empty() {
@@ -176,21 +204,7 @@ fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Result<Params<'a>,
         }
         ClientAuth::Basic | ClientAuth::BasicRaw => {}
     }
-    // What was asked for when the user agreed is not asked for again.
-    let asks = !matches!(material.step, Some(Step::Code { .. } | Step::Device { .. }));
-    if asks && !spec.scopes.is_empty() && !assertion::holds_scopes(spec) {
-        params.set("scope", spec.scopes.join(&credential.scope_separator).into());
-    }
-    if let Some(audience) = spec.audience.as_ref().filter(|_| asks) {
-        params.set("audience", audience.as_str().into());
-    }
-    for resource in spec.resource.iter().filter(|_| asks) {
-        params.add("resource", resource);
-    }
-    for (name, value) in &material.params {
-        params.set(name, value.expose().into());
-    }
-    Ok(params)
+    Ok(())
 }
 
 fn set_step<'a>(params: &mut Params<'a>, step: &'a Step) {

@@ -1,5 +1,5 @@
-//! How long a token lives, from the provider's words: the first that applies of `expires_in`,
-//! `expires_at`/`expires_on`, the JWT's `exp`, `default_ttl`.
+//! 2 … how long a token lives, from the provider's words: the first that applies of `expires_in`,
+//! `expires_at`/`expires_on`, the JWT's `exp`, `default_ttl`. Pure.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -68,9 +68,9 @@ impl Metadata {
         if alias.is_some() { Ok(alias) } else { self.device_endpoint.clone() }
     }
 
-    /// Says it where the provider does not list the method that is configured. The configured one is used all
-    /// the same: exactly one method, never probed, and such lists are often wrong.
-    pub fn warn_of_method(&self, credential: &CredentialSpec) {
+    /// The method that is configured, and those that the provider lists, where it is not among them. The configured one is
+    /// used all the same: exactly one method, never probed, and such lists are often wrong.
+    pub fn unlisted_method(&self, credential: &CredentialSpec) -> Option<(&'static str, String)> {
         let method = match credential.client_auth {
             ClientAuth::Basic | ClientAuth::BasicRaw => "client_secret_basic",
             ClientAuth::Post => "client_secret_post",
@@ -80,15 +80,8 @@ impl Metadata {
             ClientAuth::Mtls => "tls_client_auth",
             ClientAuth::None => "none",
         };
-        if let Some(methods) = self.methods.as_ref().filter(|methods| !methods.iter().any(|m| m.ends_with(method))) {
-            let (credential, listed) = (&credential.name, methods.join(" "));
-            tracing::warn!(
-                credential,
-                method,
-                listed,
-                "the provider does not list this way to authenticate; check client_auth"
-            );
-        }
+        let listed = self.methods.as_ref().filter(|methods| !methods.iter().any(|m| m.ends_with(method)))?;
+        Some((method, listed.join(" ")))
     }
 }
 

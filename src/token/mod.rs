@@ -8,12 +8,13 @@
 //!    for us: `assertion`, signed by [`jwt`]; that we hold the token's key: [`dpop`]); [`reply`], with [`lifetime`],
 //!    [`refusal`] and [`known`], judges the answer: a token, or a refusal, transient or permanent; [`rotation`]: the refresh token;
 //! 3. **the asking** — `asking`: one fetch, from secrets to token; [`discovery`], by the provider's [`metadata`]:
-//!    where; [`endpoint`]: one HTTP call and its limits; [`budget`]: whether it may be made;
+//!    where; `peer`: what a provider has told of itself, with its `clock`; [`endpoint`]: one HTTP call and its limits; [`budget`]:
+//!    whether it may be made;
 //! 4. **where it stands** — [`state`]: the pure state machine; [`pace`]: its numbers;
 //! 5. **the one who does it** — [`refresh`]: one task a key, timers, single-flight; [`share`]: among replicas; [`halt`]: the end;
 //! 6. **the store** — [`store`]: where tokens outlive the process, sealed;
-//! 7. **the result** — [`bearer`]: all that the data plane sees; [`inquiry`]: all that `check --online` tells, with
-//!    [`claims`] and `curl`.
+//! 7. **the result** — [`bearer`]: all that the data plane sees; `status`: what people and metrics may know; [`inquiry`]: all that
+//!    `check --online` tells, with [`claims`] and `curl`.
 //!
 //! A user who has to log in once does it by [`login`], in a process of its own; the refresh token goes into the store.
 //!

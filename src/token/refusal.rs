@@ -1,4 +1,4 @@
-//! Why a token request gave no token: how bad it is, and the sentence that says so.
+//! 2 … why a token request gave no token: how bad it is, and the sentence that says so. Pure.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What status, metrics and the dashboard may know about a token: never the token.
+//! 7 … what status, metrics and the dashboard may know about a token: never the token.
 
 use std::time::{Instant, SystemTime};
 

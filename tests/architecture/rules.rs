@@ -39,7 +39,14 @@ const PURE: &[&str] = &[
     "token::key",
     "token::known",
     "token::claims",
+    "token::clock",
     "token::curl",
+    "token::lifetime",
+    "token::metadata",
+    "token::overlap",
+    "token::pace",
+    "token::params",
+    "token::refusal",
 ];
 
 /// What does I/O, reads a clock or waits; any run of these segments in a path.
