@@ -69,6 +69,12 @@ impl Stream {
         Self::new(Io::Memory(pipe), None)
     }
 
+    /// The same, made so long ago.
+    #[cfg(test)]
+    pub(crate) fn aged(self, by: Duration) -> Self {
+        Self { retires: self.retires - by, ..self }
+    }
+
     /// From when on it takes no new requests.
     pub fn retires(&self) -> Instant {
         self.retires

@@ -324,3 +324,42 @@ impl Pools {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+
+    /// A kept connection that was made so long ago; its server's end.
+    fn kept(pool: &Pool, seconds_ago: u64, promised: Option<Duration>) -> tokio::io::DuplexStream {
+        let (ours, theirs) = duplex(1024);
+        pool.give(Link::H1(Stream::memory(ours).aged(Duration::from_secs(seconds_ago))), promised);
+        theirs
+    }
+
+    #[test]
+    fn a_kept_connection_is_used_until_five_minutes_after_it_was_made_however_busy_it_is() {
+        for (seconds, usable) in [(0, true), (200, true), (299, true), (300, false), (1000, false)] {
+            let pool = Pool::default();
+            let _server = kept(&pool, seconds, None);
+            assert_eq!(pool.take().is_some(), usable, "after {seconds} s");
+        }
+        // Given back a little before, it is not used a little after.
+        let (pool, now) = (Pool::default(), clock::now());
+        let _server = kept(&pool, 290, None);
+        let mut idle = pool.idle.borrow_mut().pop().unwrap();
+        assert!(idle.is_usable(now + Duration::from_secs(9)) && !idle.is_usable(now + Duration::from_secs(11)));
+    }
+
+    #[test]
+    fn a_kept_connection_lies_idle_no_longer_than_it_may_or_its_server_promised() {
+        for (promised, seconds) in [(None, 55), (Some(5), 4), (Some(1000), 55)] {
+            let (pool, now) = (Pool::default(), clock::now());
+            let _server = kept(&pool, 0, promised.map(Duration::from_secs));
+            let mut idle = pool.idle.borrow_mut().pop().unwrap();
+            assert!(idle.is_usable(now + Duration::from_secs(seconds - 1)), "{promised:?}");
+            assert!(!idle.is_usable(now + Duration::from_secs(seconds + 1)), "{promised:?}");
+        }
+    }
+}

@@ -127,18 +127,26 @@ fn lap(scene: &Scene) {
 }
 
 fn break_off(api: Upstream, route: &str) {
-    let scene = Stage::new(api).route(route).start();
+    let scene = Stage::new(api).route(route).admin().start();
     assert_eq!(scene.get("/good/warm").text(), "good");
     // The token is there from now on.
     leave_h1(&scene, 1);
     scene.settle();
-    let descriptors = scene.proxy.descriptors();
+    let (descriptors, threads) = (scene.proxy.descriptors(), scene.proxy.threads());
     // What the first thousand leave are pools that stay; more than that must not come.
     let after = [(); 2].map(|()| {
         lap(&scene);
         // Whatever still runs holds a connection, of a caller or to the upstream.
         scene.wait_for_descriptors(descriptors + 3);
         eventually("the upstream's connections end", || scene.api.open_connections() <= 2);
+        // Each task of the data plane serves a connection, or a request on one.
+        let left = |scene: &Scene| {
+            let connections = format!("cupbearer_connections{{listener=\"{}\"}}", scene.proxy.address());
+            let requests = scene.proxy.metric("cupbearer_in_flight{route=\"/api\"}");
+            (requests, scene.proxy.metric(&connections))
+        };
+        eventually("no request runs, and the neighbour alone is connected", || left(&scene) == (0, 1));
+        assert_eq!(scene.proxy.threads(), threads);
         scene.proxy.memory()
     });
     let grown = after[1].saturating_sub(after[0]);

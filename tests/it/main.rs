@@ -17,6 +17,7 @@ mod flow;
 mod grants;
 mod http2;
 mod http2_hostile;
+mod http2_limits;
 mod keyring;
 mod leaks;
 mod lifecycle;

@@ -87,3 +87,42 @@ impl Shared {
         self.connections.borrow().is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::duplex, task::LocalSet};
+
+    use super::*;
+
+    /// A connection that was made so long ago, with a server that answers nothing.
+    async fn opened(shared: &Shared, seconds_ago: u64) -> Outgoing {
+        let (ours, theirs) = duplex(64 * 1024);
+        tokio::task::spawn_local(async move {
+            let mut server = h2::server::handshake(theirs).await.unwrap();
+            while server.accept().await.is_some() {}
+        });
+        let stream = Stream::memory(ours).aged(Duration::from_secs(seconds_ago));
+        shared.open(stream, Scheme::Http).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_connection_takes_no_new_streams_after_five_minutes_and_keeps_those_that_it_has() {
+        LocalSet::new()
+            .run_until(async {
+                let (young, old) = (Shared::default(), Shared::default());
+                let first = opened(&young, 299).await;
+                assert!(young.join(Scheme::Http).await.is_some());
+                let now = clock::now();
+                assert!(young.is_open(now) && !young.is_open(now + Duration::from_secs(2)));
+                let kept = opened(&old, 300).await;
+                assert!(old.join(Scheme::Http).await.is_none(), "another connection is made");
+                assert!(old.is_empty(), "nobody finds it any more");
+                // Whoever has a stream on it goes on.
+                let mut kept = kept;
+                let head = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n";
+                assert!(kept.begin(head, true).is_ok());
+                drop(first);
+            })
+            .await;
+    }
+}

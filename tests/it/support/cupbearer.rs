@@ -234,6 +234,11 @@ impl Cupbearer {
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
+    /// How many threads it has.
+    pub(crate) fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.process.id())).expect("it runs").count()
+    }
+
     /// The command line that every user of the host can read.
     pub(crate) fn command_line(&self) -> String {
         let raw = std::fs::read(format!("/proc/{}/cmdline", self.process.id())).expect("it runs");

@@ -113,6 +113,11 @@ impl Frames {
         read(&mut self.stream).ok()
     }
 
+    /// A second handle of the same connection.
+    pub(crate) fn another(&self) -> Self {
+        Self { stream: self.stream.try_clone().expect("a second handle"), authority: self.authority.clone() }
+    }
+
     /// Reads whatever comes, on a thread of its own.
     pub(crate) fn ignore_answers(&self) {
         let mut stream = self.stream.try_clone().expect("a second handle");
