@@ -72,7 +72,7 @@ impl Stream {
     /// The same, made so long ago.
     #[cfg(test)]
     pub(crate) fn aged(self, by: Duration) -> Self {
-        Self { retires: self.retires - by, ..self }
+        Self { retires: self.retires.checked_sub(by).unwrap(), ..self }
     }
 
     /// From when on it takes no new requests.

@@ -135,10 +135,23 @@ pub(super) fn too_large(filled: &[u8], limits: &Server) -> ProxyError {
     let limit = limits.max_header_bytes;
     let line = memchr::memchr(b'\n', filled).unwrap_or(filled.len());
     if line > limit / 2 {
-        ProxyError::new(Code::UriTooLong, format!("the request line alone is larger than {} bytes", limit / 2))
+        uri_too_long(limits)
     } else {
         ProxyError::new(Code::HeadTooLarge, format!("the request head is larger than {limit} bytes (max_header_bytes)"))
     }
+}
+
+/// The request's target may take half of what a head may: the fields need room too.
+pub(super) fn target_fits(target: &[u8], limits: &Server) -> Result<(), ProxyError> {
+    if target.len() > limits.max_header_bytes / 2 { Err(uri_too_long(limits)) } else { Ok(()) }
+}
+
+fn uri_too_long(limits: &Server) -> ProxyError {
+    let most = limits.max_header_bytes / 2;
+    ProxyError::new(
+        Code::UriTooLong,
+        format!("the request's target alone is larger than {most} bytes (half of max_header_bytes)"),
+    )
 }
 
 /// The answer to a head that breaks the grammar.

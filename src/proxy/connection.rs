@@ -255,6 +255,7 @@ async fn judge_and_forward<'a>(
     bytes: &[u8],
     record: &Record<'a>,
 ) -> Result<Next, Broken> {
+    admission::target_fits(head.target(bytes), core.snapshot.server())?;
     let approved = guard::judge(&core.snapshot, &peer.hosts, peer.address.ip(), head, bytes).map_err(|refused| {
         record.route.set(refused.route);
         record.caller.set(refused.caller);

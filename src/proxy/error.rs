@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::clock;
 use crate::token::bearer::{Failure, FailureKind, Unavailable};
 
 macro_rules! codes {
@@ -183,6 +184,7 @@ pub(super) fn write(out: &mut Vec<u8>, error: &ProxyError, facts: ErrorFacts<'_>
     let body = serde_json::to_string_pretty(&problem).unwrap_or_default() + "\n";
     // Writing to a Vec cannot fail.
     let _ = write!(out, "HTTP/1.1 {} {}\r\n", code.status(), reason(code.status()));
+    let _ = write!(out, "Date: {}\r\n", httpdate::HttpDate::from(clock::turn().wall));
     let _ = write!(out, "Content-Type: application/problem+json\r\nContent-Length: {}\r\n", body.len());
     let _ = write!(out, "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n");
     let _ = write!(out, "Proxy-Status: cupbearer; error={}; details=\"{}\"\r\n", code.proxy_status(), code.as_str());

@@ -1,6 +1,7 @@
 //! 7 respond — cleans the answer's head, keeps its references behind the prefix, streams its body.
 
 use super::{
+    clock,
     exchange::{Broken, Exchange},
     forward::{Next, Request, Response},
     worker::Core,
@@ -77,6 +78,7 @@ fn head(answer: &Answer<'_>, response: &Response, bytes: &[u8], told: Framing, t
         connection,
         websocket: false,
         proxy_status: proxy_status.as_bytes(),
+        date: Some(clock::turn().wall),
     };
     let mut out = Vec::with_capacity(bytes.len() + 256);
     let index = answer.request.route;
@@ -111,6 +113,7 @@ pub(super) fn informational(core: &Core, request: &Request<'_>, head: &ResponseH
         connection: b"",
         websocket: head.status == 101,
         proxy_status: b"",
+        date: None,
     };
     write_response(&mut out, head, bytes, facts, |kind, value| behind_prefix(core, request.route, kind, value));
     out

@@ -4,7 +4,7 @@
 //! names are left out *first*, the caller's credentials with them; our own fields come after; the token is
 //! written last. So no spelling of `Connection: authorization` can cost us our header.
 
-use std::ops::Range;
+use std::{ops::Range, time::SystemTime};
 
 use crate::{
     config::model::{HostPolicy, RouteSpec, Upstream},
@@ -359,6 +359,8 @@ pub struct ResponseFacts<'a> {
     pub websocket: bool,
     /// A `Proxy-Status` of ours, empty = none.
     pub proxy_status: &'a [u8],
+    /// When the answer came, for one that does not say when it was made (RFC 9110 section 6.6.1); an interim one need not.
+    pub date: Option<SystemTime>,
 }
 
 /// Appends the caller's head for an upstream's answer to `out`; `rewrite` judges each field that passed.
@@ -376,10 +378,16 @@ pub fn write_response(
     out.extend_from_slice(b"\r\n");
     let named = connection_options(&response.fields, bytes);
     let mut copy = Lines::of(bytes);
+    let mut date = facts.date;
     for field in &response.fields {
         let name = field.name(bytes);
         let dropped = match field.kind {
-            Kind::Other => is_named(&named, name),
+            Kind::Other => {
+                if name.len() == 4 && name.eq_ignore_ascii_case(b"date") {
+                    date = None;
+                }
+                is_named(&named, name)
+            }
             Kind::ContentLength => !facts.told_length,
             Kind::Trailer => {
                 let fits = |name: &[u8]| is_fit_for_trailers(Kind::of(name), name);
@@ -412,6 +420,9 @@ pub fn write_response(
     }
     copy.end(out);
     framing_line(out, facts.framing);
+    if let Some(now) = date {
+        line(out, b"Date", httpdate::fmt_http_date(now).as_bytes());
+    }
     if facts.websocket {
         out.extend_from_slice(UPGRADE);
     }

@@ -3,7 +3,10 @@
 use std::{
     io::{self, Write},
     net::TcpStream,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -12,7 +15,7 @@ use crate::support::{
     ReadError, Scene, Stage, Upstream, eventually,
     frames::{
         ALL, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, OK, PING, PRIORITY, PUSH, RESET,
-        SETTINGS, WINDOW, field, frame, kept_field, raw_upstream, settings,
+        SETTINGS, WINDOW, field, frame, kept_field, raw_upstream, read, settings,
     },
     h2::{H2Client, run},
 };
@@ -394,6 +397,58 @@ fn an_upstream_that_breaks_http_2_is_told_honestly_and_the_next_request_served()
         }
         assert_eq!(scene.get(&format!("/{number}/next")).text(), "next", "{what}");
     }
+    scene.end();
+}
+
+/// Takes a request, unless it is one of the first so many: those it leaves behind.
+fn leaving(most: usize, asked: &Arc<AtomicUsize>) -> Upstream {
+    let asked = Arc::clone(asked);
+    raw_upstream(&[(3, 100)], move |stream, number| {
+        if asked.fetch_add(1, Ordering::SeqCst) < most {
+            told(stream, &[frame(GOAWAY, 0, 0, [0; 8])])?;
+            return Err(io::ErrorKind::Other.into());
+        }
+        told(stream, &[frame(HEADERS, END_HEADERS, number, OK), frame(DATA, END_STREAM, number, "taken")])
+    })
+}
+
+#[test]
+fn a_request_that_a_server_leaves_behind_is_sent_on_until_one_takes_it() {
+    let asked = Arc::default();
+    let scene = before(leaving(5, &asked));
+    let post = "POST /api/x HTTP/1.1\r\nHost: HOST\r\nContent-Length: 4\r\n\r\nbody";
+    assert_eq!(scene.send(post).response().text(), "taken");
+    assert_eq!(asked.load(Ordering::SeqCst), 6);
+    scene.end();
+}
+
+#[test]
+fn a_server_that_never_takes_a_request_is_not_asked_for_ever() {
+    let asked = Arc::default();
+    let scene = before(leaving(usize::MAX, &asked));
+    let problem = scene.get("/api/x").expect_problem(502, "upstream_protocol");
+    assert!(problem["detail"].as_str().is_some_and(|d| d.contains("before it acted on it")), "{problem}");
+    assert_eq!(asked.load(Ordering::SeqCst), 9);
+    scene.end();
+}
+
+#[test]
+fn a_server_that_takes_one_request_at_a_time_is_sent_no_second_one_meanwhile() {
+    let too_many = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&too_many);
+    let scene = before(raw_upstream(&[(3, 1)], move |stream, number| {
+        stream.set_read_timeout(Some(Duration::from_millis(50)))?;
+        while let Ok(meanwhile) = read(stream) {
+            counter.fetch_add(usize::from(meanwhile.kind == HEADERS), Ordering::SeqCst);
+        }
+        stream.set_read_timeout(None)?;
+        told(stream, &[frame(HEADERS, END_HEADERS, number, OK), frame(DATA, END_STREAM, number, "ok")])
+    }));
+    let mut clients: Vec<_> = (0..8).map(|_| scene.send("GET /api/x HTTP/1.1\r\nHost: HOST\r\n\r\n")).collect();
+    for client in &mut clients {
+        assert_eq!(client.response().text(), "ok");
+    }
+    assert_eq!(too_many.load(Ordering::SeqCst), 0);
     scene.end();
 }
 

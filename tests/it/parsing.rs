@@ -414,6 +414,9 @@ fn requests_that_break_the_limits_get_their_own_answers() {
         "uri_too_long",
     );
     expect_refusal(&scene, &format!("GET /api/{long}{long}{long} HTTP/1.1\r\nHost: HOST\r\n\r\n"), 414, "uri_too_long");
+    let target = |length: usize| format!("/api/{}", "x".repeat(length - 5));
+    assert_eq!(scene.get(&target(4096)).status, 200);
+    scene.get(&target(4097)).expect_problem(414, "uri_too_long");
     expect_refusal(
         &scene,
         &format!("GET /api HTTP/1.1\r\nHost: HOST\r\nX: {long}\r\nY: {long}\r\n\r\n"),

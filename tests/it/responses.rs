@@ -1,5 +1,7 @@
 //! What the upstream says, behind the prefix: references rewritten, fields of one connection left out.
 
+use std::time::{Duration, SystemTime};
+
 use crate::support::{Scene, Stage, Upstream};
 
 /// Answers a target that ends in `/N` with the fields of line N; `UPSTREAM` stands for its own address.
@@ -64,6 +66,22 @@ fn references_stay_behind_the_prefix() {
         let name = said.split(':').next().expect("a name");
         let expected = expected.replace("UPSTREAM", &scene.api.address().to_string());
         assert_eq!(response.header(name), Some(expected.as_str()), "{said}");
+    }
+    scene.end();
+}
+
+#[test]
+fn every_answer_says_when_it_was_made_or_came() {
+    let scene = scene(&["date: Mon, 21 Oct 2013 20:13:21 GMT", "X: y"]);
+    let dates = |path: &str| -> Vec<String> {
+        let response = scene.get(path);
+        response.all("date").map(str::to_owned).collect()
+    };
+    assert_eq!(dates("/api/0"), ["Mon, 21 Oct 2013 20:13:21 GMT"], "the upstream's own");
+    for path in ["/api/1", "/nowhere"] {
+        let [date] = &dates(path)[..] else { panic!("one date for {path}") };
+        let age = SystemTime::now().duration_since(httpdate::parse_http_date(date).expect("a date")).expect("past");
+        assert!(age < Duration::from_secs(60), "{date}");
     }
     scene.end();
 }

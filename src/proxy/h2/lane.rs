@@ -76,6 +76,9 @@ impl Lane {
     pub(super) fn leave(&self) {
         self.running.set(self.running.get() - 1);
         self.used.set(Some(clock::now()));
+        if self.running.get() == 0 {
+            self.session().vacated();
+        }
     }
 
     /// How many requests are on it.
@@ -174,7 +177,8 @@ impl Lane {
         if let Poll::Ready(Err(e)) = self.poll_send(io, cx) {
             return Poll::Ready(Err(Failure::of_connection(&e)));
         }
-        if self.session().is_done() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        let is_done = self.running() == 0 && self.session().is_done();
+        if is_done { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     /// Takes what has arrived, up to [`READS`] times as much as is read at once.

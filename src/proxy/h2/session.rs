@@ -44,6 +44,17 @@ struct Unfinished {
     block: Vec<u8>,
 }
 
+/// How far the connection's end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    Open,
+    /// Nobody comes any more but who has a place already.
+    Retired,
+    /// The peer takes nothing more.
+    Left,
+    Over,
+}
+
 /// The connection.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -67,10 +78,7 @@ pub(super) struct Session {
     empty: u32,
     queue: Queue,
     block: Vec<u8>,
-    /// It has ended, or is about to.
-    is_over: bool,
-    /// No request will come any more.
-    is_leaving: bool,
+    state: State,
 }
 
 impl Session {
@@ -101,14 +109,13 @@ impl Session {
             empty: 0,
             queue,
             block: Vec::new(),
-            is_over: false,
-            is_leaving: false,
+            state: State::Open,
         }
     }
 
     /// How many streams the peer takes at once; none once the connection is about to end.
     pub(super) fn most_streams(&self) -> usize {
-        if self.is_over || self.is_leaving { 0 } else { self.theirs.streams as usize }
+        if self.state == State::Open { self.theirs.streams as usize } else { 0 }
     }
 
     /// Whether the peer has sent its SETTINGS.
@@ -120,7 +127,7 @@ impl Session {
 
     /// Begins a request; `ends`: it has no body. `None` where the connection takes no more.
     pub(super) fn begin(&mut self, head: &[u8], scheme: &str, ends: bool) -> Result<Option<u32>, encode::BadTarget> {
-        if self.is_over || self.is_leaving || self.next > MAX_WINDOW {
+        if self.state >= State::Left || self.next > MAX_WINDOW {
             return Ok(None);
         }
         self.block.clear();
@@ -210,7 +217,7 @@ impl Session {
     pub(super) fn leave(&mut self, id: u32) {
         let Ok(at) = self.streams.binary_search_by_key(&id, |stream| stream.id) else { return };
         let mut stream = self.streams.remove(at);
-        if !stream.is_over() && !self.is_over {
+        if !stream.is_over() && self.state < State::Over {
             // After a whole answer there is nothing to cancel but the rest of our own body.
             let code = if stream.has_ended() { Code::NO_ERROR } else { Code::CANCEL };
             self.queue.put(|out| frame::write_reset(out, id, code));
@@ -220,14 +227,22 @@ impl Session {
         if self.spare.len() < SPARE {
             self.spare.push(stream);
         }
-        if self.is_leaving && self.streams.is_empty() {
+    }
+
+    /// Nobody comes any more: once the last one is gone, the connection ends.
+    pub(super) fn retire(&mut self) {
+        self.proceed(State::Retired);
+    }
+
+    /// The last one has gone.
+    pub(super) fn vacated(&mut self) {
+        if self.state > State::Open {
             self.queue.stir();
         }
     }
 
-    /// No request will come any more: once the last stream was left, the connection ends.
-    pub(super) fn retire(&mut self) {
-        self.is_leaving = true;
+    fn proceed(&mut self, state: State) {
+        self.state = self.state.max(state);
         self.queue.stir();
     }
 
@@ -257,9 +272,9 @@ impl Session {
         }
     }
 
-    /// Whether nothing is left to be done.
+    /// Whether nothing is left to be done, once everybody has gone.
     pub(super) fn is_done(&self) -> bool {
-        self.is_leaving && self.streams.is_empty() && self.unsent().is_empty()
+        self.state > State::Open && self.streams.is_empty() && self.unsent().is_empty()
     }
 
     /// Who is woken when there is something to be done.
@@ -269,14 +284,14 @@ impl Session {
 
     /// Says goodbye.
     pub(super) fn part(&mut self, code: Code) {
-        self.is_over = true;
+        self.state = State::Over;
         let payload = [[0; 4], code.0.to_be_bytes()].concat();
         self.queue.put(|out| frame::write(out, kind::GOAWAY, 0, 0, &payload));
     }
 
     /// The connection has ended. A request of which not one byte was sent was not acted on.
     pub(super) fn fail(&mut self, failure: &Failure) {
-        self.is_over = true;
+        self.state = State::Over;
         let gone = self.queue.gone();
         for stream in &mut self.streams {
             stream.fail(if stream.begins >= gone { Failure::Unprocessed } else { failure.clone() });

@@ -95,14 +95,14 @@ mod tests {
     use super::*;
 
     /// A connection that was made so long ago, with a server that answers nothing.
-    async fn opened(shared: &Shared, seconds_ago: u64) -> Outgoing {
+    fn opened(shared: &Shared, seconds_ago: u64) -> Outgoing {
         let (ours, theirs) = duplex(64 * 1024);
         tokio::task::spawn_local(async move {
             let mut server = h2::server::handshake(theirs).await.unwrap();
             while server.accept().await.is_some() {}
         });
         let stream = Stream::memory(ours).aged(Duration::from_secs(seconds_ago));
-        shared.open(stream, Scheme::Http).await.unwrap()
+        shared.open(stream, Scheme::Http)
     }
 
     #[tokio::test]
@@ -110,12 +110,13 @@ mod tests {
         LocalSet::new()
             .run_until(async {
                 let (young, old) = (Shared::default(), Shared::default());
-                let first = opened(&young, 299).await;
-                assert!(young.join(Scheme::Http).await.is_some());
+                let first = opened(&young, 299);
+                assert!(young.join(Scheme::Http).is_none() && young.greeted().await, "it says how many it takes");
+                assert!(young.join(Scheme::Http).is_some());
                 let now = clock::now();
                 assert!(young.is_open(now) && !young.is_open(now + Duration::from_secs(2)));
-                let kept = opened(&old, 300).await;
-                assert!(old.join(Scheme::Http).await.is_none(), "another connection is made");
+                let kept = opened(&old, 300);
+                assert!(!old.greeted().await && old.join(Scheme::Http).is_none(), "another connection is made");
                 assert!(old.is_empty(), "nobody finds it any more");
                 // Whoever has a stream on it goes on.
                 let mut kept = kept;

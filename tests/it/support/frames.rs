@@ -134,7 +134,8 @@ impl Frames {
     }
 }
 
-fn read(stream: &mut TcpStream) -> io::Result<Frame> {
+/// Reads one frame.
+pub(crate) fn read(stream: &mut TcpStream) -> io::Result<Frame> {
     let mut head = [0; 9];
     stream.read_exact(&mut head)?;
     let number = |at: std::ops::Range<usize>| head[at].iter().fold(0, |all, byte| all << 8 | u32::from(*byte));

@@ -1,6 +1,6 @@
 //! What the peer sends, frame by frame.
 
-use super::{Session, Unfinished};
+use super::{Session, State, Unfinished};
 use crate::{
     proxy::h2::stream::Failure,
     wire::h2::{
@@ -248,11 +248,10 @@ impl Session {
         let (last, _code) =
             payload.split_first_chunk::<8>().ok_or(Wrong::size("a GOAWAY that is too short"))?.0.split_at(4);
         let last = frame::number(last)? & MAX_WINDOW;
-        self.is_leaving = true;
+        self.proceed(State::Left);
         for stream in self.streams.iter_mut().filter(|stream| stream.id > last) {
             stream.fail(Failure::Unprocessed);
         }
-        self.queue.stir();
         Ok(())
     }
 
