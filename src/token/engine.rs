@@ -24,7 +24,7 @@ use super::{
     halt::{ENDING, Halt},
     inquiry,
     pace::Pace,
-    refresh::{Progress, Task},
+    refresh::{self, Progress, Task},
     refusal::Refusal,
     rotation::LAST_SAVES,
     share::Last,
@@ -96,6 +96,7 @@ struct Entry {
     ledger: Arc<Ledger>,
     /// For the task's next token request.
     connector: watch::Sender<Connector>,
+    rename: watch::Sender<Arc<TokenSpec>>,
     retire: watch::Sender<bool>,
     task: AbortHandle,
 }
@@ -104,6 +105,14 @@ impl Entry {
     fn retire(&mut self) {
         if self.reader.take().is_some() {
             let _ = self.retire.send(true);
+        }
+    }
+
+    /// None of its names is the one that it was made under.
+    fn rename(&mut self, spec: Arc<TokenSpec>) {
+        if !self.names.contains(&self.spec.credential.name) {
+            self.spec = Arc::clone(&spec);
+            self.rename.send_replace(spec);
         }
     }
 
@@ -127,13 +136,14 @@ struct Made {
     task: Task,
     reader: Reader,
     connector: watch::Sender<Connector>,
+    rename: watch::Sender<Arc<TokenSpec>>,
     retire: watch::Sender<bool>,
 }
 
 impl Made {
     /// Begins it.
     fn start(self, tasks: &mut JoinSet<()>) -> Entry {
-        let Self { spec, task, reader, connector, retire } = self;
+        let Self { spec, task, reader, connector, rename, retire } = self;
         let (policy, progress, ledger) = (task.policy.clone(), Arc::clone(&task.progress), Arc::clone(&task.ledger));
         let (cell, task) = (reader.remembered(), tasks.spawn(task.run()));
         Entry {
@@ -145,6 +155,7 @@ impl Made {
             progress,
             ledger,
             connector,
+            rename,
             retire,
             task,
         }
@@ -313,14 +324,16 @@ impl Engine {
             warm: spec.credential.warm,
             sliding: spec.credential.expiry == Expiry::Sliding,
             seed: seed(),
-            late: Refusal::unavailable(&spec.credential, "its answer took longer than the token in it lives"),
+            late: refresh::late(&spec.credential),
         };
         let (retire, retired) = watch::channel(false);
         let (way, connector) = watch::channel(connector);
+        let (rename, renamed) = watch::channel(Arc::clone(spec));
         let task = Task {
             key,
             store: Arc::clone(&self.store),
             spec: Arc::clone(spec),
+            renamed,
             connector,
             policy,
             writer,
@@ -334,7 +347,7 @@ impl Engine {
             retired,
             halt: Halt::new(self.halt.subscribe()),
         };
-        Ok(Made { spec: Arc::clone(spec), task, reader, connector: way, retire })
+        Ok(Made { spec: Arc::clone(spec), task, reader, connector: way, rename, retire })
     }
 
     fn shared(&self, spec: &TokenSpec) -> Result<Shared, EngineError> {

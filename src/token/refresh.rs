@@ -37,7 +37,7 @@ use super::{
     store::Store,
 };
 use crate::{
-    config::model::{TokenSpec, Warm},
+    config::model::{CredentialSpec, TokenSpec, Warm},
     net::Connector,
     telemetry::metrics::Durations,
 };
@@ -70,6 +70,8 @@ pub struct Task {
     pub key: Key,
     /// What is asked for.
     pub spec: Arc<TokenSpec>,
+    /// The same under another name: another configuration may call the credential so.
+    pub renamed: watch::Receiver<Arc<TokenSpec>>,
     /// By which way; another configuration may have another one, or have read the same `ca_file` anew.
     pub connector: watch::Receiver<Connector>,
     /// How.
@@ -245,8 +247,19 @@ impl Task {
                 }
                 Ok(()) = run.budget.changed(), if run.blocked => return Event::BudgetChanged,
                 Ok(()) = self.retired.changed() => return Event::Look,
+                Ok(()) = self.renamed.changed() => {
+                    self.rename();
+                    return Event::Renamed;
+                }
             }
         }
+    }
+
+    /// Errors, log and whatever is asked from now on have the new name.
+    fn rename(&mut self) {
+        self.spec = Arc::clone(&self.renamed.borrow_and_update());
+        self.secrets.rename(&self.spec.credential.name);
+        self.policy.late = late(&self.spec.credential);
     }
 
     /// There is nobody to ask: the token is read.
@@ -298,6 +311,11 @@ impl Run {
             last: Last::default(),
         }
     }
+}
+
+/// Why a token is none that has ended on its way.
+pub(super) fn late(credential: &CredentialSpec) -> Refusal {
+    Refusal::unavailable(credential, "its answer took longer than the token in it lives")
 }
 
 async fn finished<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {

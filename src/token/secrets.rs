@@ -101,6 +101,11 @@ impl Secrets {
         Self { credential, sources, settling, inner: Mutex::default() }
     }
 
+    /// The credential is called `name` from now on.
+    pub(super) fn rename(&self, name: &str) {
+        self.sources.rename(name);
+    }
+
     /// For a token request.
     pub async fn read(&self) -> Result<Material, MaterialError> {
         Material::read(&self.credential, &self.sources, Want::Request).await
@@ -139,7 +144,7 @@ impl Secrets {
         }
         if !affordable {
             if !std::mem::replace(&mut inner.waits, true) {
-                let credential = &self.credential.name;
+                let credential = &*self.sources.name();
                 tracing::info!(
                     credential,
                     "its secrets have changed; the budget is nearly spent, so they are tried at the next refresh"
@@ -182,7 +187,8 @@ impl Secrets {
     /// Takes note of how it went, and says whether the next candidate may go on: the provider refused this one
     /// for what it is.
     pub(super) fn judge(&self, candidate: &Candidate, refusal: Option<&Refusal>, of_several: bool) -> bool {
-        let (credential, choice) = (&self.credential.name, candidate.material.choice());
+        let (name, choice) = (self.sources.name(), candidate.material.choice());
+        let credential = &*name;
         let mut inner = self.lock();
         let what = || inner.working.as_ref().map(|working| candidate.material.changes_since(working));
         match refusal {
@@ -245,7 +251,7 @@ impl Secrets {
         let mut inner = self.lock();
         if inner.settled != Some(material.version()) {
             if let Some(working) = inner.working.as_ref().filter(|working| working.choice() != material.choice()) {
-                let (credential, secret) = (&self.credential.name, material.changes_since(working));
+                let (credential, secret) = (&*self.sources.name(), material.changes_since(working));
                 tracing::info!(credential, secret, "the new secret works: another replica got a token with it");
             }
             inner.overlap.worked(material.choice());

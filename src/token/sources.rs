@@ -40,7 +40,7 @@ pub enum Want {
 #[derive(Debug, Default)]
 pub struct Sources {
     /// The credential, for messages.
-    name: String,
+    name: Mutex<Arc<str>>,
     vault: Option<Arc<Vault>>,
     /// The provider refuses what they give: it may just have been replaced.
     in_doubt: AtomicBool,
@@ -58,7 +58,17 @@ struct Held {
 impl Sources {
     /// Of the credential called `name`.
     pub fn new(name: &str, vault: Option<Arc<Vault>>) -> Self {
-        Self { name: name.to_owned(), vault, ..Self::default() }
+        Self { name: Mutex::new(name.into()), vault, ..Self::default() }
+    }
+
+    /// What the credential is called now.
+    pub(super) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// It is called `name` from now on.
+    pub(super) fn rename(&self, name: &str) {
+        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = name.into();
     }
 
     /// Whether a source is looked at between token requests. A command or a keyring may ask somebody, and our own
@@ -117,14 +127,14 @@ impl Sources {
 
     /// The certificate that these texts make, or the one before.
     pub(super) fn identity(&self, chain: &Secret, key: &Secret) -> Result<Identity, IdentityError> {
-        self.presented.of(&self.name, chain, key, SystemTime::now())
+        self.presented.of(&self.name(), chain, key, SystemTime::now())
     }
 
     fn hold(&self, source: &SecretSource, secret: &Secret, shape: Shape) {
         if matches!(source, SecretSource::Env(_) | SecretSource::Given { .. }) {
             return; // always there
         }
-        let credential = &self.name;
+        let credential = &*self.name();
         let before = self.lock().insert(source.clone(), Held { secret: secret.clone(), failing: false });
         let Some(before) = before else { return }; // `config` has looked at it
         if before.failing {
@@ -139,7 +149,7 @@ impl Sources {
         let mut held = self.lock();
         let Some(held) = held.get_mut(source) else { return Err(error) };
         if !std::mem::replace(&mut held.failing, true) {
-            let credential = &self.name;
+            let credential = &*self.name();
             tracing::warn!(credential, "{error}; what was read before stays in use, in memory only");
         }
         Ok(held.secret.clone())

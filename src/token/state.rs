@@ -52,6 +52,8 @@ pub enum Event {
     Fetched(Box<Result<Minted, Refusal>>),
     /// The secrets are others than those which were refused.
     SecretChanged,
+    /// The credential is called something else: what failed under the old name is tried anew.
+    Renamed,
     /// The budget that was spent is another one, or a slot of it was given back.
     BudgetChanged,
     /// The source of a static token gives another one than the one that is held.
@@ -150,7 +152,7 @@ impl State {
                     }
                 }
             }
-            Event::SecretChanged => {
+            Event::SecretChanged | Event::Renamed => {
                 self.streaks = (0, 0);
                 publish |= self.failure.take().is_some();
             }

@@ -240,6 +240,45 @@ fn a_changed_secret_source_gets_a_token_of_its_own() {
     assert!(sent[1].contains("not-a-secret-either"), "{sent:?}");
 }
 
+/// The name is no part of what makes a token: the token stays, and whatever is said of it has the new name.
+#[test]
+fn a_credential_that_is_called_something_else_keeps_its_token_and_is_told_of_by_its_new_name() {
+    let (tokens, api) = (Upstream::tokens(3600), echo());
+    let config = |name: &str| {
+        let id = "client_id = \"id\"\nclient_secret = { file = \"secret\" }\nclient_auth = \"post\"";
+        let credential = format!("[credentials.{name}]\n{id}\ntoken_url = \"{}/token\"\n", tokens.url());
+        credential + &route("/api", &api, name, "retry_on = [401]")
+    };
+    let builder = Cupbearer::builder().admin();
+    builder.file("secret", "not-a-secret");
+    let proxy = builder.start(&config("old"));
+    let token = proxy.get("/api").text();
+    reload(&proxy, &config("new"));
+    assert_eq!(proxy.get("/api").text(), token);
+    assert_eq!(tokens.requests().len(), 1);
+    let states = |name: &str| proxy.admin_get("/metrics").text().matches(&format!("credential=\"{name}\"")).count();
+    assert!(states("new") > 0 && states("old") == 0, "{}", proxy.admin_get("/metrics").text());
+    proxy.stop();
+    // A failure that stands is tried anew, under the new name; so is what is logged from then on.
+    let nobody = Upstream::always("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
+    let config = |name: &str| {
+        credential("x", &nobody, "").replace("credentials.x", &format!("credentials.{name}"))
+            + &route("/api", &api, name, "")
+    };
+    let proxy = start(&config("old"));
+    let said = |name: &str| {
+        let problem = proxy.get("/api").expect_problem(502, "idp_refused");
+        problem["credential"] == name
+            && problem["detail"].as_str().is_some_and(|text| text.contains(&format!("{name:?}")))
+    };
+    assert!(said("old"));
+    reload(&proxy, &config("new"));
+    eventually("the new name", || said("new"));
+    let output = proxy.stop();
+    let last = output.lines().rfind(|line| line.contains("cupbearer::token::asking")).expect("a refusal");
+    assert!(last.contains("credential=\"new\"") && !last.contains("old"), "{last}");
+}
+
 #[test]
 fn what_needs_a_restart_is_named_and_the_rest_is_applied() {
     let (api, tokens) = (echo(), Upstream::tokens(3600));

@@ -2,6 +2,7 @@
 //! that are made before they are needed.
 
 use std::{
+    fs,
     net::{SocketAddr, TcpListener, TcpStream},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
@@ -227,6 +228,33 @@ fn a_name_that_cannot_be_resolved_is_told_honestly_and_found_as_soon_as_it_is_th
     dns.mood(Mood::Good);
     dns.set("api.test", &["127.0.0.2"], 60);
     eventually("the name is found", || scene.get("/named/x").status == 200);
+    scene.end();
+}
+
+#[test]
+fn another_resolver_holds_from_the_reload_on_and_no_request_fails_for_it() {
+    let [old, new] = listeners(["127.0.0.2", "127.0.0.3"]);
+    let (before, after, port) = (Dns::start(), Dns::start(), port(&old));
+    before.set("api.test", &["127.0.0.2"], 3600);
+    after.set("api.test", &["127.0.0.3"], 3600);
+    let (old, new) = (server(old, OK), server(new, OK));
+    let scene = named(&before, port, "");
+    assert_eq!(scene.get("/named/x").text(), "ok");
+    assert_eq!(old.requests().len(), 1);
+    let file = scene.proxy.dir().join("proxy.toml");
+    let text = fs::read_to_string(&file).expect("it is there").replace(&before.line(), &after.line());
+    fs::write(scene.proxy.dir().join("next"), text).expect("ours");
+    fs::rename(scene.proxy.dir().join("next"), &file).expect("ours");
+    scene.proxy.process().signal("HUP");
+    eventually("the other one is asked", || {
+        assert_eq!(scene.get("/named/x").text(), "ok");
+        !new.requests().is_empty()
+    });
+    let sent = old.requests().len();
+    for _ in 0..20 {
+        assert_eq!(scene.get("/named/x").text(), "ok");
+    }
+    assert_eq!(old.requests().len(), sent, "no kept connection goes where the one before had sent it");
     scene.end();
 }
 

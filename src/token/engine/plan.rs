@@ -29,6 +29,7 @@ pub struct Plan<'e> {
 
 /// What the configuration wants of one key.
 struct Wanted {
+    spec: Arc<TokenSpec>,
     names: BTreeSet<String>,
     reader: Reader,
     ledger: Arc<Ledger>,
@@ -39,18 +40,19 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn found(engine: &Engine, key: Key, spec: &TokenSpec) -> Result<Option<Self>, EngineError> {
+    fn found(engine: &Engine, key: Key, spec: &Arc<TokenSpec>) -> Result<Option<Self>, EngineError> {
         let mut inner = engine.lock();
         let living = |entry: &Entry| Some((entry.living()?, Arc::clone(&entry.ledger)));
         let Some((reader, ledger)) = inner.tokens.get(&key).and_then(living) else { return Ok(None) };
         let connector = Some(inner.common.connector(spec)?);
-        Ok(Some(Self { names: BTreeSet::new(), reader, ledger, connector, made: None }))
+        Ok(Some(Self { spec: Arc::clone(spec), names: BTreeSet::new(), reader, ledger, connector, made: None }))
     }
 
     fn made(engine: &Engine, key: Key, spec: &Arc<TokenSpec>) -> Result<Self, EngineError> {
         let made = engine.make(key, spec)?;
         let (reader, ledger) = (made.reader.clone(), Arc::clone(&made.task.ledger));
-        Ok(Self { names: BTreeSet::new(), reader, ledger, connector: None, made: Some(made) })
+        let spec = Arc::clone(spec);
+        Ok(Self { spec, names: BTreeSet::new(), reader, ledger, connector: None, made: Some(made) })
     }
 }
 
@@ -108,13 +110,14 @@ impl<'e> Plan<'e> {
     pub(super) fn add(self) {
         let mut inner = self.engine.lock();
         let super::Inner { tokens, tasks, .. } = &mut *inner;
-        for (key, Wanted { names, connector, made, .. }) in self.wanted {
+        for (key, Wanted { spec, names, connector, made, .. }) in self.wanted {
             if let Some(made) = made {
                 tokens.insert(key, made.start(tasks));
             }
             if let Some(entry) = tokens.get_mut(&key) {
                 entry.revive();
                 entry.names.extend(names);
+                entry.rename(spec);
                 if let Some(connector) = connector {
                     entry.connector.send_replace(connector);
                 }

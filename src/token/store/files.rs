@@ -122,8 +122,8 @@ struct Line {
     waiting: VecDeque<Work>,
     /// Somebody is at it; since then at the same piece.
     since: Option<Instant>,
-    /// That it takes too long was said.
-    said: bool,
+    /// The longest that anybody has waited for it in vain, which was said.
+    in_vain: Option<Duration>,
 }
 
 impl fmt::Debug for Queue {
@@ -153,7 +153,7 @@ impl Queue {
         loop {
             let mut line = self.line();
             let took = line.since.map(|since| since.elapsed());
-            if std::mem::take(&mut line.said) {
+            if line.in_vain.take().is_some() {
                 let directory = &*self.place;
                 tracing::info!(directory, ?took, "the token store answers again");
             }
@@ -168,15 +168,21 @@ impl Queue {
         }
     }
 
-    /// Whether the same piece of work has been under way for so long.
+    /// Whether the same piece of work has been under way for so long, or waited for.
     fn stands_still(&self, patience: Duration) -> bool {
-        self.line().since.is_some_and(|since| since.elapsed() >= patience)
+        let line = self.line();
+        line.since.is_some_and(|since| since.elapsed() >= patience) || line.in_vain.is_some_and(|lost| lost >= patience)
     }
 
     /// What whoever waits is told, and the log once.
     fn stuck(&self, patience: Duration) -> io::Error {
         let place = &*self.place;
-        if !std::mem::replace(&mut self.line().said, true) {
+        let mut line = self.line();
+        let before = line.in_vain;
+        let is_still = line.since.is_some(); // else it has just come to its end
+        line.in_vain = before.max(is_still.then_some(patience));
+        drop(line);
+        if is_still && before.is_none() {
             tracing::warn!(directory = place, "the token store does not answer: until it does it is done without");
         }
         io::Error::new(

@@ -83,7 +83,8 @@ impl Record {
         }
         // A machine that has been up for less than the token's age has no such instant: what is left counts then.
         let (mono, wall, life) = match Instant::now().checked_sub(age) {
-            Some(mono) => (mono, issued, life),
+            // Both clocks are ours: with an issuer's that is ahead, a machine that sleeps would use it for longer.
+            Some(mono) => (mono, issued.min(now.checked_sub(age)?), life),
             None => (Instant::now(), now, life.saturating_sub(age)),
         };
         let token = Secret::new(self.token.clone());
@@ -112,6 +113,14 @@ mod tests {
 
     /// What is left of a token that the wall clock calls `age` seconds old, where the store leaves it `most`.
     fn left(age: f64, most: Option<f64>) -> Option<f64> {
+        let Minted { issued, life, .. } = found(age, most)?;
+        let left = life.saturating_sub(issued.mono.elapsed());
+        let by_wall = (issued.wall + life).duration_since(SystemTime::UNIX_EPOCH + NOW).unwrap();
+        assert!(by_wall.abs_diff(left) < Duration::from_millis(50), "the wall clock: {by_wall:?}, the other: {left:?}");
+        Some((left.as_secs_f64() * 10.0).round() / 10.0)
+    }
+
+    fn found(age: f64, most: Option<f64>) -> Option<Minted> {
         let issued = Duration::from_secs_f64(NOW.as_secs_f64() - age);
         let record = Record {
             token: "not-a-token".to_owned(),
@@ -121,9 +130,7 @@ mod tests {
             version: Version::from_bytes([1; 32]).to_bytes(),
         };
         let now = SystemTime::UNIX_EPOCH + NOW;
-        let minted = record.into_minted(Version::from_bytes([1; 32]), now, most.map(Duration::from_secs_f64))?;
-        let left = minted.life.saturating_sub(minted.issued.mono.elapsed());
-        Some((left.as_secs_f64() * 10.0).round() / 10.0)
+        record.into_minted(Version::from_bytes([1; 32]), now, most.map(Duration::from_secs_f64))
     }
 
     #[test]
