@@ -49,31 +49,8 @@ fn lines_when(proxy: &Cupbearer, part: &str, count: usize) -> Vec<Value> {
     found
 }
 
-/// Answers by the path; `/slow` never.
-fn api() -> Upstream {
-    Upstream::start(|connection| {
-        while let Some(request) = connection.request() {
-            match request.target() {
-                "/slow" => connection.wait_for_close(),
-                "/garbage" => connection.send("not HTTP at all\r\n\r\n"),
-                "/truncated" => {
-                    connection.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello");
-                    return;
-                }
-                "/endless" => {
-                    connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
-                    connection.wait_for_close();
-                }
-                "/refused" => connection.send("HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno"),
-                "/missing" => connection.send("HTTP/1.1 404 No\r\nContent-Length: 7\r\n\r\nmissing"),
-                _ => connection.send(OK),
-            }
-        }
-    })
-}
-
 fn scene() -> Scene {
-    Stage::new(api())
+    Stage::new(Upstream::by_path())
         .route("response_timeout = \"300ms\"\nmax_body = \"1KiB\"\ndeny = [\"DELETE /**\"]")
         .server("header_timeout = \"300ms\"")
         .more(JSON)
@@ -166,7 +143,7 @@ fn text_lines(proxy: &Cupbearer) -> usize {
 
 #[test]
 fn a_request_that_is_broken_off_says_why_and_how_far_it_came() {
-    let scene = Stage::new(api()).route("body_idle_timeout = \"400ms\"").more(JSON).alone().start();
+    let scene = Stage::new(Upstream::by_path()).route("body_idle_timeout = \"400ms\"").more(JSON).alone().start();
     // By the caller, before the answer.
     let gone = scene.send("GET /api/slow HTTP/1.1\r\nHost: HOST\r\nX-Request-Id: gone\r\n\r\n");
     eventually("it has arrived", || !scene.heads_with("/slow").is_empty());
@@ -196,7 +173,7 @@ fn a_request_that_is_broken_off_says_why_and_how_far_it_came() {
 
 #[test]
 fn what_the_end_of_the_process_cuts_off_is_told_and_no_line_is_lost() {
-    let scene = Stage::new(api()).server("drain_timeout = \"300ms\"").more(JSON).alone().start();
+    let scene = Stage::new(Upstream::by_path()).server("drain_timeout = \"300ms\"").more(JSON).alone().start();
     let dir = TestDir::new();
     let mut endless = scene.send("GET /api/endless HTTP/1.1\r\nHost: HOST\r\nX-Request-Id: endless\r\n\r\n");
     endless.wait_for(b"hello");
@@ -248,7 +225,7 @@ fn a_websocket_has_its_line_when_it_ends() {
 
 #[test]
 fn every_stream_of_http_2_has_a_line_of_its_own() {
-    let scene = Stage::new(api()).more(JSON).alone().start();
+    let scene = Stage::new(Upstream::by_path()).more(JSON).alone().start();
     run(async {
         let client = H2Client::connect(scene.proxy.address()).await;
         for n in 0..20 {
@@ -291,7 +268,7 @@ fn no_line_holds_a_query_a_header_a_key_or_a_token() {
         let more = format!(
             "[callers.erp]\napi_key = {{ env = \"KEY\" }}\n[log]\nformat = \"{format}\"\naccess = \"access.log\"\n"
         );
-        let scene = Stage::new(api()).more(&more).alone().start();
+        let scene = Stage::new(Upstream::by_path()).more(&more).alone().start();
         let fields = format!(
             "X-Api-Key: {KEY}\r\nCookie: not-a-cookie\r\nReferer: http://x/not-a-referer\r\nUser-Agent: not-an-agent\r\n"
         );
@@ -315,7 +292,7 @@ fn no_line_holds_a_query_a_header_a_key_or_a_token() {
 fn a_hostile_path_stays_within_its_line() {
     for format in ["json", "text"] {
         let more = format!("[log]\nformat = \"{format}\"\naccess = \"access.log\"\n");
-        let scene = Stage::new(api()).more(&more).alone().start();
+        let scene = Stage::new(Upstream::by_path()).more(&more).alone().start();
         let paths = [
             "/api/%0a{\"time\":\"forged\"}",
             "/api/\"quoted\"\\",
@@ -348,7 +325,7 @@ fn a_hostile_path_stays_within_its_line() {
 #[test]
 fn lines_go_to_a_standard_stream_as_well_and_nowhere_by_default() {
     for stream in ["stdout", "stderr"] {
-        let scene = Stage::new(api()).more(&format!("[log]\naccess = \"{stream}\"\n")).alone().start();
+        let scene = Stage::new(Upstream::by_path()).more(&format!("[log]\naccess = \"{stream}\"\n")).alone().start();
         assert_eq!(scene.get("/api/told").status, 200);
         let told = scene
             .proxy
@@ -358,7 +335,7 @@ fn lines_go_to_a_standard_stream_as_well_and_nowhere_by_default() {
         assert!(told.contains(" route=/api credential=c peer=127.0.0.1 protocol=HTTP/1.1 "), "{told}");
         scene.end();
     }
-    let scene = Scene::new(api());
+    let scene = Scene::new(Upstream::by_path());
     assert_eq!(scene.get("/api/told").status, 200);
     scene.end_with(|proxy| {
         let files: Vec<_> =
@@ -372,7 +349,7 @@ fn lines_go_to_a_standard_stream_as_well_and_nowhere_by_default() {
 
 #[test]
 fn a_rotated_file_is_opened_anew_at_once_after_sighup_and_soon_without() {
-    let scene = Stage::new(api()).more(JSON).alone().start();
+    let scene = Stage::new(Upstream::by_path()).more(JSON).alone().start();
     let (log, old) = (path(&scene.proxy), scene.proxy.dir().join("access.log.1"));
     let ask = |id: &str| {
         assert_eq!(scene.proxy.request("GET", "/api/x", &format!("X-Request-Id: {id}\r\n"), b"").status, 200);
@@ -416,7 +393,7 @@ fn a_file_that_cannot_be_opened_stops_the_start_and_is_named() {
 #[test]
 fn a_standard_output_that_nobody_reads_holds_up_no_request_and_the_loss_is_told() {
     let dir = TestDir::new();
-    let (api, tokens) = (api(), Upstream::tokens(3600));
+    let (api, tokens) = (Upstream::by_path(), Upstream::tokens(3600));
     let config = dir.write(
         "proxy.toml",
         format!(

@@ -154,29 +154,9 @@ fn readiness_waits_for_what_is_to_be_warm_and_ends_with_the_drain() {
     proxy.wait_for_end();
 }
 
-/// Answers by the path.
-fn api() -> Upstream {
-    Upstream::start(|connection| {
-        while let Some(request) = connection.request() {
-            match request.target() {
-                "/slow" => connection.wait_for_close(),
-                "/garbage" => connection.send("not HTTP at all\r\n\r\n"),
-                "/teapot" => connection.send("HTTP/1.1 418 Teapot\r\nContent-Length: 0\r\n\r\n"),
-                "/odd" => connection.send("HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n"),
-                "/refused" => connection.send("HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n"),
-                "/cut" => {
-                    connection.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello");
-                    return;
-                }
-                _ => connection.send(OK),
-            }
-        }
-    })
-}
-
 #[test]
 fn what_happens_is_counted_where_it_belongs() {
-    let scene = Stage::new(api())
+    let scene = Stage::new(Upstream::by_path())
         .workers(2)
         .admin()
         .alone()
@@ -195,7 +175,7 @@ fn what_happens_is_counted_where_it_belongs() {
     assert_eq!(scene.proxy.request("DELETE", "/api/x", "", b"").status, 403);
     assert_eq!(scene.get("/nowhere").status, 404);
     assert_eq!(scene.send("nonsense\r\n\r\n").response().status, 400);
-    assert!(scene.send("GET /api/cut HTTP/1.1\r\nHost: HOST\r\n\r\n").try_response(false).is_err());
+    assert!(scene.send("GET /api/truncated HTTP/1.1\r\nHost: HOST\r\n\r\n").try_response(false).is_err());
     eventually("the last one is counted", || {
         metric("cupbearer_upstream_errors_total{route=\"/api\",kind=\"truncated\"}") == 1
     });
@@ -238,7 +218,7 @@ fn what_happens_is_counted_where_it_belongs() {
 #[test]
 fn the_page_is_well_formed_bounded_and_holds_no_secret() {
     let more = "[callers.erp]\napi_key = { env = \"KEY\" }\n[[routes]]\nprefix = \"/quo%22te\"\nupstream = \"{api}\"\ncredential = \"c\"";
-    let scene = Stage::new(api()).admin().alone().credential("budget = \"50/12h\"").more(more).start();
+    let scene = Stage::new(Upstream::by_path()).admin().alone().credential("budget = \"50/12h\"").more(more).start();
     for n in 0..50 {
         let fields = format!("X-Api-Key: {KEY}\r\nUser-Agent: made-up-{n}\r\n");
         scene.proxy.request("GET", &format!("/api/made-up-{n}?made-up-{n}"), &fields, b"");

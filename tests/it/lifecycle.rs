@@ -8,7 +8,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -16,20 +15,8 @@ use crate::support::{Client, Cupbearer, PATIENCE, ReadError, Scene, Stage, TestD
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-fn holding(released: &Arc<AtomicBool>) -> Upstream {
-    let released = Arc::clone(released);
-    Upstream::start(move |connection| {
-        while connection.request().is_some() {
-            let began = Instant::now();
-            while !released.load(Ordering::SeqCst) && began.elapsed() < PATIENCE {
-                thread::sleep(Duration::from_millis(2));
-            }
-            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhe");
-            thread::sleep(Duration::from_millis(5));
-            connection.send("ld");
-        }
-    })
-}
+/// Comes in two pieces.
+const HELD: &[&str] = &["HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhe", "ld"];
 
 /// Sends the signal and waits until nobody is accepted any more.
 fn order_the_end(proxy: &Cupbearer, signal: &str) {
@@ -40,7 +27,7 @@ fn order_the_end(proxy: &Cupbearer, signal: &str) {
 #[test]
 fn two_hundred_running_requests_are_finished_after_sigterm() {
     let released = Arc::new(AtomicBool::new(false));
-    let scene = Stage::new(holding(&released)).workers(2).start();
+    let scene = Stage::new(Upstream::holding(&released, HELD)).workers(2).start();
     let mut clients: Vec<Client> = (0..200)
         .map(|n| match n % 4 {
             0 => scene.send(&format!("POST /api/{n} HTTP/1.1\r\nHost: HOST\r\nContent-Length: 5\r\n\r\nhello")),

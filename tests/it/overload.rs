@@ -14,20 +14,6 @@ use crate::support::{Client, Cupbearer, PATIENCE, ReadError, Scene, Stage, TestD
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// Holds every request until the switch is on.
-fn holding(released: &Arc<AtomicBool>) -> Upstream {
-    let released = Arc::clone(released);
-    Upstream::start(move |connection| {
-        while connection.request().is_some() {
-            let began = Instant::now();
-            while !released.load(Ordering::SeqCst) && began.elapsed() < PATIENCE {
-                thread::sleep(Duration::from_millis(2));
-            }
-            connection.send(OK);
-        }
-    })
-}
-
 #[test]
 fn a_thousand_slow_heads_are_ended_and_nobody_else_notices() {
     let scene = Stage::new(Upstream::always(OK)).server("header_timeout = \"700ms\"").start();
@@ -117,7 +103,7 @@ fn many_slow_readers_cost_bounded_memory() {
 #[test]
 fn max_in_flight_holds_for_its_route_alone_and_is_given_back() {
     let released = Arc::new(AtomicBool::new(false));
-    let scene = Stage::new(holding(&released))
+    let scene = Stage::new(Upstream::holding(&released, &[OK]))
         .route("max_in_flight = 5")
         .more("[[routes]]\nprefix = \"/other\"\nupstream = \"{api}/other\"\ncredential = \"c\"\n")
         .start();

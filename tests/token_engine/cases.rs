@@ -9,10 +9,9 @@ use std::{
 };
 
 use cupbearer::{
-    config::{model::Warm, secret::Secret},
+    config::model::Warm,
     token::{
         bearer::{self, Decision, FailureKind, Now, Reader, Rejection, Writer},
-        lifetime::LifetimeSource,
         pace::Pace,
         refusal::{Refusal, Severity},
         reply::Minted,
@@ -21,7 +20,7 @@ use cupbearer::{
 };
 use serde::Deserialize;
 
-use crate::support::{credential, duration};
+use crate::support::{credential, duration, minted};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -238,19 +237,7 @@ impl World {
 
     fn minted(&mut self, life: Duration) -> Result<Minted, String> {
         let issued = self.fetching.take().ok_or("no token request runs")?;
-        Ok(Minted {
-            token: Secret::new("not-a-token".to_owned()),
-            fingerprint: "00000000".to_owned(),
-            issued,
-            life,
-            life_from: LifetimeSource::ExpiresIn,
-            scope: None,
-            skew: None,
-            refresh: None,
-            identity: None,
-            token_type: None,
-            proof: None,
-        })
+        Ok(minted("not-a-token", issued, life))
     }
 
     fn fail(&mut self, severity: Severity, kind: FailureKind, after: Option<Duration>) -> Result<(), String> {

@@ -16,21 +16,17 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use cupbearer::{
-    config::secret::Secret,
-    token::{
-        Key,
-        bearer::Now,
-        credential::Version,
-        lifetime::LifetimeSource,
-        reply::{Minted, fingerprint},
-        share::{Claim, Common, LEASE_SLACK, Last, Terms, Turn, turn},
-        store::Away,
-    },
+use cupbearer::token::{
+    Key,
+    bearer::Now,
+    credential::Version,
+    reply::Minted,
+    share::{Claim, Common, LEASE_SLACK, Last, Terms, Turn, turn},
+    store::Away,
 };
 use proptest::prelude::*;
 
-use crate::support::{credential, need, read};
+use crate::support::{self, credential, need, read};
 
 /// What a provider takes for an answer at most.
 const WORST: u64 = 4_000;
@@ -169,20 +165,8 @@ impl Common for Link {
 }
 
 fn minted(number: u64, issued: u64) -> Minted {
-    let token = Secret::new(format!("not-a-token-{number}"));
-    Minted {
-        fingerprint: fingerprint(token.expose()),
-        token,
-        issued: Now { wall: SystemTime::UNIX_EPOCH + Duration::from_millis(1 + issued), ..Now::read() },
-        life: Duration::from_secs(3600),
-        life_from: LifetimeSource::ExpiresIn,
-        scope: None,
-        skew: None,
-        refresh: None,
-        identity: None,
-        token_type: None,
-        proof: None,
-    }
+    let issued = Now { wall: SystemTime::UNIX_EPOCH + Duration::from_millis(1 + issued), ..Now::read() };
+    support::minted(&format!("not-a-token-{number}"), issued, Duration::from_secs(3600))
 }
 
 /// What a replica does at one of its renewals.

@@ -4,19 +4,17 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use cupbearer::{
-    config::{model::Warm, secret::Secret},
+    config::model::Warm,
     token::{
         bearer::{self, Bearer, Decision, FailureKind, Now, Reader, Writer},
-        lifetime::LifetimeSource,
         pace::Pace,
         refusal::{Refusal, Severity},
-        reply::Minted,
         state::{Event, Phase, Policy, State},
     },
 };
 use proptest::prelude::*;
 
-use crate::support::credential;
+use crate::support::{credential, minted};
 
 /// One thing that may happen.
 #[derive(Debug, Clone)]
@@ -155,7 +153,7 @@ impl World {
             Act::Mint(seconds) => {
                 let life = Duration::from_secs(seconds);
                 if let Some(issued) = self.fetching.take() {
-                    let minted = minted(issued, life);
+                    let minted = minted("not-a-token", issued, life);
                     self.waiting = false;
                     self.event(Event::Fetched(Box::new(Ok(minted))), false);
                 }
@@ -222,22 +220,6 @@ impl World {
         if wanted {
             self.event(Event::Look, true);
         }
-    }
-}
-
-fn minted(issued: Now, life: Duration) -> Minted {
-    Minted {
-        token: Secret::new("not-a-token".to_owned()),
-        fingerprint: "00000000".to_owned(),
-        issued,
-        life,
-        life_from: LifetimeSource::ExpiresIn,
-        scope: None,
-        skew: None,
-        refresh: None,
-        identity: None,
-        token_type: None,
-        proof: None,
     }
 }
 

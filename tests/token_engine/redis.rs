@@ -18,15 +18,14 @@ use cupbearer::{
     token::{
         Engine, Key, Reader, Store,
         bearer::{Decision, Now, Rejection},
-        lifetime::LifetimeSource,
-        reply::{Minted, fingerprint},
+        reply::fingerprint,
         rotation::{LOGIN, Rotation},
         share::Claim,
         store::Seal,
     },
 };
 
-use crate::support::{Provider, Reply, credential, given, log, need, read, token_json};
+use crate::support::{Provider, Reply, credential, given, log, minted, need, read, token_json};
 
 const PASSWORD: &str = "not-a-secret-for-redis";
 
@@ -296,25 +295,16 @@ async fn an_older_token_never_displaces_a_newer_one_and_only_the_rejected_one_is
     let need = need(spec(1));
     let (key, version) = (Key::of(&need), read(&need.credential).await.unwrap().version());
     let now = Now::read();
-    let minted = |text: &str, age: u64| Minted {
-        token: Secret::new(text.to_owned()),
-        fingerprint: fingerprint(text),
-        issued: Now { wall: now.wall - Duration::from_secs(age), ..now },
-        life: Duration::from_secs(3600),
-        life_from: LifetimeSource::ExpiresIn,
-        scope: None,
-        skew: None,
-        refresh: None,
-        identity: None,
-        token_type: None,
-        proof: None,
+    let aged = |text: &str, age: u64| {
+        let issued = Now { wall: now.wall - Duration::from_secs(age), ..now };
+        minted(text, issued, Duration::from_secs(3600))
     };
     let held = async || {
         let found = redis.load(key, version, SystemTime::now()).await.expect("an answer");
         found.map(|minted| minted.token.expose().to_owned())
     };
-    redis.save(key, version, &minted("newer", 10)).await.unwrap();
-    redis.save(key, version, &minted("older", 20)).await.unwrap();
+    redis.save(key, version, &aged("newer", 10)).await.unwrap();
+    redis.save(key, version, &aged("older", 20)).await.unwrap();
     assert_eq!(held().await.as_deref(), Some("newer"));
     redis.forget(key, &fingerprint("older")).await.unwrap();
     assert_eq!(held().await.as_deref(), Some("newer"));
@@ -339,19 +329,8 @@ async fn a_token_ends_by_the_clock_of_redis_wherever_the_issuers_clock_is() {
     let need = need(spec(1));
     let (key, version) = (Key::of(&need), read(&need.credential).await.unwrap().version());
     let now = Now::read();
-    let minted = Minted {
-        token: Secret::new("ahead".to_owned()),
-        fingerprint: fingerprint("ahead"),
-        issued: Now { wall: now.wall + Duration::from_secs(50), ..now },
-        life: Duration::from_secs(3),
-        life_from: LifetimeSource::ExpiresIn,
-        scope: None,
-        skew: None,
-        refresh: None,
-        identity: None,
-        token_type: None,
-        proof: None,
-    };
+    let issued = Now { wall: now.wall + Duration::from_secs(50), ..now };
+    let minted = minted("ahead", issued, Duration::from_secs(3));
     redis.save(key, version, &minted).await.unwrap();
     let left = async || {
         let found = redis.load(key, version, SystemTime::now()).await.expect("an answer")?;

@@ -24,8 +24,11 @@ use cupbearer::{
     },
     token::{
         Engine, Reader,
+        bearer::Now,
         credential::{Material, MaterialError},
+        lifetime::LifetimeSource,
         pace::Pace,
+        reply::{Minted, fingerprint},
         sources::{Sources, Want},
     },
 };
@@ -82,6 +85,23 @@ pub(crate) fn credential(port: u16) -> CredentialSpec {
         alg: None,
         assertion: Assertion::default(),
         dpop: false,
+    }
+}
+
+/// This token, asked for then.
+pub(crate) fn minted(token: &str, issued: Now, life: Duration) -> Minted {
+    Minted {
+        token: Secret::new(token.to_owned()),
+        fingerprint: fingerprint(token),
+        issued,
+        life,
+        life_from: LifetimeSource::ExpiresIn,
+        scope: None,
+        skew: None,
+        refresh: None,
+        identity: None,
+        token_type: None,
+        proof: None,
     }
 }
 

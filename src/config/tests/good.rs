@@ -49,9 +49,8 @@ fn a_short_file_becomes_a_whole_configuration_with_the_documented_defaults() {
     assert_eq!((route.retry_on.as_slice(), route.allow_empty_segments), (&[401][..], false));
 }
 
-#[test]
-fn every_built_key_is_taken_over() {
-    let text = r#"
+/// Every key of the first half of the interface.
+const EVERY_KEY: &str = r#"
 [server]
 listen = ["127.0.0.1:${PORT}", "[::1]:9000"]
 workers = 3
@@ -129,7 +128,10 @@ max_in_flight = 5
 http = "h1"
 allow_empty_segments = true
 "#;
-    let (config, warnings) = good(text);
+
+#[test]
+fn every_built_key_is_taken_over() {
+    let (config, warnings) = good(EVERY_KEY);
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(config.server.listen.len(), 2);
     assert_eq!(config.server.listen[0].address.port(), 9000);

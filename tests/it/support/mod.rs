@@ -1,7 +1,6 @@
 //! What the tests are built from: the binary under test, raw clients, scripted upstreams, real peers.
 //!
 //! Nothing here sleeps to be on time: everything waits for a condition, under one generous deadline.
-#![allow(dead_code)] // a toolbox: not every tool is in use at every time
 
 mod bound;
 mod ca;

@@ -77,7 +77,7 @@ impl OidcProvider {
 
 /// nginx in the foreground, as one unprivileged process, from a configuration of the test's own.
 pub(crate) struct Nginx {
-    process: Process,
+    _process: Process,
     plain: SocketAddr,
     tls: SocketAddr,
     h2: SocketAddr,
@@ -105,7 +105,7 @@ impl Nginx {
             command.args(["-e", "stderr"]);
             let mut process = Process::spawn("nginx", &mut command);
             if [plain, tls, h2].into_iter().all(|address| listens(&mut process, address)) {
-                return Self { process, plain, tls, h2, dir };
+                return Self { _process: process, plain, tls, h2, dir };
             }
             assert!(process.output().contains("Address already in use"), "nginx failed:\n{}", process.output());
         }
@@ -135,11 +135,6 @@ impl Nginx {
     /// Its directory: what it serves, what was uploaded.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
-    }
-
-    /// What it printed: errors and, with `access_log /dev/stdout`, requests.
-    pub(crate) fn output(&self) -> String {
-        self.process.output()
     }
 }
 

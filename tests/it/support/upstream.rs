@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::PATIENCE;
@@ -75,6 +75,50 @@ impl Upstream {
         Self::start(move |connection| {
             while connection.request().is_some() {
                 connection.send(&response);
+            }
+        })
+    }
+
+    /// Answers as the path says; `/slow` never, and what is not known with 200.
+    pub(crate) fn by_path() -> Self {
+        Self::start(|connection| {
+            while let Some(request) = connection.request() {
+                match request.target() {
+                    "/slow" => connection.wait_for_close(),
+                    "/garbage" => connection.send("not HTTP at all\r\n\r\n"),
+                    "/truncated" => {
+                        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello");
+                        return;
+                    }
+                    "/endless" => {
+                        connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+                        connection.wait_for_close();
+                    }
+                    "/refused" => connection.send("HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno"),
+                    "/missing" => connection.send("HTTP/1.1 404 No\r\nContent-Length: 7\r\n\r\nmissing"),
+                    "/teapot" => connection.send("HTTP/1.1 418 Teapot\r\nContent-Length: 0\r\n\r\n"),
+                    "/odd" => connection.send("HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n"),
+                    _ => connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+                }
+            }
+        })
+    }
+
+    /// Holds every request until the switch is on, then answers with these pieces, a moment apart.
+    pub(crate) fn holding(released: &Arc<AtomicBool>, pieces: &'static [&'static str]) -> Self {
+        let released = Arc::clone(released);
+        Self::start(move |connection| {
+            while connection.request().is_some() {
+                let began = Instant::now();
+                while !released.load(Ordering::SeqCst) && began.elapsed() < PATIENCE {
+                    thread::sleep(Duration::from_millis(2));
+                }
+                for (number, piece) in pieces.iter().enumerate() {
+                    if number > 0 {
+                        thread::sleep(Duration::from_millis(5));
+                    }
+                    connection.send(piece);
+                }
             }
         })
     }
@@ -274,7 +318,7 @@ impl Connection {
     /// Closes with a reset instead of an orderly end.
     pub(crate) fn reset(&mut self) {
         self.resetting = true;
-        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
     /// Waits until the proxy closes; what it still sent until then is thrown away.
