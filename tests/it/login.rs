@@ -234,17 +234,22 @@ fn whatever_else_knocks_at_the_redirect_is_refused_and_waited_past() {
         let answer = get_with(&url, fields);
         assert_eq!(answer.status, status, "{url} {fields}: {}", answer.text());
     }
-    let mut other = Client::connect(place.trim_start_matches("http://").parse().expect("an address"));
+    let mut other = Client::connect(address_of(place));
     let target = back.strip_prefix(place).expect("below");
     let head =
         format!("POST {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     assert_eq!(other.exchange(head).status, 405);
     // Connections that say nothing are in nobody's way.
-    let silent: Vec<_> =
-        (0..4).map(|_| Client::connect(place.trim_start_matches("http://").parse().expect("an address"))).collect();
+    let silent: Vec<_> = (0..4).map(|_| Client::connect(address_of(place))).collect();
     assert_eq!(get(&back).status, 200);
     drop(silent);
     ends(process, 0);
+}
+
+/// Where a `http://ADDRESS/…` leads.
+fn address_of(url: &str) -> SocketAddr {
+    let authority = url.trim_start_matches("http://").split('/').next().unwrap_or_default();
+    authority.parse().expect("an address")
 }
 
 #[test]
@@ -254,7 +259,7 @@ fn whoever_occupies_all_places_at_the_redirect_does_not_keep_the_browser_out() {
     let builder = builder();
     let process = login(&builder, &config, &[]);
     let back = answered(&told_url(&process), "allow");
-    let address: SocketAddr = back.trim_start_matches("http://").split('/').next().expect("one").parse().expect("one");
+    let address = address_of(&back);
     let mut silent: Vec<_> = (0..300).map(|_| Client::connect(address)).collect();
     silent.iter_mut().step_by(2).for_each(|client| client.send("GET /callback HTTP/1.1\r\n"));
     assert_eq!(get(&back).status, 200);
@@ -389,7 +394,7 @@ fn nobody_is_waited_for_longer_than_was_said() {
     let back = answered(&told_url(&process), "allow");
     let output = ends(process, 1);
     assert!(output.contains("nobody has logged in within 1s"), "{output}");
-    let address: SocketAddr = back.trim_start_matches("http://").split('/').next().expect("one").parse().expect("one");
+    let address = address_of(&back);
     assert!(std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err(), "it still listens");
 }
 
