@@ -46,7 +46,7 @@ pub(super) fn of_route(t: &Table<'_>, raw: &RawNet, credential: Option<&Credenti
     }
     // A token that is not asked for is bound to no address of ours.
     if !credential.grant.is_local() && !credential.share && !net.has_same_source(&credential.net) {
-        warn_of_bound_token(t, credential);
+        warn_of_bound_token(t, &net, credential);
     }
     Some(Arc::new(net))
 }
@@ -71,7 +71,7 @@ fn over(t: &Table<'_>, raw: &RawNet, mut net: NetSpec) -> NetSpec {
     }
     match &raw.egress_proxy {
         Some(at) if at.value == NONE => net.egress_proxy = None,
-        Some(at) => net.egress_proxy = egress_proxy(context, at),
+        Some(at) => net.egress_proxy = egress_proxy(context, at).or(net.egress_proxy),
         None => {}
     }
     net
@@ -102,15 +102,20 @@ fn report_contradiction(t: &Table<'_>, raw: &RawNet, credential: &CredentialSpec
 }
 
 /// A provider that looks at addresses would see another one than the upstream does.
-fn warn_of_bound_token(t: &Table<'_>, credential: &CredentialSpec) {
-    let keys = ["egress_proxy", "local_address", "ip_family"];
-    let key = keys.into_iter().find(|key| t.has(key)).unwrap_or("egress_proxy");
+fn warn_of_bound_token(t: &Table<'_>, net: &NetSpec, credential: &CredentialSpec) {
+    let key = match &credential.net {
+        of_tokens if of_tokens.egress_proxy != net.egress_proxy => "egress_proxy",
+        of_tokens if of_tokens.local_address != net.local_address => "local_address",
+        _ => "ip_family",
+    };
     let name = &credential.name;
     let message = format!(
         "`{key}` lets this route leave by another way than the token requests of [credentials.{name}], whose tokens are \
          bound to the address that asks (share = false)"
     );
-    let hint = format!("the upstream may refuse such tokens: give `{key}` to [credentials.{name}] instead, for both");
+    let hint = format!(
+        "the upstream may refuse such tokens: leave `{key}` out here; what [credentials.{name}] says of it holds for both"
+    );
     t.context.report(Note::warning(&t.key_place(key), message).hint(hint));
 }
 

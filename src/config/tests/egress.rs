@@ -123,8 +123,8 @@ fn a_token_that_is_bound_to_an_address_is_warned_of_where_a_route_leaves_from_an
     let expected = |place: &str, key: &str| {
         format!(
             "{place} `{key}` lets this route leave by another way than the token requests of [credentials.c], whose tokens \
-             are bound to the address that asks (share = false) (the upstream may refuse such tokens: give `{key}` to \
-             [credentials.c] instead, for both)"
+             are bound to the address that asks (share = false) (the upstream may refuse such tokens: leave `{key}` \
+             out here; what [credentials.c] says of it holds for both)"
         )
     };
     let (bound, proxy) = ("share = false\n", "egress_proxy = \"http://proxy.example:3128\"\n");
@@ -133,6 +133,9 @@ fn a_token_that_is_bound_to_an_address_is_warned_of_where_a_route_leaves_from_an
     assert_eq!(warnings(&[bound, proxy].concat(), none), [expected("11:1", "egress_proxy")]);
     assert_eq!(warnings(bound, "local_address = \"127.0.0.1\"\n"), [expected("10:1", "local_address")]);
     assert_eq!(warnings(bound, "ip_family = \"v6\"\n"), [expected("10:1", "ip_family")]);
+    // The key that makes the difference is named, not another one that is there.
+    let both = format!("{none}local_address = \"127.0.0.1\"\n");
+    assert_eq!(warnings(bound, &both), [expected("11:1", "local_address")]);
     // Nobody sees a difference, or nobody looks.
     for (credential, route) in [
         ("", proxy.to_owned()),
