@@ -29,7 +29,7 @@ use cupbearer::{
 /// Allocations of one request.
 const ALLOCATIONS: u64 = 2;
 /// Instructions of one request; up to 2 % more are let pass.
-const INSTRUCTIONS: u64 = 23_800;
+const INSTRUCTIONS: u64 = 22_040;
 
 const CONFIG: &str = r#"
 [server]

@@ -14,7 +14,7 @@ use std::{
     sync::{Arc, atomic::AtomicUsize},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 
 use crate::{
     config::model::{CallerIdentity, Config, CredentialSpec, NetSpec, RouteSpec, Scheme, Server, TokenSpec, Upstream},
@@ -221,9 +221,12 @@ impl Places<'_> {
 /// The half that control holds.
 pub struct Publisher(Arc<ArcSwap<Snapshot>>);
 
-/// The half of each core.
+/// The half of the readers.
 #[derive(Clone)]
 pub struct Reader(Arc<ArcSwap<Snapshot>>);
+
+/// What one core holds of it.
+pub struct Latest(Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>);
 
 /// Makes the two halves.
 pub fn seam(first: Snapshot) -> (Publisher, Reader) {
@@ -239,14 +242,21 @@ impl Publisher {
 }
 
 impl Reader {
-    /// Whether `held` is still the published one: one load, no shared write.
-    pub fn is_current(&self, held: &Arc<Snapshot>) -> bool {
-        Arc::ptr_eq(&self.0.load(), held)
-    }
-
-    /// The published snapshot, to be held by a core.
+    /// The published snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.0.load_full()
+    }
+
+    /// The same for one core, which looks again and again.
+    pub fn latest(&self) -> Latest {
+        Latest(Cache::new(Arc::clone(&self.0)))
+    }
+}
+
+impl Latest {
+    /// The published snapshot: one load where it is still the one that is held, no write.
+    pub fn snapshot(&mut self) -> &Arc<Snapshot> {
+        self.0.load()
     }
 }
 

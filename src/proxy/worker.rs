@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     net::Identity,
-    snapshot::{Reader, Route, Snapshot},
+    snapshot::{Latest, Reader, Route, Snapshot},
     telemetry::{
         access::{self, Pen},
         metrics::{Held, RouteCounters},
@@ -140,7 +140,7 @@ pub(super) struct Worker {
     pub(super) replay_budget: Rc<Cell<usize>>,
     pub(super) access: Option<Pen>,
     pools: Pools,
-    snapshots: Reader,
+    latest: RefCell<Latest>,
     current: RefCell<Rc<Core>>,
     index: usize,
     workers: usize,
@@ -214,7 +214,7 @@ impl Worker {
             replay_budget: Rc::new(Cell::new(REPLAY_BUDGET)),
             access: plan.access.clone().map(Pen::new),
             pools,
-            snapshots: plan.snapshots.clone(),
+            latest: plan.snapshots.latest().into(),
             current: RefCell::new(Rc::new(core)),
             index: plan.index,
             workers: plan.workers,
@@ -236,8 +236,10 @@ impl Worker {
 
     /// The current snapshot as this core sees it. A request holds on to the one it started with.
     pub(super) fn core(&self) -> Rc<Core> {
-        if !self.snapshots.is_current(&self.current.borrow().snapshot) {
-            let core = Self::core_of(self.snapshots.snapshot(), &self.pools, self.workers, self.index);
+        let mut latest = self.latest.borrow_mut();
+        let latest = latest.snapshot();
+        if !Arc::ptr_eq(latest, &self.current.borrow().snapshot) {
+            let core = Self::core_of(Arc::clone(latest), &self.pools, self.workers, self.index);
             *self.current.borrow_mut() = Rc::new(core);
         }
         Rc::clone(&self.current.borrow())

@@ -50,13 +50,13 @@ const fn is_ours(kind: Kind) -> bool {
 }
 
 /// The names that `Connection` options give, other than the two that mean persistence.
-fn connection_options<'a>(fields: &'a [Field], bytes: &'a [u8]) -> Vec<&'a [u8]> {
+fn connection_options<'a>(connection: impl Iterator<Item = &'a [u8]>) -> Vec<&'a [u8]> {
+    let is_close = |option: &[u8]| option.eq_ignore_ascii_case(b"close");
+    let is_keep = |option: &[u8]| option.eq_ignore_ascii_case(b"keep-alive");
     let mut named = Vec::new();
-    for field in fields.iter().filter(|f| f.kind == Kind::Connection) {
-        named
-            .extend(list(field.value(bytes)).filter(|option| {
-                !option.eq_ignore_ascii_case(b"close") && !option.eq_ignore_ascii_case(b"keep-alive")
-            }));
+    // What most say that say anything is no list to be taken apart.
+    for value in connection.filter(|value| !is_keep(value)) {
+        named.extend(list(value).filter(|option| !is_close(option) && !is_keep(option)));
     }
     named
 }
@@ -65,11 +65,15 @@ fn is_named(names: &[&[u8]], name: &[u8]) -> bool {
     names.iter().any(|n| n.eq_ignore_ascii_case(name))
 }
 
+/// Appends one piece after the other. What is written literally costs no call: its length is known.
+macro_rules! append {
+    ($out:expr, $($piece:expr),+) => {
+        $($out.extend_from_slice($piece);)+
+    };
+}
+
 fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
+    append!(out, name, b": ", value, b"\r\n");
 }
 
 /// Copies lines as they are, those that follow each other in one go.
@@ -261,7 +265,7 @@ impl RequestRules {
 
     /// The names of `request`'s fields that are not passed on, for `explain`.
     pub fn left_out<'a>(&self, request: &'a RequestHead, bytes: &'a [u8]) -> Vec<&'a [u8]> {
-        let named = connection_options(&request.fields, bytes);
+        let named = connection_options(request.values(bytes, Kind::Connection));
         request.fields.iter().filter(|f| !self.passes(**f, bytes, &named)).map(|f| f.name(bytes)).collect()
     }
 
@@ -283,13 +287,11 @@ impl RequestRules {
 
     /// Appends the whole upstream head to `out`, the token as its very last field.
     pub fn write(&self, out: &mut Vec<u8>, request: &RequestHead, bytes: &[u8], facts: RequestFacts<'_>) {
-        out.extend_from_slice(request.method(bytes).as_bytes());
-        out.push(b' ');
+        append!(out, request.method(bytes).as_bytes(), b" ");
         target(out, facts.base_path, facts.rest);
-        out.extend_from_slice(b" HTTP/1.1\r\n");
-        line(out, b"Host", self.host.as_deref().unwrap_or_else(|| request.host(bytes)));
+        append!(out, b" HTTP/1.1\r\nHost: ", self.host.as_deref().unwrap_or_else(|| request.host(bytes)), b"\r\n");
 
-        let named = connection_options(&request.fields, bytes);
+        let named = connection_options(request.values(bytes, Kind::Connection));
         let mut copy = Lines::of(bytes);
         for field in &request.fields {
             if self.passes(*field, bytes, &named) && self.is_told(*field, request.framing, bytes) {
@@ -308,29 +310,24 @@ impl RequestRules {
             line(out, b"Expect", b"100-continue");
         }
         if !facts.peer.is_empty() {
-            line(out, b"X-Forwarded-For", facts.peer);
+            append!(out, b"X-Forwarded-For: ", facts.peer, b"\r\n");
         }
-        line(out, b"X-Forwarded-Proto", facts.scheme);
-        line(out, b"X-Forwarded-Host", request.host(bytes));
-        out.extend_from_slice(b"Via: ");
+        append!(out, b"X-Forwarded-Proto: ", facts.scheme, b"\r\nX-Forwarded-Host: ", request.host(bytes));
+        append!(out, b"\r\nVia: ");
         for via in request.values(bytes, Kind::Via) {
-            out.extend_from_slice(via);
-            out.extend_from_slice(b", ");
+            append!(out, via, b", ");
         }
         out.extend_from_slice(match request.version {
             Version::H10 => b"1.0 cupbearer\r\n",
             Version::H11 => b"1.1 cupbearer\r\n",
             Version::H2 => b"2 cupbearer\r\n",
         });
-        line(out, b"X-Request-Id", facts.request_id);
-        out.extend_from_slice(&self.set);
+        append!(out, b"X-Request-Id: ", facts.request_id, b"\r\n", &self.set);
         if !facts.proof.is_empty() {
             line(out, b"DPoP", facts.proof.as_bytes());
         }
 
-        out.extend_from_slice(&self.inject);
-        out.extend_from_slice(facts.token.as_bytes());
-        out.extend_from_slice(&self.inject_end);
+        append!(out, &self.inject, facts.token.as_bytes(), &self.inject_end);
     }
 }
 
@@ -371,12 +368,10 @@ pub fn write_response(
     facts: ResponseFacts<'_>,
     mut rewrite: impl FnMut(Kind, &[u8]) -> ResponseField,
 ) {
-    out.extend_from_slice(b"HTTP/1.1 ");
+    append!(out, b"HTTP/1.1 ");
     wire::number(out, u64::from(response.status));
-    out.push(b' ');
-    out.extend_from_slice(response.reason(bytes));
-    out.extend_from_slice(b"\r\n");
-    let named = connection_options(&response.fields, bytes);
+    append!(out, b" ", response.reason(bytes), b"\r\n");
+    let named = connection_options(response.values(bytes, Kind::Connection));
     let mut copy = Lines::of(bytes);
     let mut date = facts.date;
     for field in &response.fields {
@@ -432,8 +427,7 @@ pub fn write_response(
     if !facts.proxy_status.is_empty() {
         line(out, b"Proxy-Status", facts.proxy_status);
     }
-    line(out, b"X-Request-Id", facts.request_id);
-    out.extend_from_slice(b"\r\n");
+    append!(out, b"X-Request-Id: ", facts.request_id, b"\r\n\r\n");
 }
 
 /// Whether a caller's `X-Request-Id` may be used: short, and nothing that could break a log line.

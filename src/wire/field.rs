@@ -100,6 +100,29 @@ kinds! {
     XRewriteUrl = "x-rewrite-url",
 }
 
+/// Which kinds of fields a head has: most that are looked for are not there.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Kinds(u64);
+
+const _: () = assert!((Kind::Other as u8) < 64, "a bit for each");
+
+impl Kinds {
+    pub(super) fn add(&mut self, kind: Kind) {
+        self.0 |= 1 << kind as u8;
+    }
+
+    /// The values of all fields of one kind, in order. `fields`: those of the head.
+    pub(super) fn values<'a>(
+        self,
+        fields: &'a [Field],
+        bytes: &'a [u8],
+        kind: Kind,
+    ) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let fields = if self.0 & 1 << kind as u8 == 0 { &[] } else { fields };
+        fields.iter().filter(move |field| field.kind == kind).map(|field| field.value(bytes))
+    }
+}
+
 impl Kind {
     /// Classifies a name, in any case.
     pub fn of(name: &[u8]) -> Self {
@@ -139,7 +162,8 @@ static SLOTS: [(&str, Kind); 256] = {
 pub(super) const TOKEN: u8 = 1;
 /// May stand in a value.
 pub(super) const VALUE: u8 = 2;
-const VISIBLE: u8 = 4;
+/// Is visible ASCII.
+pub(super) const VISIBLE: u8 = 4;
 /// Is one.
 pub(super) const UNDERSCORE: u8 = 8;
 
@@ -184,11 +208,6 @@ pub fn is_token(text: &[u8]) -> bool {
 /// Whether `text` may stand in a field value: no control byte but the tab (RFC 9110 section 5.5).
 pub fn is_value(text: &[u8]) -> bool {
     text.iter().all(|&b| class(b) & VALUE != 0)
-}
-
-/// Whether every byte is visible ASCII.
-pub fn is_visible(text: &[u8]) -> bool {
-    text.iter().all(|&b| class(b) & VISIBLE != 0)
 }
 
 /// The elements of a comma-separated list, trimmed, empty ones left out (RFC 9110 section 5.6.1).

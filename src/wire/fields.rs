@@ -2,7 +2,7 @@
 
 use super::{
     Framing, HeadError, Span, Version,
-    field::{Field, Kind, is_token, list},
+    field::{Field, Kind, Kinds, is_token, list},
     scan,
 };
 
@@ -15,6 +15,7 @@ const MAX_OPTIONS: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     pub(super) list: Vec<Field>,
+    pub(super) kinds: Kinds,
     pub(super) host: Single,
     pub(super) expect: Single,
     length: Single,
@@ -67,6 +68,7 @@ impl Fields {
     }
 
     fn note(&mut self, field: Field, bytes: &[u8]) {
+        self.kinds.add(field.kind);
         match field.kind {
             Kind::Host => self.host.note(field.value),
             Kind::ContentLength => self.length.note(field.value),

@@ -6,7 +6,7 @@ use memchr::memchr;
 
 use super::{
     Framing, Span,
-    field::{Field, Kind, is_token, is_value, is_visible, list},
+    field::{Field, Kind, Kinds, is_token, is_value, list},
     fields::Fields,
     scan,
 };
@@ -141,6 +141,7 @@ pub struct RequestHead {
     pub expects_continue: bool,
     /// All fields, in order.
     pub fields: Vec<Field>,
+    kinds: Kinds,
 }
 
 impl RequestHead {
@@ -160,7 +161,8 @@ impl RequestHead {
             }
             Some(_) => return Err(HeadError::Expectation),
         };
-        Ok(Self { method, target, host, version, framing, expects_continue, fields: fields.list })
+        let Fields { list, kinds, .. } = fields;
+        Ok(Self { method, target, host, version, framing, expects_continue, fields: list, kinds })
     }
 
     /// The method.
@@ -185,7 +187,7 @@ impl RequestHead {
 
     /// The values of all fields of one kind, in order.
     pub fn values<'a>(&'a self, bytes: &'a [u8], kind: Kind) -> impl Iterator<Item = &'a [u8]> {
-        self.fields.iter().filter(move |f| f.kind == kind).map(|f| f.value(bytes))
+        self.kinds.values(&self.fields, bytes, kind)
     }
 
     /// Whether the caller asks to switch to WebSocket, and to nothing else (RFC 6455 section 4.1).
@@ -208,11 +210,18 @@ impl RequestHead {
 
 fn persistent<'a>(version: Version, connection: impl Iterator<Item = &'a [u8]>) -> bool {
     let mut keep = version == Version::H11;
-    for option in connection.flat_map(list) {
-        if option.eq_ignore_ascii_case(b"close") {
-            return false;
+    for value in connection {
+        // What most say that say anything: no list to be taken apart.
+        if value.eq_ignore_ascii_case(b"keep-alive") {
+            keep = true;
+            continue;
         }
-        keep |= option.eq_ignore_ascii_case(b"keep-alive");
+        for option in list(value) {
+            if option.eq_ignore_ascii_case(b"close") {
+                return false;
+            }
+            keep |= option.eq_ignore_ascii_case(b"keep-alive");
+        }
     }
     keep
 }
@@ -242,7 +251,7 @@ fn request_line_parts(bytes: &[u8], line: Span) -> Result<(Span, Span, Version),
     if target.is_empty() {
         return Err(HeadError::RequestLine);
     }
-    if !is_visible(target) {
+    if !scan::is_visible(target) {
         return Err(HeadError::Target);
     }
     let target_at = start + space + 1;
@@ -260,6 +269,7 @@ pub struct ResponseHead {
     told: Option<Framing>,
     /// All fields, in order.
     pub fields: Vec<Field>,
+    kinds: Kinds,
 }
 
 impl ResponseHead {
@@ -291,7 +301,8 @@ impl ResponseHead {
             Err(HeadError::Length) if fields.merge_lengths(bytes) => fields.framing(bytes, version)?,
             told => told?,
         };
-        Ok(Self { status, reason: Span::new(end - reason.len(), end), version, told, fields: fields.list })
+        let (Fields { list, kinds, .. }, reason) = (fields, Span::new(end - reason.len(), end));
+        Ok(Self { status, reason, version, told, fields: list, kinds })
     }
 
     /// The reason phrase, perhaps empty.
@@ -309,7 +320,7 @@ impl ResponseHead {
 
     /// The values of all fields of one kind, in order.
     pub fn values<'a>(&'a self, bytes: &'a [u8], kind: Kind) -> impl Iterator<Item = &'a [u8]> {
-        self.fields.iter().filter(move |f| f.kind == kind).map(|f| f.value(bytes))
+        self.kinds.values(&self.fields, bytes, kind)
     }
 
     /// How long the upstream keeps an idle connection, where it says so: `Keep-Alive: timeout=SECONDS`

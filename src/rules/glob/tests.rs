@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 
-use super::{Loose, allows, denies, glob_matches};
+use super::{Loose, allows, denies, glob_matches, reads_one_way};
 use crate::{
     config::model::GlobSegment,
     rules::testing::{glob_segments, rule},
@@ -146,5 +146,13 @@ proptest! {
         };
         let glob = glob_segments(&glob);
         prop_assert_eq!(glob_matches(&glob, path.as_bytes()), naive(&glob, &segments));
+    }
+
+    #[test]
+    fn a_path_reads_one_way_where_its_loose_reading_is_the_same(path in "(/|[ab;%]|%61){0,16}") {
+        let path = path.as_bytes();
+        let odd = path.contains(&b';') || path.contains(&b'%') || path.windows(2).any(|pair| pair == b"//");
+        let trails = path.len() > 1 && path.ends_with(b"/");
+        prop_assert_eq!(reads_one_way(path), !(odd || trails));
     }
 }

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::{BadPath, CanonicalPath};
+use super::{BadPath, CanonicalPath, is_plain};
 use crate::rules::escape::decode_fully;
 
 fn parsed(target: &str) -> CanonicalPath<'_> {
@@ -347,6 +347,14 @@ proptest! {
             let again = CanonicalPath::parse(rest).unwrap();
             prop_assert_eq!(again.decoded(), &path.decoded()[at..]);
         }
+    }
+
+    #[test]
+    fn a_plain_path_has_no_byte_and_no_pair_of_bytes_that_mean_anything(raw in "[a-z/.;%#\\\\ \u{7f}é\t-]{0,40}") {
+        let pair = |two: &[u8]| two[0] == b'/' && matches!(two[1], b'/' | b'.' | b';');
+        let byte = |byte: &u8| !byte.is_ascii_graphic() || matches!(byte, b'#' | b'\\' | b'%');
+        let raw = raw.as_bytes();
+        prop_assert_eq!(is_plain(raw), !raw.iter().any(byte) && !raw.windows(2).any(pair));
     }
 
     #[test]
