@@ -264,3 +264,68 @@ fn heads_that_nobody_reads_are_bounded() {
     let stream = session.stream(id).unwrap();
     assert!(stream.failure.is_some() && stream.heads.len() < 300_000, "{}", stream.heads.len());
 }
+
+/// Numbers that look random and are the same in each run (xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+
+    /// A frame of any kind: most are right, some are not.
+    fn frame(&mut self) -> Vec<u8> {
+        const BLOCKS: [&[u8]; 6] = [OK, OK, b"\x08\x03103", b"\x00\x01t\x011", b"\x88\x40\x01a\x01b\xbe", b"\x20\x88"];
+        let noise: Vec<u8> = (0..self.roll(40)).map(|_| self.roll(256) as u8).collect();
+        if self.roll(50) == 0 {
+            return frame(self.roll(11) as u8, self.roll(256) as u8, self.roll(12) as u32, &noise);
+        }
+        let (stream, ends) = (self.roll(5) as u32 * 2 + 1, self.roll(4) as u8 / 3);
+        match self.roll(12) {
+            0 => frame(kind::RST_STREAM, 0, stream, &(self.roll(14) as u32).to_be_bytes()),
+            1 => frame(kind::WINDOW_UPDATE, 0, stream * (self.roll(2) as u32), &[0, 0, 1, 1]),
+            2 => frame(kind::SETTINGS, 0, 0, &[0, 4, 0, 1, self.roll(256) as u8, 0]),
+            3 => frame(kind::PING, self.roll(2) as u8, 0, &[7; 8]),
+            4 if self.roll(10) == 0 => frame(kind::GOAWAY, 0, 0, &[0, 0, 0, 5, 0, 0, 0, 0]),
+            5..8 => frame(kind::HEADERS, flag::END_HEADERS | ends, stream, BLOCKS[self.roll(6) as usize]),
+            _ => frame(kind::DATA, ends, stream, &noise),
+        }
+    }
+}
+
+#[test]
+fn whatever_a_server_sends_it_is_an_answer_or_an_error_and_costs_little() {
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let (mut answered, mut broken) = (0, 0);
+    for _ in 0..3000 {
+        let mut session = greeted();
+        let ids: Vec<u32> = (0..5).map(|n| begin(&mut session, n % 2 == 0)).collect();
+        for _ in 0..60 {
+            let frame = dice.frame();
+            if session.receive(&frame).is_err() {
+                session.fail(&Failure::of_connection(&io::ErrorKind::Other.into()));
+                broken += 1;
+                break;
+            }
+            let id = ids[dice.roll(5) as usize];
+            match dice.roll(6) {
+                0 => drop(write(&mut session, id, b"data")),
+                1 => drop(session.end(id, b"")),
+                2 => session.leave(id),
+                _ => {
+                    answered += usize::from(matches!(read(&mut session, id), Poll::Ready(Ok(text)) if !text.is_empty()))
+                }
+            }
+            sent(&mut session);
+        }
+        for id in ids {
+            assert!(session.stream(id).is_none_or(|stream| stream.heads.len() < 400_000));
+            session.leave(id);
+        }
+        assert!(session.streams.is_empty());
+    }
+    assert!(answered > 1000 && (500..3000).contains(&broken), "{answered} answers, {broken} breaches");
+}
