@@ -26,6 +26,11 @@ use crate::wire::h2::{
 };
 use queue::Queue;
 
+/// What the windows of all streams may have grown by, beside a connection window that lets all of them be open in full: none that
+/// has grown and is read no more keeps another from its share.
+const GROWTH: u32 = 12 * 1024 * 1024;
+/// The window of the connection: all of that, and what was read and the peer is not told of yet.
+const WINDOW: u32 = CONNECTION_WINDOW + GROWTH + STREAM_WINDOW;
 /// How many streams that are over are kept for their buffers.
 const SPARE: usize = 16;
 
@@ -74,6 +79,8 @@ pub(super) struct Session {
     send_window: i64,
     window: i64,
     untold: u32,
+    /// By how much more the windows of streams may grow.
+    growth: u32,
     /// DATA frames since the last one that carried something.
     empty: u32,
     queue: Queue,
@@ -92,7 +99,7 @@ impl Session {
         queue.put(|out| {
             out.extend_from_slice(frame::PREFACE);
             frame::write_settings(out, &ours);
-            frame::write_window_update(out, 0, CONNECTION_WINDOW - frame::WINDOW);
+            frame::write_window_update(out, 0, WINDOW - frame::WINDOW);
         });
         Self {
             partial: Vec::new(),
@@ -104,7 +111,8 @@ impl Session {
             theirs: Settings { streams: u32::MAX, window: i64::from(frame::WINDOW) },
             greeted: false,
             send_window: i64::from(frame::WINDOW),
-            window: i64::from(CONNECTION_WINDOW),
+            window: i64::from(WINDOW),
+            growth: GROWTH,
             untold: 0,
             empty: 0,
             queue,
@@ -195,6 +203,7 @@ impl Session {
     /// Reads an answer: heads in the words of HTTP/1.1, then the body as it is; nothing = its proper end. Tells how many interim
     /// heads were among what was read.
     pub(super) fn poll_read(&mut self, id: u32, cx: &Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<u32>> {
+        let mut growth = self.growth;
         let Some(stream) = self.stream(id) else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
         let before = buf.filled().len();
         let body = stream.take(buf);
@@ -205,7 +214,9 @@ impl Session {
             stream.wait_to_read(cx);
             return Poll::Pending;
         }
-        let (interim, more) = (std::mem::take(&mut stream.interim), stream.reopen(body));
+        let interim = std::mem::take(&mut stream.interim);
+        let more = stream.reopen(body, &mut growth);
+        self.growth = growth;
         if let Some(more) = more {
             self.queue.put(|out| frame::write_window_update(out, id, more));
         }
@@ -222,6 +233,7 @@ impl Session {
             let code = if stream.has_ended() { Code::NO_ERROR } else { Code::CANCEL };
             self.queue.put(|out| frame::write_reset(out, id, code));
         }
+        self.growth += stream.grown();
         let unread = stream.clear();
         self.reopen(unread);
         if self.spare.len() < SPARE {
@@ -249,7 +261,7 @@ impl Session {
     /// So many bytes need no room any more.
     fn reopen(&mut self, n: u32) {
         self.untold += n;
-        if self.untold >= CONNECTION_WINDOW / 4 {
+        if self.untold >= STREAM_WINDOW {
             let more = std::mem::take(&mut self.untold);
             self.window += i64::from(more);
             self.queue.put(|out| frame::write_window_update(out, 0, more));

@@ -17,6 +17,8 @@ use crate::{
     },
 };
 
+/// What the window of a stream grows to at most whose answer is read as fast as it comes: 40 MB/s at 100 ms.
+const WIDEST: u32 = 4 * 1024 * 1024;
 /// A buffer of more is not kept for the next stream.
 const KEPT: usize = 32 * 1024;
 
@@ -86,7 +88,8 @@ pub(super) struct Stream {
     pub(super) trailers: Vec<u8>,
     pub(super) failure: Option<Failure>,
     reader: Option<Waker>,
-    /// How much more the peer may send; and how much was read that it was not told of yet.
+    /// How much the peer may send unread, how much more that is now, and how much was read that it was not told of yet.
+    width: u32,
     window: i64,
     untold: u32,
     /// How much more we may send.
@@ -102,7 +105,8 @@ impl Stream {
     pub(super) fn renew(&mut self, id: u32, send_window: i64) {
         let (mut heads, body) = (std::mem::take(&mut self.heads), std::mem::take(&mut self.body));
         heads.clear();
-        *self = Self { id, send_window, window: i64::from(STREAM_WINDOW), heads, body, ..Self::default() };
+        let (width, window) = (STREAM_WINDOW, i64::from(STREAM_WINDOW));
+        *self = Self { id, heads, body, width, window, send_window, ..Self::default() };
     }
 
     /// Forgets what is unread; how many bytes of body that was.
@@ -153,14 +157,26 @@ impl Stream {
         n as u32
     }
 
-    /// So many bytes were read: how much more the peer shall be told that it may send, a good part of a window at a time.
-    pub(super) fn reopen(&mut self, n: u32) -> Option<u32> {
+    /// So many bytes were read: how much more the peer shall be told that it may send, a good part of a window at a time. A window that
+    /// was used up and read to its end was too small; it grows, as far as `growth` goes.
+    pub(super) fn reopen(&mut self, n: u32, growth: &mut u32) -> Option<u32> {
         self.untold += n;
-        if self.has_ended() || self.untold < STREAM_WINDOW / 2 {
+        if self.has_ended() || self.untold < self.width / 2 {
             return None;
         }
-        self.window += i64::from(self.untold);
-        Some(std::mem::take(&mut self.untold))
+        let mut more = std::mem::take(&mut self.untold);
+        if self.body.is_empty() && self.width < WIDEST && self.width <= *growth {
+            *growth -= self.width;
+            more += self.width;
+            self.width *= 2;
+        }
+        self.window += i64::from(more);
+        Some(more)
+    }
+
+    /// By how much its window has grown.
+    pub(super) fn grown(&self) -> u32 {
+        self.width - STREAM_WINDOW
     }
 
     /// A head that was told to `heads`; `ends`: nothing follows.
