@@ -23,6 +23,8 @@ const MB: usize = 1024 * 1024;
 const TRANSFERS: usize = 50;
 /// Slow peers pause before each of their first pieces, of 1 MiB, so that for a while everything between both ends is full.
 const SLOW_PIECES: usize = 15;
+/// ... of 64 KiB over HTTP/2, where windows are small.
+const PIECE_H2: usize = 64 * 1024;
 const PAUSE: Duration = Duration::from_millis(20);
 /// By how much the proxy may grow for each transfer, in KiB: buffers of 64 KiB, with HTTP/2 windows of 256 KiB on that side.
 const GROWTH: usize = 512;
@@ -180,30 +182,67 @@ fn fifty_transfers_over_http_2_with_slow_peers_are_whole_and_cost_bounded_memory
 
 async fn h2_transfer(client: H2Client, number: usize, size: usize, piece: Arc<Vec<u8>>) {
     let (path, slow) = path(number);
-    let path = format!("/api/{path}");
+    let path = format!("/api/{path}/{}", size / MB);
     if number.is_multiple_of(2) {
         let request = client.ask("GET", &path).body(()).expect("a request");
         let (response, _) = client.begin(request, true).await.expect("begun");
         let mut body = response.await.expect("an answer").into_body();
-        let mut at = 0;
-        while let Some(data) = body.data().await {
-            let data = data.expect("no reset");
-            let from = at % piece.len();
-            let (first, rest) = data.split_at(data.len().min(piece.len() - from));
-            let same = *first == piece[from..from + first.len()] && *rest == piece[..rest.len()];
-            assert!(same, "{number}: other bytes after {at}");
-            at += data.len();
-            if slow && at < SLOW_PIECES * 64 * 1024 {
-                tokio::time::sleep(PAUSE).await;
-            }
-            let _ = body.flow_control().release_capacity(data.len());
-        }
-        assert_eq!(at, size, "{number}");
+        assert!(is_all(&mut body, size, &piece, slow).await, "{number}: other bytes, or not all");
         return;
     }
     let request = client.ask("PUT", &path).header("content-length", size).body(()).expect("a request");
     let (response, mut stream) = client.begin(request, false).await.expect("begun");
-    let mut left = size;
+    send_all(&mut stream, size, &piece, slow).await;
+    let answer = crate::support::h2::answer(response).await.expect("an answer");
+    assert_eq!(answer.status, 200, "{number}: {}", String::from_utf8_lossy(&answer.body));
+}
+
+/// An upstream of HTTP/2 that sends and takes bodies like [`large_bodies`]; the path's end is their size in MiB.
+fn large_bodies_h2(piece: &Arc<Vec<u8>>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    let address = listener.local_addr().expect("bound");
+    listener.set_nonblocking(true).expect("non-blocking");
+    let piece = Arc::clone(piece);
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+            while let Ok((tcp, _)) = listener.accept().await {
+                let piece = Arc::clone(&piece);
+                tokio::task::spawn_local(async move {
+                    let Ok(mut connection) = h2::server::handshake(tcp).await else { return };
+                    while let Some(Ok((request, respond))) = connection.accept().await {
+                        tokio::task::spawn_local(serve_h2(request, respond, Arc::clone(&piece)));
+                    }
+                });
+            }
+        });
+    });
+    address
+}
+
+async fn serve_h2(
+    request: http::Request<h2::RecvStream>,
+    mut respond: h2::server::SendResponse<Bytes>,
+    piece: Arc<Vec<u8>>,
+) {
+    let (parts, mut body) = request.into_parts();
+    let path = parts.uri.path();
+    let slow = path.contains("/slow-upstream");
+    let size = MB * path.rsplit('/').next().and_then(|size| size.parse::<usize>().ok()).expect("a size");
+    if parts.method == http::Method::GET {
+        let head = http::Response::builder().header("content-length", size).body(()).expect("a head");
+        let mut stream = respond.send_response(head, false).expect("sent");
+        send_all(&mut stream, size, &piece, slow).await;
+    } else {
+        let same = is_all(&mut body, size, &piece, slow).await;
+        let head = http::Response::builder().status(if same { 200 } else { 500 }).body(()).expect("a head");
+        let _ = respond.send_response(head, true);
+    }
+}
+
+async fn send_all(stream: &mut h2::SendStream<Bytes>, size: usize, piece: &[u8], slow: bool) {
+    let (mut left, mut paused) = (size, 0);
     while left > 0 {
         stream.reserve_capacity(left.min(64 * 1024));
         let capacity = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await.expect("open").expect("no reset");
@@ -211,11 +250,55 @@ async fn h2_transfer(client: H2Client, number: usize, size: usize, piece: Arc<Ve
         let n = capacity.min(left).min(piece.len() - from);
         stream.send_data(Bytes::copy_from_slice(&piece[from..from + n]), left == n).expect("sent");
         left -= n;
-        if slow && size - left < SLOW_PIECES * 64 * 1024 {
+        if slow && (size - left) / PIECE_H2 > paused && paused < SLOW_PIECES {
+            paused = (size - left) / PIECE_H2;
             tokio::time::sleep(PAUSE).await;
         }
     }
-    assert_eq!(response.await.expect("an answer").status(), 200, "{number}");
+}
+
+/// Whether the body is what it should be, to its end.
+async fn is_all(body: &mut h2::RecvStream, size: usize, piece: &[u8], slow: bool) -> bool {
+    let (mut at, mut paused) = (0, 0);
+    while let Some(Ok(data)) = body.data().await {
+        let from = at % piece.len();
+        let (first, rest) = data.split_at(data.len().min(piece.len() - from));
+        if *first != piece[from..from + first.len()] || *rest != piece[..rest.len()] {
+            return false;
+        }
+        at += data.len();
+        if slow && at / PIECE_H2 > paused && paused < SLOW_PIECES {
+            paused = at / PIECE_H2;
+            tokio::time::sleep(PAUSE).await;
+        }
+        let _ = body.flow_control().release_capacity(data.len());
+    }
+    at == size
+}
+
+#[test]
+#[ignore = "needs a minute: run tests/run"]
+fn fifty_transfers_with_http_2_on_both_sides_are_whole_and_cost_bounded_memory() {
+    let (piece, tokens) = (Arc::new(noise(MB)), Upstream::tokens(3600));
+    let api = large_bodies_h2(&piece);
+    let proxy = Cupbearer::before(&format!("http://{api}"), &tokens, "", "http = \"h2\"");
+    let callers = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let client = H2Client::connect(proxy.address()).await;
+            let mut running = tokio::task::JoinSet::new();
+            for number in 0..TRANSFERS {
+                // Ten of them are of 200 MB: five down, five up.
+                let mb = if number % 10 < 2 { 200 } else { 16 };
+                running.spawn_local(h2_transfer(client.clone(), number, mb * MB, Arc::clone(&piece)));
+            }
+            while let Some(done) = running.join_next().await {
+                done.expect("a whole transfer");
+            }
+        });
+    };
+    let grown = growth(&proxy, callers);
+    assert!(grown < TRANSFERS * 2 * GROWTH, "grew by {grown} KiB");
 }
 
 #[test]

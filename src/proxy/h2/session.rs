@@ -81,6 +81,8 @@ pub(super) struct Session {
     untold: u32,
     /// By how much more the windows of streams may grow.
     growth: u32,
+    /// Whose body was last written.
+    last_writer: u32,
     /// DATA frames since the last one that carried something.
     empty: u32,
     queue: Queue,
@@ -114,6 +116,7 @@ impl Session {
             window: i64::from(WINDOW),
             growth: GROWTH,
             untold: 0,
+            last_writer: 0,
             empty: 0,
             queue,
             block: Vec::new(),
@@ -176,6 +179,7 @@ impl Session {
         }
         stream.send_window -= i64::from(n as u32);
         self.send_window -= i64::from(n as u32);
+        self.last_writer = id;
         self.queue.put(|out| frame::write(out, kind::DATA, 0, id, &data[..n]));
         Poll::Ready(Ok(n))
     }
@@ -310,8 +314,11 @@ impl Session {
         }
     }
 
+    /// What the connection has room for is shared in turn: else the first of many would get all of a small window, again and again.
     fn wake_writers(&mut self) {
-        self.streams.iter_mut().for_each(|stream| stream.wake_writer());
+        let turn = self.streams.partition_point(|stream| stream.id <= self.last_writer);
+        let (before, next) = self.streams.split_at_mut(turn);
+        next.iter_mut().chain(before).for_each(|stream| stream.wake_writer());
     }
 }
 

@@ -366,3 +366,33 @@ fn whatever_a_server_sends_it_is_an_answer_or_an_error_and_costs_little() {
     }
     assert!(answered > 1000 && (500..3000).contains(&broken), "{answered} answers, {broken} breaches");
 }
+
+#[test]
+fn bodies_share_a_small_window_of_the_connection_in_turn() {
+    /// Counts in which order streams are woken.
+    struct Turn(u32, std::sync::Arc<std::sync::Mutex<Vec<u32>>>);
+    impl std::task::Wake for Turn {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.1.lock().unwrap().push(self.0);
+        }
+    }
+    let mut session = greeted();
+    let ids = [(); 3].map(|()| begin(&mut session, false));
+    let hog = begin(&mut session, false);
+    assert!(write(&mut session, hog, &[0; 16_384]).is_ready());
+    while write(&mut session, hog, &[0; 16_384]).is_ready() {}
+    assert_eq!(session.send_window, 0);
+    let woken = std::sync::Arc::<std::sync::Mutex<Vec<u32>>>::default();
+    let mut served = Vec::new();
+    for _ in 0..6 {
+        for id in ids {
+            let waker = Waker::from(std::sync::Arc::new(Turn(id, std::sync::Arc::clone(&woken))));
+            assert!(session.poll_write(id, &Context::from_waker(&waker), b"xyz").is_pending());
+        }
+        session.receive(&frame(kind::WINDOW_UPDATE, 0, 0, &3u32.to_be_bytes())).unwrap();
+        let first = woken.lock().unwrap().drain(..).next().unwrap();
+        assert!(write(&mut session, first, b"xyz").is_ready());
+        served.push(first);
+    }
+    assert_eq!(served, [ids, ids].concat());
+}
