@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use rustls::{CertificateError, Error};
 
-use super::ConnectError;
+use super::{ConnectError, error::Step, words::is_authority};
 
 impl ConnectError {
     /// A sentence or two; `None` where the error's own words say it all.
@@ -25,13 +25,20 @@ impl ConnectError {
                 }
                 None => None,
             },
-            Self::Timeout { .. } => Some("A firewall may be in the way: is an egress_proxy needed here?"),
-            Self::Proxy { .. } => Some("Check egress_proxy."),
+            Self::Timeout { waited_for, .. } => match waited_for {
+                Step::Tcp => Some("A firewall may be in the way: is an egress_proxy needed here?"),
+                Step::Tunnel { .. } => Some(PROXY),
+                Step::Handshake => Some("Does it speak TLS on that port?"),
+            },
+            Self::Proxy { .. } => Some(PROXY),
             Self::NotLoopback { .. } => Some("Use https://."),
             Self::Certificate { .. } => None,
         }
     }
 }
+
+const PROXY: &str =
+    "Check egress_proxy of the credential or route, and what that proxy allows: the server itself was not reached.";
 
 fn of_tls(error: &Error) -> Option<&'static str> {
     match error {
@@ -44,14 +51,17 @@ fn of_tls(error: &Error) -> Option<&'static str> {
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. } => {
-                Some("Its certificate is out of date, or this machine's clock is.")
+                Some("If it has been renewed, this machine's clock is wrong (NTP).")
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                Some("Its certificate is for another name: check the host in the URL.")
+                Some("Check the host in the URL: the certificate's subjectAltName must have it.")
+            }
+            CertificateError::Other(error) if is_authority(error) => {
+                Some("If that is the very server, name this certificate in ca_file.")
             }
             _ => None,
         },
-        Error::InvalidMessage(_) => Some("It does not speak TLS there: is it http://, or another port?"),
+        Error::InvalidMessage(_) => Some("Is it http://, or another port?"),
         _ => None,
     }
 }

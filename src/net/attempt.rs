@@ -3,7 +3,10 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -14,7 +17,7 @@ use tokio::{
 
 use super::{
     ConnectError, Connector, Offer, Stream, Target,
-    error::most_telling,
+    error::{Step, most_telling},
     names::{Failure, Fault, Place},
     race::{Report, race},
     stream::Io,
@@ -70,11 +73,15 @@ impl Attempt<'_> {
             };
             let rest = (self.began + self.timeout).saturating_duration_since(Instant::now());
             let patience = if left.is_empty() { rest } else { rest / 2 };
-            let finished = tokio::time::timeout(patience, self.finish(tcp)).await;
+            let is_there = AtomicBool::new(false);
+            let finished = tokio::time::timeout(patience, self.finish(tcp, &is_there)).await;
             let broken = match finished {
                 Ok(Ok(io)) => return Ok(self.done(io, winner)),
                 Ok(Err(broken)) => broken,
-                Err(_) => Broken { error: self.late(), is_mute: true },
+                Err(_) => {
+                    let waited_for = if is_there.load(Relaxed) { Step::Handshake } else { self.way() };
+                    Broken { error: self.late(waited_for), is_mute: true }
+                }
             };
             if broken.is_mute {
                 winner.failed(&broken.error);
@@ -96,9 +103,15 @@ impl Attempt<'_> {
         Stream::new(io, winner.place)
     }
 
-    fn late(&self) -> ConnectError {
+    fn late(&self, waited_for: Step) -> ConnectError {
         let Target { host, port, .. } = self.target;
-        ConnectError::Timeout { host: host.to_owned(), port, timeout: self.timeout }
+        ConnectError::Timeout { host: host.to_owned(), port, timeout: self.timeout, waited_for }
+    }
+
+    /// What is waited for until the target, or the proxy before it, is there.
+    fn way(&self) -> Step {
+        let (host, port) = self.next_hop();
+        self.proxy().map_or(Step::Tcp, |_| Step::Tunnel { proxy: format!("{host}:{port}") })
     }
 
     fn proxy(&self) -> Option<&EgressProxy> {
@@ -209,18 +222,19 @@ impl Attempt<'_> {
                 for silent in &left[..report.begun] {
                     silent.failed(&"no answer in time");
                 }
-                Err(self.late())
+                Err(self.late(self.way()))
             }
         }
     }
 
-    /// The tunnel, where there is one, and TLS.
-    async fn finish(&self, mut tcp: TcpStream) -> Result<Io, Broken> {
+    /// The tunnel, where there is one, and TLS; tells once the way to the target `is_there`.
+    async fn finish(&self, mut tcp: TcpStream, is_there: &AtomicBool) -> Result<Io, Broken> {
         let Target { scheme, host, port, .. } = self.target;
         if let Some(proxy) = self.proxy() {
             let opened = tunnel::open(&mut tcp, proxy, host, port).await;
             opened.map_err(|why| Broken { error: self.no_tunnel(why), is_mute: false })?;
         }
+        is_there.store(true, Relaxed);
         if scheme == Scheme::Http {
             return Ok(Io::Plain(tcp));
         }

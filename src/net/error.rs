@@ -5,6 +5,8 @@ use std::{io, time::Duration};
 use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 
+use super::words::in_words;
+
 /// Why there is no connection. The text names the server and never holds a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -29,7 +31,7 @@ pub enum ConnectError {
         source: io::Error,
     },
     /// The handshake failed: certificate, name, version.
-    #[error("TLS with {host}:{port} failed: {source}")]
+    #[error("TLS with {host}:{port} failed: {}", in_words(source))]
     Tls {
         /// The host.
         host: String,
@@ -51,7 +53,7 @@ pub enum ConnectError {
         alert: &'static str,
     },
     /// Not connected within the timeout.
-    #[error("no connection to {host}:{port} within {timeout:?}")]
+    #[error("{}", late(host, *port, *timeout, waited_for))]
     Timeout {
         /// The host.
         host: String,
@@ -59,6 +61,8 @@ pub enum ConnectError {
         port: u16,
         /// The timeout.
         timeout: Duration,
+        /// What did not come.
+        waited_for: Step,
     },
     /// The egress proxy cannot be reached, or made no tunnel.
     #[error("no way through the egress proxy {proxy}: {why}")]
@@ -76,6 +80,20 @@ pub enum ConnectError {
     },
 }
 
+/// A step on the way to a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The server's part of the TCP handshake.
+    Tcp,
+    /// The egress proxy, or its answer.
+    Tunnel {
+        /// Its host and port.
+        proxy: String,
+    },
+    /// The TLS handshake: TCP was connected.
+    Handshake,
+}
+
 impl ConnectError {
     /// What has run out here, if that is why: no fault of the server's.
     pub fn shortage(&self) -> Option<&io::Error> {
@@ -83,6 +101,16 @@ impl ConnectError {
             Self::Tcp { source, .. } if is_shortage(source) => Some(source),
             _ => None,
         }
+    }
+}
+
+fn late(host: &str, port: u16, timeout: Duration, waited_for: &Step) -> String {
+    match waited_for {
+        Step::Tcp => format!("no connection to {host}:{port} within {timeout:?}"),
+        Step::Tunnel { proxy } => {
+            format!("no way to {host}:{port} through the egress proxy {proxy} within {timeout:?}")
+        }
+        Step::Handshake => format!("{host}:{port} is connected, but there was no TLS handshake within {timeout:?}"),
     }
 }
 

@@ -4,18 +4,20 @@
 //!
 //! 1. [`connect`]: the rules, ready to be used    2. [`attempt`]: one connection in the making
 //! 3. [`names`]: a name's addresses               4. [`race`]: which of them is taken
-//! 5. [`tunnel`], [`tcp`] and [`tls`]: what comes on top   6. [`stream`]: the result
+//! 5. [`tunnel`], [`tcp`] and [`tls`] ([`pinned`]): what comes on top   6. [`stream`]: the result
 
 mod advice;
 mod attempt;
 mod connect;
 mod error;
 mod names;
+mod pinned;
 mod race;
 mod stream;
 mod tcp;
 mod tls;
 mod tunnel;
+mod words;
 
 pub use connect::{Connector, Offer, Target};
 pub use error::{ConnectError, certificate_refused, shortage};

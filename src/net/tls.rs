@@ -1,15 +1,19 @@
 //! TLS: which roots we trust, built once for each [`NetSpec`], and which certificate we present, one
 //! configuration for each [`Identity`].
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use rustls::{
     AlertDescription, ClientConfig, RootCertStore,
-    client::Resumption,
+    client::{Resumption, WebPkiServerVerifier},
     pki_types::{CertificateDer, pem::PemObject},
     sign::SingleCertAndKey,
 };
 
+use super::pinned::Verifier;
 use crate::config::{identity::Identity, model::NetSpec};
 
 /// Sessions that one identity keeps for resumption; rustls' own number.
@@ -36,28 +40,36 @@ pub(super) type Roots = [u8; 32];
 /// A client configuration for `spec`: the system's roots and those of its `ca_file`, TLS 1.2 and 1.3.
 pub(super) fn client_config(spec: &NetSpec) -> Result<(ClientConfig, Roots), String> {
     let mut roots = system_roots().clone();
-    let mut own = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let own = spec.ca_file.as_ref().map_or_else(|| Ok(Vec::new()), |path| read(path))?;
+    let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    for certificate in &own {
+        digest.update(certificate); // DER tells its own length
+    }
     if let Some(path) = &spec.ca_file {
-        let bad = |e: &dyn std::fmt::Display| format!("ca_file {}: {e}", path.display());
-        let certs: Vec<CertificateDer<'_>> =
-            CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|e| bad(&e))?;
-        if certs.is_empty() {
-            return Err(bad(&"no certificate in it"));
-        }
-        for cert in certs {
-            own.update(&cert); // DER tells its own length
-            roots.add(cert).map_err(|e| bad(&e))?;
-        }
+        let bad = |e| format!("ca_file {}: {e}", path.display());
+        own.iter().try_for_each(|certificate| roots.add(certificate.clone())).map_err(bad)?;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let mut digest = Roots::default();
-    digest.copy_from_slice(own.finish().as_ref());
-    Ok((config, digest))
+        .map_err(|e| e.to_string())?;
+    let config = if own.is_empty() {
+        config.with_root_certificates(roots)
+    } else {
+        let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        let verifier = Verifier::new(webpki.map_err(|e| e.to_string())?, own);
+        config.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+    };
+    let mut known = Roots::default();
+    known.copy_from_slice(digest.finish().as_ref());
+    Ok((config.with_no_client_auth(), known))
+}
+
+/// The certificates in a `ca_file`: one at least.
+fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let bad = |e: &dyn std::fmt::Display| format!("ca_file {}: {e}", path.display());
+    let certs: Vec<_> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|e| bad(&e))?;
+    if certs.is_empty() { Err(bad(&"no certificate in it")) } else { Ok(certs) }
 }
 
 /// The same, with a certificate for servers that ask for one. Sessions are kept apart: one that was begun with another

@@ -68,6 +68,9 @@ impl CallError {
                     None if matches!(error, ConnectError::Timeout { .. }) => {
                         Refusal::timeout(credential, &format!("{error}{advice}"))
                     }
+                    None if matches!(error, ConnectError::Proxy { .. }) => {
+                        Refusal::of_egress(credential, &format!("{error}{advice}"))
+                    }
                     None => Refusal::unavailable(credential, &format!("{error}{advice}")),
                 }
             }

@@ -120,6 +120,12 @@ impl Refusal {
         Self::new(Severity::Transient, FailureKind::Shortage, message)
     }
 
+    /// The way out is barred: the provider was not reached, and is not to blame.
+    pub fn of_egress(credential: &CredentialSpec, what: &str) -> Self {
+        let message = format!("{} cannot ask for a token: {what}", quoted(credential));
+        Self::new(Severity::Transient, FailureKind::Unavailable, message)
+    }
+
     /// A user has to log in first.
     pub fn of_login(credential: &CredentialSpec, why: &str) -> Self {
         let message =

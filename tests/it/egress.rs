@@ -89,6 +89,10 @@ fn an_egress_proxy_that_wants_credentials_or_is_away_is_named_and_nothing_goes_a
         let proxy = start(&config(&format!("egress_proxy = \"http://{address}\""), &tokens.url(), &api.url()));
         let text = detail(&proxy.get("/api"), "idp_unavailable");
         assert!(text.contains(&format!("no way through the egress proxy {address}")) && text.contains(part), "{text}");
+        assert!(
+            text.contains("the server itself was not reached") && !text.contains("the identity provider"),
+            "{text}"
+        );
         clean(proxy);
     }
     assert_eq!((tokens.connections(), api.connections()), (0, 0));

@@ -7,6 +7,7 @@ mod aborts;
 mod access_log;
 mod admin;
 mod balance;
+mod certificates;
 mod clocks;
 mod crowds;
 mod demo;
