@@ -115,10 +115,11 @@ mod tests {
                 assert!(young.join(Scheme::Http).is_some());
                 let now = clock::now();
                 assert!(young.is_open(now) && !young.is_open(now + Duration::from_secs(2)));
-                let kept = opened(&old, 300);
+                let mut kept = opened(&old, 300);
                 assert!(!old.greeted().await && old.join(Scheme::Http).is_none(), "another connection is made");
                 assert!(old.is_empty(), "nobody finds it any more");
-                assert!(kept.end(&[]).is_ok(), "whoever has a stream on it goes on");
+                let head = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n";
+                assert!(kept.begin(head, true).is_ok(), "whoever has a place on it goes on");
                 drop(first);
             })
             .await;
