@@ -107,6 +107,11 @@ impl Connector {
         self.roots
     }
 
+    /// Whether it goes the same way and trusts the same servers.
+    pub fn leads_like(&self, other: &Self) -> bool {
+        self.spec == other.spec && self.roots == other.roots
+    }
+
     /// Whether a certificate is presented to servers that ask for one.
     pub fn presents(&self) -> bool {
         self.presents

@@ -249,8 +249,9 @@ impl Task {
                 Ok(()) = self.retired.changed() => return Event::Look,
                 Ok(()) = self.renamed.changed() => {
                     self.rename();
-                    return Event::Renamed;
+                    return Event::Reconfigured;
                 }
+                Ok(()) = self.connector.changed() => return Event::Reconfigured,
             }
         }
     }

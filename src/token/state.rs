@@ -52,8 +52,8 @@ pub enum Event {
     Fetched(Box<Result<Minted, Refusal>>),
     /// The secrets are others than those which were refused.
     SecretChanged,
-    /// The credential is called something else: what failed under the old name is tried anew.
-    Renamed,
+    /// Another configuration asks by another way, or under another name: what failed before is tried anew.
+    Reconfigured,
     /// The budget that was spent is another one, or a slot of it was given back.
     BudgetChanged,
     /// The source of a static token gives another one than the one that is held.
@@ -152,7 +152,7 @@ impl State {
                     }
                 }
             }
-            Event::SecretChanged | Event::Renamed => {
+            Event::SecretChanged | Event::Reconfigured => {
                 self.streaks = (0, 0);
                 publish |= self.failure.take().is_some();
             }

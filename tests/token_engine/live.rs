@@ -450,6 +450,31 @@ async fn over_tls_the_provider_must_be_one_that_ca_file_vouches_for_and_no_log_s
 }
 
 #[tokio::test]
+async fn what_failed_is_tried_anew_where_a_reload_brings_another_ca_file_and_only_there() {
+    let (provider, other) =
+        (Provider::start_tls([Reply::token("t", 3600)]).await, Provider::start_tls([Reply::Hang]).await);
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ca-{}.pem", std::process::id()));
+    let trust = |provider: &Provider| std::fs::copy(provider.ca_file.as_ref().unwrap(), &file).unwrap();
+    trust(&other);
+    let mut spec = credential(provider.port());
+    spec.token_url.scheme = Scheme::Https;
+    spec.net = Arc::new(NetSpec { ca_file: Some(file.clone()), ..NetSpec::default() });
+    let (need, hour) = (need(spec), Duration::from_secs(3600));
+    let engine = Engine::with_pace(Pace { transient: (hour, hour), ..quick() });
+    let [reader] = adopt(&engine, [&need]);
+    assert_eq!(failure(token(&reader).await).0, FailureKind::Unavailable);
+    let [reader] = adopt(&engine, [&need]);
+    assert_eq!(failure(token(&reader).await).0, FailureKind::Unavailable);
+    assert_eq!(engine.status()[0].failed, 1, "nothing has changed");
+    trust(&provider);
+    let [reader] = adopt(&engine, [&need]);
+    while token(&reader).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    std::fs::remove_file(file).unwrap();
+}
+
+#[tokio::test]
 async fn a_ca_file_that_is_missing_is_named_when_the_engine_is_asked() {
     let mut spec = credential(1);
     spec.net = Arc::new(NetSpec { ca_file: Some("no-such-ca.pem".into()), ..NetSpec::default() });

@@ -119,7 +119,11 @@ impl<'e> Plan<'e> {
                 entry.names.extend(names);
                 entry.rename(spec);
                 if let Some(connector) = connector {
-                    entry.connector.send_replace(connector);
+                    entry.connector.send_if_modified(|before| {
+                        let differs = !before.leads_like(&connector);
+                        *before = connector;
+                        differs
+                    });
                 }
             }
         }
