@@ -67,11 +67,12 @@ def multiplexed(stage, proxy, seconds, connections):
     return {"cost": cpu * 1e6 / good, "per_second": float(rate[1]), "rss_kib": proxy.server.rss_kib()}
 
 
-def download(stage, proxy, times):
-    """100 MB responses over TLS, one after the other; the cost is CPU microseconds per MB."""
-    url = proxy.url("tls", "/v1/big")
+def download(stage, proxy, times, route="tls", how="plain"):
+    """100 MB responses, one after the other; the cost is CPU microseconds per MB."""
+    url = proxy.url(route, "/v1/big", how)
+    version = ["--http2-prior-knowledge"] if how == "h2" else []
     sinks = [argument for _ in range(times) for argument in ("-o", "/dev/null", url)]
-    return bodies(stage, proxy, times, sinks)
+    return bodies(stage, proxy, times, [*version, *sinks])
 
 
 def upload(stage, proxy, times):

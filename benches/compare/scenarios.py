@@ -112,6 +112,12 @@ SCENARIOS = {
     "download": Scenario(
         "100 MB responses over TLS", "µs/MB", side_by_side("nginx", "haproxy"),
         lambda stage, proxy, o: load.download(stage, proxy, how_often(o))),
+    "download-h2-in": Scenario(
+        "100 MB responses, HTTP/2 in by prior knowledge, plain out", "µs/MB", side_by_side("nginx", "haproxy"),
+        lambda stage, proxy, o: load.download(stage, proxy, how_often(o), "plain", "h2")),
+    "download-h2-out": Scenario(
+        "100 MB responses, plain in, HTTP/2 over TLS out (nginx 1.22 cannot)", "µs/MB", side_by_side("haproxy"),
+        lambda stage, proxy, o: load.download(stage, proxy, how_often(o), "h2")),
     "upload": Scenario(
         "100 MB request bodies over TLS", "µs/MB", side_by_side("nginx", "haproxy"),
         lambda stage, proxy, o: load.upload(stage, proxy, how_often(o))),
