@@ -68,6 +68,7 @@ pub(super) struct RawCredential {
     pub(super) subject_token_type: Option<At<String>>,
     pub(super) requested_token_type: Option<At<String>>,
     pub(super) key: Option<At<SecretSource>>,
+    pub(super) key_cert: Option<At<SecretSource>>,
     pub(super) key_id: Option<At<String>>,
     pub(super) alg: Option<Alg>,
     pub(super) assertion: Option<Assertion>,
@@ -138,6 +139,7 @@ impl RawCredential {
             subject_token_type: t.word("subject_token_type"),
             requested_token_type: t.word("requested_token_type"),
             key: source::read_text(t, "key"),
+            key_cert: source::read_text(t, "key_cert"),
             key_id: t.word("key_id"),
             alg: t.choice("alg", &ALGORITHMS.map(|alg| (alg.as_str(), alg))),
             assertion: assertion(t),
@@ -220,7 +222,7 @@ impl RawCredential {
             };
         }
         first!(client_id client_secret more_secrets grant grant_type token username password refresh_token refresh_url
-            authorize_url device_url redirect_port authorize_params issuer endpoint_hosts subject_token subject_token_type requested_token_type key key_id alg assertion dpop token_url client_auth method body scopes scope_separator audience
+            authorize_url device_url redirect_port authorize_params issuer endpoint_hosts subject_token subject_token_type requested_token_type key key_cert key_id alg assertion dpop token_url client_auth method body scopes scope_separator audience
             resource id_param secret_param token_field expires_field expires_unit default_ttl expiry warm share
             client_cert client_key timeout budget)
     }

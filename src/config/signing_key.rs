@@ -4,7 +4,7 @@
 //! signs reads the key again, from its source, by the very same code.
 
 use aws_lc_rs::{
-    digest::{SHA256, digest},
+    digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest},
     encoding::{AsDer, PublicKeyX509Der},
     rand::SystemRandom,
     rsa::{KeyPairComponents, PublicKeyComponents},
@@ -17,7 +17,7 @@ use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
-use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::{Map, Value};
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -35,6 +35,9 @@ pub enum KeyError {
     /// `alg` needs another kind of key.
     #[error("alg = {0:?} does not go with this kind of key")]
     Algorithm(&'static str),
+    /// No PEM block of a certificate.
+    #[error("key_cert holds no certificate in PEM form")]
+    Certificate,
     /// The cipher failed; there is no reason why it should.
     #[error("signing failed")]
     Sign,
@@ -53,6 +56,25 @@ enum Key {
     P256(EcdsaKeyPair),
     P384(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
+}
+
+/// What names the certificate of a key in the header of a JWT (RFC 7515 sections 4.1.7 and 4.1.8).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thumbprints {
+    /// `x5t`, by SHA-1: older servers know no other. It protects nothing, it names.
+    pub sha1: String,
+    /// `x5t#S256`
+    pub sha256: String,
+}
+
+impl Thumbprints {
+    /// Of the first certificate in the text.
+    pub fn of_pem(text: &str) -> Result<Self, KeyError> {
+        let text = text.replace("\\n", "\n");
+        let certificate = CertificateDer::from_pem_slice(text.as_bytes()).map_err(|_| KeyError::Certificate)?;
+        let coded = |by| URL_SAFE_NO_PAD.encode(digest(by, &certificate));
+        Ok(Self { sha1: coded(&SHA1_FOR_LEGACY_USE_ONLY), sha256: coded(&SHA256) })
+    }
 }
 
 impl SigningKey {

@@ -63,6 +63,7 @@ fn credential(name: &str) -> CredentialSpec {
         timeout: Duration::from_secs(10),
         budget: None,
         key: None,
+        key_cert: None,
         key_id: None,
         alg: None,
         assertion: Assertion::default(),

@@ -42,7 +42,7 @@ pub(super) fn of_client(spec: &TokenSpec, material: &Material) -> Result<Secret,
     };
     let written: &[(String, String)] = if is_grants { &[] } else { &credential.assertion.claims };
     let claims = claims(spec, written, &signer, (material.signed_at, LIFE))?;
-    signer.sign(credential.key_id.as_deref(), &claims)
+    signer.sign(credential.key_id.as_deref(), material.key_cert.as_ref(), &claims)
 }
 
 /// What is asked with: `jwt_bearer`.
@@ -53,7 +53,7 @@ pub(super) fn of_grant(spec: &TokenSpec, material: &Material) -> Result<Secret, 
     }
     let signer = Signer::with_key(material.key.as_ref().ok_or(KeyError::Format)?, credential.alg)?;
     let claims = claims(spec, &credential.assertion.claims, &signer, (material.signed_at, LIFE))?;
-    signer.sign(credential.key_id.as_deref(), &claims)
+    signer.sign(credential.key_id.as_deref(), material.key_cert.as_ref(), &claims)
 }
 
 /// The token itself: `self_signed`. It lives for `default_ttl`; there is no endpoint that it could be meant for.
@@ -65,7 +65,7 @@ pub(super) fn of_self(spec: &TokenSpec, material: &Material) -> Result<Secret, K
     if !credential.assertion.claims.iter().any(|(name, _)| name == "aud") {
         claims.remove("aud");
     }
-    signer.sign(credential.key_id.as_deref(), &claims)
+    signer.sign(credential.key_id.as_deref(), material.key_cert.as_ref(), &claims)
 }
 
 /// Whether the scopes stand in the grant's assertion, and so not beside it (Google).

@@ -15,6 +15,7 @@ use crate::{
     config::{
         model::{CredentialSpec, Param},
         secret::{Secret, SecretSource, hides},
+        signing_key::Thumbprints,
     },
     net::Identity,
 };
@@ -70,6 +71,8 @@ pub struct Material {
     pub of_grant: Option<Secret>,
     /// `key`: PEM or JWK.
     pub key: Option<Secret>,
+    /// Names the certificate of the key in what it signs.
+    pub(super) key_cert: Option<Thumbprints>,
     /// A ready assertion.
     pub assertion: Option<Secret>,
     /// The certificate that is presented.

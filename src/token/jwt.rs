@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::config::{
     model::Alg,
     secret::Secret,
-    signing_key::{KeyError, SigningKey},
+    signing_key::{KeyError, SigningKey, Thumbprints},
 };
 
 /// Signs with one key and one algorithm.
@@ -40,11 +40,23 @@ impl Signer {
         Ok(Self { alg: key.alg(), key: Key::Private(key) })
     }
 
-    /// The token in compact form. `id` is the header's `kid`; without one that of the JWK.
-    pub fn sign(&self, id: Option<&str>, claims: &Map<String, Value>) -> Result<Secret, KeyError> {
+    /// The token in compact form. `id` is the header's `kid`; without one that of the JWK. The certificate is named by SHA-256,
+    /// and beside RS256, which older servers want (AD FS), by SHA-1 too.
+    pub fn sign(
+        &self,
+        id: Option<&str>,
+        certificate: Option<&Thumbprints>,
+        claims: &Map<String, Value>,
+    ) -> Result<Secret, KeyError> {
         let mut head = json!({ "alg": self.alg.as_str(), "typ": "JWT" });
         if let Some(id) = id.or(self.own_id()) {
             head["kid"] = id.into();
+        }
+        if let Some(Thumbprints { sha1, sha256 }) = certificate {
+            head["x5t#S256"] = sha256.as_str().into();
+            if self.alg == Alg::Rs256 {
+                head["x5t"] = sha1.as_str().into();
+            }
         }
         let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let payload = serde_json::to_vec(claims).map_err(|_| KeyError::Sign)?;
@@ -97,7 +109,7 @@ mod tests {
 
     /// Signs, and verifies by the public key.
     fn verified(text: &str, alg: Option<Alg>, by: &'static dyn VerificationAlgorithm, public: &[u8]) -> Value {
-        let token = Signer::with_key(&Secret::new(text.to_owned()), alg).unwrap().sign(None, &claims()).unwrap();
+        let token = Signer::with_key(&Secret::new(text.to_owned()), alg).unwrap().sign(None, None, &claims()).unwrap();
         let parts: Vec<&str> = token.expose().split('.').collect();
         let [head, payload, signature] = parts[..] else { panic!("three parts") };
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).unwrap();
@@ -141,7 +153,7 @@ mod tests {
     #[test]
     fn a_shared_secret_signs_and_verifies() {
         let signer = Signer::with_secret(&Secret::new("not-a-secret".to_owned()), Some(Alg::Hs512)).unwrap();
-        let token = signer.sign(Some("k1"), &claims()).unwrap();
+        let token = signer.sign(Some("k1"), None, &claims()).unwrap();
         let (message, signature) = token.expose().rsplit_once('.').unwrap();
         let key = hmac::Key::new(hmac::HMAC_SHA512, b"not-a-secret");
         hmac::verify(&key, message.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).unwrap();

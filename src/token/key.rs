@@ -247,6 +247,7 @@ impl Inputs {
 
     fn signing(&mut self, credential: &CredentialSpec) {
         self.secret(credential.key.as_ref());
+        self.secret(credential.key_cert.as_ref());
         self.optional(credential.key_id.as_deref());
         self.optional(credential.alg.map(Alg::as_str));
         self.number(credential.dpop.into());

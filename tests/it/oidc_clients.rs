@@ -201,7 +201,7 @@ fn a_ready_assertion_that_was_used_before_is_refused_and_a_new_one_in_its_file_i
             "iss": "signer-ES256", "sub": "signer-ES256", "aud": provider.url(), "exp": now + 60, "jti": id,
         });
         let signer = Signer::with_key(&Secret::new(key.clone()), None).unwrap();
-        signer.sign(Some("ES256"), claims.as_object().unwrap()).unwrap().expose().to_owned()
+        signer.sign(Some("ES256"), None, claims.as_object().unwrap()).unwrap().expose().to_owned()
     };
     let file = provider.key_file("ES256").with_extension("jwt");
     std::fs::write(&file, fresh("first")).unwrap();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use aws_lc_rs::{
-    digest::{SHA256, digest},
+    digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest},
     encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der},
     hmac,
     signature::{ECDSA_P256_SHA256_FIXED, KeyPair as _, UnparsedPublicKey},
@@ -30,7 +30,7 @@ use cupbearer::{
     },
 };
 use http::{HeaderMap, header};
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
 use serde_json::{Value, json};
 
 use crate::{
@@ -93,6 +93,32 @@ async fn private_key_jwt_signs_a_new_assertion_for_every_attempt_with_the_key_th
     let again = params(&c).await["client_assertion"].clone();
     verify(&other_public, &again).unwrap();
     assert_ne!(claims(&again)["jti"], c1["jti"]);
+}
+
+#[tokio::test]
+async fn the_certificate_of_the_key_is_named_as_entra_wants_it_and_read_again_for_every_request() {
+    let of = |kind| {
+        let pair = KeyPair::generate_for(kind).unwrap();
+        let certificate = rcgen::CertificateParams::default().self_signed(&pair).unwrap();
+        let coded = |by| URL_SAFE_NO_PAD.encode(digest(by, certificate.der()));
+        (pair.serialize_pem(), certificate.pem(), coded(&SHA256), coded(&SHA1_FOR_LEGACY_USE_ONLY))
+    };
+    let head = async |c: &CredentialSpec| -> Value {
+        serde_json::from_slice(&part(&params(c).await["client_assertion"], 0)).unwrap()
+    };
+    let (key, certificate, sha256, sha1) = of(&PKCS_RSA_SHA256);
+    let (key, file) = (given(&key), secret_file(&certificate));
+    let mut c = credential(1);
+    (c.client_auth, c.client_secret, c.alg) = (ClientAuth::PrivateKeyJwt, None, Some(Alg::Ps256));
+    (c.key, c.key_cert) = (Some(key), Some(SecretSource::File(file.clone())));
+    assert_eq!(head(&c).await, json!({ "alg": "PS256", "typ": "JWT", "x5t#S256": sha256 }));
+    c.alg = None;
+    assert_eq!(head(&c).await, json!({ "alg": "RS256", "typ": "JWT", "x5t#S256": sha256, "x5t": sha1 }));
+    let (_, other, renewed, _) = of(&PKCS_ECDSA_P256_SHA256);
+    std::fs::write(&file, other).unwrap();
+    assert_eq!(head(&c).await["x5t#S256"], renewed);
+    std::fs::write(&file, "not-a-certificate").unwrap();
+    assert_eq!(read(&c).await.unwrap_err().to_string(), "key_cert holds no certificate in PEM form");
 }
 
 #[tokio::test]

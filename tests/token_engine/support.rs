@@ -81,6 +81,7 @@ pub(crate) fn credential(port: u16) -> CredentialSpec {
         timeout: Duration::from_secs(5),
         budget: None,
         key: None,
+        key_cert: None,
         key_id: None,
         alg: None,
         assertion: Assertion::default(),

@@ -84,6 +84,8 @@ pub struct CredentialSpec {
     pub budget: Option<Budget>,
     /// Private key, PEM or JWK, re-read for every request; there wherever something is signed with one.
     pub key: Option<SecretSource>,
+    /// The certificate of `key`, PEM: its thumbprint stands in the header of what is signed (RFC 7515 section 4.1.8).
+    pub key_cert: Option<SecretSource>,
     /// `kid` of what is signed.
     pub key_id: Option<String>,
     /// `None` = by the kind of key.

@@ -187,6 +187,7 @@ impl Builder<'_, '_> {
             timeout: raw.timeout.unwrap_or(Duration::from_secs(10)),
             budget: raw.budget,
             key: raw.key.map(|at| at.value),
+            key_cert: raw.key_cert.map(|at| at.value),
             key_id: raw.key_id.map(|at| at.value),
             alg: raw.alg,
             assertion: raw.assertion.unwrap_or_default(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Context, Note, Table, credential::Resolved, refused};
 use crate::config::{
     header::Holds,
+    identity::{Identity, IdentityError},
     model::{Alg, ClientAuth, Grant, StoreSpec, Tokens, UNTIL_REPLACED, Upstream},
     raw::{GrantName, RawCredential},
     reader::At,
@@ -120,6 +121,14 @@ pub(super) fn check_key(t: &Table<'_>, kind: GrantName, client_auth: ClientAuth,
         let hint = format!("{hint}{whose}");
         t.context.report(note.hint(hint));
     }
+    if t.has("key_cert") && !signs {
+        let what = format!("`key_cert` in {} is of no use: nothing is signed with its key", t.name);
+        t.context.report(
+            Note::error(&t.key_place("key_cert"), what).hint(
+                "it belongs to \"private_key_jwt\", \"jwt_bearer\" and \"self_signed\"; TLS presents client_cert",
+            ),
+        );
+    }
     let symmetric = raw.alg.is_some_and(Alg::is_symmetric);
     if raw.alg.is_some() && (uses || binds) && symmetric != (client_auth == ClientAuth::ClientSecretJwt) {
         let note = Note::error(&t.key_place("alg"), "this `alg` does not go with what signs here");
@@ -127,6 +136,9 @@ pub(super) fn check_key(t: &Table<'_>, kind: GrantName, client_auth: ClientAuth,
     }
     if let Some(key) = &raw.key {
         check_usable(t, key, raw.alg.filter(|alg| !alg.is_symmetric()));
+        if let Some(certificate) = raw.key_cert.as_ref().filter(|_| signs) {
+            check_certificate(t, certificate, key);
+        }
     }
 }
 
@@ -143,6 +155,27 @@ fn check_usable(t: &Table<'_>, key: &At<SecretSource>, alg: Option<Alg>) {
     } else {
         "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 makes one"
     }));
+}
+
+/// A certificate of another key would have every assertion refused.
+fn check_certificate(t: &Table<'_>, certificate: &At<SecretSource>, key: &At<SecretSource>) {
+    let read = |at: &At<SecretSource>| match at.value {
+        SecretSource::Env(_) | SecretSource::File(_) | SecretSource::Given { .. } => {
+            at.value.read_shaped_blocking(Shape::Text).ok()
+        }
+        _ => None,
+    };
+    let (Some(chain), Some(key)) = (read(certificate), read(key)) else { return };
+    let chain = chain.expose().replace("\\n", "\n");
+    // What TLS cannot use may sign all the same, and a JWK is no key for TLS.
+    let (problem, hint) = match Identity::of_pem(&chain, &key) {
+        Err(error @ (IdentityError::NoCertificate | IdentityError::NotX509 | IdentityError::Mismatch)) => {
+            (error.told_of("key_cert", "key"), error.hint().replace("client_cert", "key_cert"))
+        }
+        _ => return,
+    };
+    let note = Note::error(&certificate.span, format!("`key_cert` in {} is no good: {problem}", t.name));
+    t.context.report(note.hint(hint));
 }
 
 /// `refresh_url`: a URL at the host of `token_url`, or `./PATH` beside it.

@@ -7,6 +7,7 @@ use crate::{
     config::{
         model::{ClientCert, CredentialSpec, Grant, Param},
         secret::{Secret, SecretError, SecretSource, Shape},
+        signing_key::{KeyError, Thumbprints},
     },
     net::{Identity, IdentityError},
     token::sources::{Keep, Sources, Want},
@@ -26,6 +27,9 @@ pub enum MaterialError {
     /// `client_cert` and `client_key` are no pair.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// `key_cert` is no certificate.
+    #[error(transparent)]
+    Certificate(#[from] KeyError),
 }
 
 /// What one source gave.
@@ -56,6 +60,10 @@ impl Material {
             Some(source) => Some(reading.shaped(source, "key", Shape::Text, Keep::Last).await?),
             None => None,
         };
+        let key_cert = match &credential.key_cert {
+            Some(source) => Some(reading.thumbprints(source).await?),
+            None => None,
+        };
         let assertion = match &credential.assertion.ready {
             Some(source) => Some(reading.assertion(source, &credential.grant).await?),
             None => None,
@@ -81,6 +89,7 @@ impl Material {
             client_secrets,
             of_grant,
             key,
+            key_cert,
             assertion,
             identity,
             signed_at,
@@ -139,6 +148,7 @@ pub(in crate::token) fn is_watched(credential: &CredentialSpec) -> bool {
         .chain(&credential.more_secrets)
         .chain(credential.grant.source())
         .chain(&credential.key)
+        .chain(&credential.key_cert)
         .chain(&credential.assertion.ready)
         .chain(credential.net.client_cert.iter().flat_map(|pair| [&pair.chain, &pair.key]))
         .chain(of_params);
@@ -181,6 +191,18 @@ impl Reading<'_> {
     }
 
     /// `client_cert` and `client_key`: one slot, since one without the other is nothing.
+    /// Those of the certificate that an assertion's key belongs to.
+    async fn thumbprints(&mut self, source: &SecretSource) -> Result<Thumbprints, MaterialError> {
+        let failed = |source| MaterialError::Source { what: "key_cert".to_owned(), source };
+        let text = self.sources.read(source, Shape::Text, Keep::Last, self.want).await.map_err(failed)?;
+        let named = Thumbprints::of_pem(text.expose())?;
+        let (what, source) = ("key_cert".to_owned(), source.to_string());
+        // Not the text, as with `client_cert`.
+        let secret = Secret::new(format!("key_cert:{}", named.sha256));
+        self.slots.push(Slot { what, source, secret, keep: Keep::Last, is_passing: false });
+        Ok(named)
+    }
+
     async fn pair(&mut self, pair: &ClientCert) -> Result<Identity, MaterialError> {
         let (sources, want) = (self.sources, self.want);
         let read = async |source, what: &str| {

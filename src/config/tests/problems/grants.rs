@@ -44,6 +44,7 @@ client_id = "b"
 client_secret = { env = "SECRET" }
 token_url = "https://b.example/t"
 key_id = "k"
+key_cert = { env = "BAD_PEM" }
 "#,
     );
     let expected = [
@@ -51,6 +52,7 @@ key_id = "k"
         "5:1 this `alg` does not go with what signs here (HS256, HS384 and HS512 sign with the client secret, all others with a key)",
         "6:15 `exp` of an assertion is set for each request",
         "11:1 `key_id` in [credentials.b] is of no use: nothing is signed (it belongs to \"private_key_jwt\", \"client_secret_jwt\", \"jwt_bearer\" and \"self_signed\")",
+        "12:1 `key_cert` in [credentials.b] is of no use: nothing is signed with its key (it belongs to \"private_key_jwt\", \"jwt_bearer\" and \"self_signed\"; TLS presents client_cert)",
     ];
     assert_eq!(found, expected);
 }
@@ -179,6 +181,14 @@ fn a_key_that_cannot_sign_and_a_proof_that_has_no_room_are_told_in_the_file() {
         [
             "7:1 `key` in [credentials.c] cannot sign: alg = \"EdDSA\" does not go with this kind of key (RSA signs by RS256 or \
           PS256, P-256 by ES256, P-384 by ES384, Ed25519 by EdDSA)"
+        ]
+    );
+    let signed = "client_auth = \"private_key_jwt\"\nkey.env = \"PEM\"\nkey_cert.env = \"BAD_PEM\"";
+    assert_eq!(
+        file(signed, ""),
+        [
+            "6:1 `key_cert` in [credentials.c] is no good: key_cert holds no certificate in PEM form (blocks of \
+          -----BEGIN CERTIFICATE-----, our own first)"
         ]
     );
     assert_eq!(
