@@ -70,6 +70,7 @@ fn marker(outcome: Option<ReplayOutcome>) -> &'static str {
     match outcome {
         Some(ReplayOutcome::NotPossible) => "not replayed: body already streamed",
         Some(ReplayOutcome::TooFresh) => "not replayed: the token is fresh",
+        Some(ReplayOutcome::SameToken) => "not replayed: the provider gave the same token",
         Some(ReplayOutcome::Rejected) => "not replayed: rejected again after a replay",
         Some(ReplayOutcome::Proof) => "not replayed: the upstream refuses our DPoP proof",
         Some(ReplayOutcome::Accepted | ReplayOutcome::Failed) | None => "",
@@ -176,11 +177,21 @@ pub(super) async fn forward(
             Box::pin(upgrade::tunnel(&mut exchange, head)).await?;
             return Ok(Next::Close);
         }
-        let Ending::Final(outcome) = tries.end(route, generation, rejected, verdict, can_replay) else {
+        let mut ending = tries.end(route, generation, rejected, verdict, can_replay);
+        let mut renewed = Ok(());
+        if tries.above == generation && matches!(ending, Ending::Again) {
+            // The answer is kept until it is known that there is another token to try.
+            renewed = exchange.caller.wait_for(&worker.buffers, Box::pin(authorize(route, generation))).await;
+            if renewed.is_ok() && route.bearer.is_repeat(generation) {
+                ending = Ending::Final(Some(ReplayOutcome::SameToken));
+            }
+        }
+        let Ending::Final(outcome) = ending else {
             request.tally.replayed.set(true);
             if Box::pin(put_aside(&mut exchange, &response, request)).await && !request.websocket {
                 pool.give(up.io, response.kept_for);
             }
+            renewed?;
             continue;
         };
         request.tally.replay.set(outcome);
@@ -241,6 +252,9 @@ impl Tries {
         if rejected {
             return match route.bearer.reject(generation, clock::now()) {
                 _ if self.replayed => Ending::Final(Some(ReplayOutcome::Rejected)),
+                Rejection::TooFresh if route.bearer.is_repeat(generation) => {
+                    Ending::Final(Some(ReplayOutcome::SameToken))
+                }
                 Rejection::TooFresh => Ending::Final(Some(ReplayOutcome::TooFresh)),
                 Rejection::Replaced if !can_replay => Ending::Final(Some(ReplayOutcome::NotPossible)),
                 Rejection::Replaced => {

@@ -32,6 +32,8 @@ pub struct Bearer {
     pub fingerprint: String,
     /// Counts the tokens of this cell, from 1.
     pub generation: u64,
+    /// The first generation with this very text: its own, unless the provider gave the one before once more.
+    pub text_since: u64,
     /// Before the request that fetched it was sent.
     pub issued: Now,
     /// From here on a request waits for the refresh.
@@ -70,6 +72,7 @@ impl Bearer {
             token,
             fingerprint,
             generation,
+            text_since: generation,
             issued,
             mandatory,
             expires,
@@ -85,6 +88,13 @@ impl Bearer {
     #[must_use]
     pub fn with_identity(self, identity: Option<Identity>) -> Self {
         Self { identity, ..self }
+    }
+
+    /// The same, after `before`, which may have the same text.
+    #[must_use]
+    pub fn after(self, before: Option<&Self>) -> Self {
+        let same = before.filter(|before| before.token == self.token);
+        Self { text_since: same.map_or(self.generation, |before| before.text_since), ..self }
     }
 
     /// The same, bound to the key of `proof`.

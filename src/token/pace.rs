@@ -57,27 +57,10 @@ impl Pace {
         grown(first, 4, streak.saturating_sub(1), longest)
     }
 
-    /// How long a new token cannot be rejected after `strikes` (see [`next_strikes`]).
+    /// How long a new token cannot be rejected after so many that were rejected before they ever worked, in a row.
     pub fn hold(&self, strikes: u32) -> Duration {
         let (first, longest) = self.hold;
-        grown(first, 2, strikes.saturating_sub(FREE_STRIKES), longest)
-    }
-}
-
-/// Early rejections of tokens that had worked which cost no longer hold.
-const FREE_STRIKES: u32 = 3;
-
-/// A token that worked and lived this long before it was rejected is no sign of a loop.
-const HONEST_LIFE: Duration = MINUTE;
-
-/// Counts rejections that look like a loop: a token that was never accepted counts at once, one that was
-/// accepted (perhaps by another upstream than the one that rejects it) after three free ones, and one that
-/// worked for a minute clears the count.
-pub fn next_strikes(strikes: u32, accepted: bool, lived: Duration) -> u32 {
-    match accepted {
-        true if lived >= HONEST_LIFE => 0,
-        true => strikes.saturating_add(1),
-        false => strikes.max(FREE_STRIKES).saturating_add(1),
+        grown(first, 2, strikes, longest)
     }
 }
 

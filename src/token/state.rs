@@ -22,7 +22,7 @@ use std::{
 
 use super::{
     bearer::{Bearer, Deadline, Failure, FailureKind, Now, Signals, View},
-    pace::{Pace, Windows, luck, next_strikes},
+    pace::{Pace, Windows, luck},
     refusal::{Refusal, Severity},
     reply::Minted,
 };
@@ -107,11 +107,14 @@ impl Phase {
 #[derive(Debug, Clone, Default)]
 pub struct State {
     token: Option<Held>,
+    /// The token before, also one that was rejected: the provider may give it again.
+    before: Option<Arc<Bearer>>,
     failure: Option<Failure>,
     /// Failures in a row, by severity; both end with a success.
     streaks: (u32, u32),
     generation: u64,
     rejected: u64,
+    /// Tokens in a row that were rejected before they ever worked.
     strikes: u32,
     /// Somebody asked and has had no result yet.
     wanted: bool,
@@ -237,10 +240,10 @@ impl State {
         if seen.rejected != bearer.generation || now.mono < bearer.rejectable_from {
             return false;
         }
-        let lived = now.mono.saturating_duration_since(bearer.issued.mono);
-        self.strikes = next_strikes(self.strikes, seen.accepted, lived);
+        // One that has worked was revoked; one that never did may be followed by others like it for ever.
+        self.strikes = if seen.accepted { 0 } else { self.strikes.saturating_add(1) };
         self.rejected = bearer.generation;
-        self.token = None;
+        self.before = self.token.take().map(|held| held.bearer);
         self.wanted = true; // the next request shall find a new one, even if this one's 401 went through
         true
     }
@@ -266,7 +269,8 @@ impl State {
             policy.sliding,
             now.mono + policy.pace.hold(self.strikes),
         );
-        let bearer = bearer.with_identity(minted.identity).with_proof(minted.proof);
+        let last = self.token.take().map(|held| held.bearer).or_else(|| self.before.take());
+        let bearer = bearer.after(last.as_deref()).with_identity(minted.identity).with_proof(minted.proof);
         self.token = Some(Held { bearer: Arc::new(bearer), advisory: before(windows.advisory) });
         self.failure = None;
         self.streaks = (0, 0);

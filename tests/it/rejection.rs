@@ -117,6 +117,48 @@ fn a_body_too_large_to_keep_is_streamed_once_and_its_401_goes_through() {
     assert_eq!(setup.tokens.requests().len(), 2);
 }
 
+/// An API that refuses everything once `revoked` is set.
+fn revocable(revoked: &Arc<AtomicUsize>) -> Upstream {
+    let revoked = Arc::clone(revoked);
+    Upstream::start(move |connection| {
+        while connection.request().is_some() {
+            connection.send(if revoked.load(Ordering::SeqCst) > 0 { UNAUTHORIZED } else { OK });
+        }
+    })
+}
+
+#[test]
+fn the_very_token_that_was_refused_is_not_sent_twice_with_one_request() {
+    let body = r#"{"access_token": "not-a-token", "expires_in": 3600}"#;
+    let answer =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let (revoked, tokens) = (Arc::default(), Upstream::always(answer));
+    let api = revocable(&revoked);
+    let proxy = Cupbearer::builder().env("SECRET", "not-a-secret").env("TOKEN", "not-a-static-token").start(&format!(
+        "[credentials.c]\nclient_id = \"id\"\nclient_secret = {{ env = \"SECRET\" }}\ntoken_url = \"{}/token\"\n\
+         [credentials.s]\ngrant = \"static\"\ntoken = {{ env = \"TOKEN\" }}\n\
+         [[routes]]\nprefix = \"/given\"\nupstream = \"{url}\"\ncredential = \"c\"\n\
+         [[routes]]\nprefix = \"/static\"\nupstream = \"{url}\"\ncredential = \"s\"\n",
+        tokens.url(),
+        url = api.url()
+    ));
+    let asked = Instant::now();
+    for prefix in ["/given", "/static"] {
+        assert_eq!(proxy.request("POST", &format!("{prefix}/x"), "", b"once").status, 200);
+    }
+    thread::sleep((YOUNG + Duration::from_millis(500)).saturating_sub(asked.elapsed()));
+    revoked.store(1, Ordering::SeqCst);
+    let before = api.requests().len();
+    for (at, prefix) in ["/given", "/static", "/given", "/static"].into_iter().enumerate() {
+        let response = proxy.request("POST", &format!("{prefix}/x"), "", b"once");
+        assert_eq!((response.status, response.text().as_str()), (401, "no"));
+        let status = response.header("proxy-status").expect("says why it was not replayed");
+        assert!(status.contains("not replayed: the provider gave the same token"), "{prefix}: {status}");
+        assert_eq!(api.requests().len(), before + at + 1, "sent once");
+    }
+    assert_eq!(tokens.requests().len(), 2);
+}
+
 #[test]
 fn a_fresh_token_that_is_refused_for_ever_makes_no_loop() {
     let setup = setup();

@@ -99,6 +99,8 @@ struct World {
     wake: Option<Instant>,
     /// When the fetch that runs was started.
     fetching: Option<Now>,
+    /// Different tokens that the provider has given.
+    texts: usize,
     /// Token requests that began since the last line.
     began: usize,
     /// What the last request was told.
@@ -132,6 +134,7 @@ impl World {
             wall_ahead: 0,
             wake: None,
             fetching: None,
+            texts: 0,
             began: 0,
             told: String::new(),
             asked_silently: false,
@@ -193,7 +196,8 @@ impl World {
                 };
                 self.event(Event::Look, false);
             }
-            ["the", "provider", "gives", life] => {
+            ["the", "provider", "gives", life] | ["the", "provider", "gives", "the", "same", "for", life] => {
+                self.texts += usize::from(words.len() == 4);
                 let minted = self.minted(duration(life)?)?;
                 self.event(Event::Fetched(Box::new(Ok(minted))), false);
             }
@@ -237,7 +241,7 @@ impl World {
 
     fn minted(&mut self, life: Duration) -> Result<Minted, String> {
         let issued = self.fetching.take().ok_or("no token request runs")?;
-        Ok(minted("not-a-token", issued, life))
+        Ok(minted(&format!("not-a-token-{}", self.texts), issued, life))
     }
 
     fn fail(&mut self, severity: Severity, kind: FailureKind, after: Option<Duration>) -> Result<(), String> {
@@ -273,6 +277,12 @@ impl World {
             ["next", "attempt", "within", time] => {
                 let time = duration(time)?;
                 expect(until.is_some_and(|until| until <= time), format!("it is in {until:?}"))
+            }
+            ["the", "401", "of", "token", n, "goes", "through"] => {
+                expect(self.reader.is_repeat(number(n)?), "there is another token to try".to_owned())
+            }
+            ["there", "is", "another", "than", "token", n] => {
+                expect(!self.reader.is_repeat(number(n)?), "it is the same".to_owned())
             }
             ["no", "failure", "stands"] => expect(until.is_none(), "one stands".to_owned()),
             _ => Err(format!("nobody knows what \"{clause}\" means")),

@@ -133,14 +133,16 @@ pub enum ReplayOutcome {
     NotPossible,
     /// Not sent again: the token was too fresh to be replaced.
     TooFresh,
+    /// Not sent again: the provider gave the very token that was refused once more.
+    SameToken,
     /// Not sent again: the upstream refuses our proofs.
     Proof,
 }
 
 impl ReplayOutcome {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Accepted, Self::Rejected, Self::Failed, Self::NotPossible, Self::TooFresh, Self::Proof];
+    pub const ALL: [Self; 7] =
+        [Self::Accepted, Self::Rejected, Self::Failed, Self::NotPossible, Self::TooFresh, Self::SameToken, Self::Proof];
 
     /// As a label.
     pub fn as_str(self) -> &'static str {
@@ -150,6 +152,7 @@ impl ReplayOutcome {
             Self::Failed => "failed",
             Self::NotPossible => "not_possible",
             Self::TooFresh => "too_fresh",
+            Self::SameToken => "same_token",
             Self::Proof => "proof_refused",
         }
     }

@@ -289,6 +289,13 @@ impl Reader {
         Rejection::Replaced
     }
 
+    /// Whether the token that is there has the text of this generation, which the provider gave more than once: to send it
+    /// again would be to send the same.
+    pub fn is_repeat(&self, generation: u64) -> bool {
+        let view = self.0.view.load();
+        view.bearer.as_ref().is_some_and(|b| b.text_since < b.generation && b.text_since <= generation)
+    }
+
     /// A request that carried the token of this generation, sent at `sent`, was answered by something
     /// other than a rejection. With sliding expiry this moves the deadline.
     pub fn used(&self, generation: u64, sent: Instant) {
