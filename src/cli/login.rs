@@ -146,12 +146,21 @@ fn spelled(time: Duration) -> String {
 
 fn told(name: &str, config: &Config, done: &Done) -> String {
     let granted = done.scope.as_ref().map_or_else(String::new, |scope| format!(" It was granted: {scope}."));
+    let missing = if done.missing.is_empty() {
+        String::new()
+    } else {
+        let missing = done.missing.join(" ");
+        format!(
+            "\nNot among that: {missing}. A route whose own scopes name it is refused until a login brings it; the others do with \
+             what was granted."
+        )
+    };
     let place = match &config.tokens.store {
         config::model::StoreSpec::File(path) => path.display().to_string(),
         _ => "the store".to_owned(),
     };
     format!(
-        "Logged in: {name} has a new refresh token, sealed in {place}.{granted}\n\
+        "Logged in: {name} has a new refresh token, sealed in {place}.{granted}{missing}\n\
          A running cupbearer with this store that waits for it takes it up by itself."
     )
 }

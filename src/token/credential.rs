@@ -81,6 +81,8 @@ pub struct Material {
     pub signed_at: SystemTime,
     /// The refresh token to use, which is in no version: it changes with every use.
     pub(super) refresh: Option<Secret>,
+    /// What to ask for with it, where that is not what the route needs.
+    pub(super) scopes: Option<Vec<String>>,
     /// The step of a login to make, which is in no version either.
     pub(super) step: Option<Step>,
     /// `params`, values read.
@@ -190,6 +192,12 @@ impl Material {
     #[must_use]
     pub fn with_refresh(&self, token: Secret) -> Self {
         Self { refresh: Some(token), ..self.clone() }
+    }
+
+    /// The same, to ask for these scopes, if any are given, and not for those that the route needs.
+    #[must_use]
+    pub(super) fn with_scopes(&self, scopes: Option<Vec<String>>) -> Self {
+        Self { scopes, ..self.clone() }
     }
 
     /// The same, to make this step of a login.

@@ -138,8 +138,9 @@ fn params<'a>(spec: &'a TokenSpec, material: &'a Material) -> Result<Params<'a>,
     set_client(&mut params, spec, material)?;
     // What was asked for when the user agreed is not asked for again.
     let asks = !matches!(material.step, Some(Step::Code { .. } | Step::Device { .. }));
-    if asks && !spec.scopes.is_empty() && !assertion::holds_scopes(spec) {
-        params.set("scope", spec.scopes.join(&credential.scope_separator).into());
+    let scopes = material.scopes.as_ref().unwrap_or(&spec.scopes);
+    if asks && !scopes.is_empty() && !assertion::holds_scopes(spec) {
+        params.set("scope", scopes.join(&credential.scope_separator).into());
     }
     if let Some(audience) = spec.audience.as_ref().filter(|_| asks) {
         params.set("audience", audience.as_str().into());

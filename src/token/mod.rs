@@ -6,7 +6,8 @@
 //!    `vault`: a source that is asked over HTTP;
 //! 2. **how we ask, what comes back** — [`grant`] builds the request (its parameters: `params`; what vouches
 //!    for us: `assertion`, signed by [`jwt`]; that we hold the token's key: [`dpop`]); [`reply`], with [`lifetime`],
-//!    [`refusal`] and [`known`], judges the answer: a token, or a refusal, transient or permanent; [`rotation`]: the refresh token;
+//!    [`refusal`] and [`known`], judges the answer: a token, or a refusal, transient or permanent; [`rotation`]: the
+//!    refresh token, with the user's [`consent`];
 //! 3. **the asking** — `asking`: one fetch, from secrets to token; [`discovery`], by the provider's [`metadata`]:
 //!    where; `peer`: what a provider has told of itself, with its `clock`; [`endpoint`]: one HTTP call and its limits; [`budget`]:
 //!    whether it may be made;
@@ -26,6 +27,7 @@ pub mod bearer;
 pub mod budget;
 pub mod claims;
 mod clock;
+pub mod consent;
 pub mod credential;
 mod curl;
 pub mod discovery;

@@ -38,6 +38,9 @@ const TOKEN_CAP: usize = 16 * 1024;
 /// A provider's description is cut to this many characters.
 const DETAIL_CAP: usize = 200;
 
+/// Of `scope`; what lists more than this is cut.
+const MOST_SCOPE: usize = 16 * 1024;
+
 /// What the provider answered. It may hold tokens: its `Debug` shows how much there is, and nothing of it.
 #[derive(Clone)]
 pub struct Answer {
@@ -189,7 +192,7 @@ impl Reading<'_> {
             issued: self.answer.sent,
             life,
             life_from,
-            scope: body.get("scope").and_then(scope_text).map(|scope| printable(&scope, 1000)),
+            scope: body.get("scope").and_then(scope_text).map(|scope| printable(&scope, MOST_SCOPE)),
             skew: skew(self.answer),
             refresh: self.refresh(body),
             identity: self.material.identity.clone(),

@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
     Key, Store,
+    consent::Consent,
     store::{Claim, Found, Over, Unclaimed},
 };
 use crate::config::{model::CredentialSpec, secret::Secret};
@@ -36,6 +37,8 @@ pub struct Kept {
     pub token: Secret,
     /// What its chain began with.
     pub root: Root,
+    /// What it was granted for, where a login told.
+    pub consent: Option<Consent>,
 }
 
 /// Tells one refresh token from the next.
@@ -224,18 +227,18 @@ pub struct Owner<'a> {
 
 impl Owner<'_> {
     /// The token to use now, if there is one with this root.
-    pub fn current(&self, root: Root) -> Option<Secret> {
+    pub fn current(&self, root: Root) -> Option<Kept> {
         let stored = self.stored.as_ref().map(|found| &found.kept);
         let kept = self.unsaved.as_ref().map(|unsaved| &unsaved.kept).or(stored);
-        kept.filter(|kept| kept.root == root).map(|kept| kept.token.clone())
+        kept.filter(|kept| kept.root == root).cloned()
     }
 
     /// Keeps the one that the provider just gave: in the store before anything else is done with the answer. Whether
     /// it will outlive this process.
-    pub async fn keep(&mut self, token: Secret, root: Root) -> bool {
+    pub async fn keep(&mut self, kept: Kept) -> bool {
         let (store, key) = (&self.rotation.store, self.rotation.key);
         let over = if self.is_closed { Over::Anything } else { Over::This(self.stored.as_ref()) };
-        match store.save_refresh(key, Kept { token, root }, over).await {
+        match store.save_refresh(key, kept, over).await {
             Ok(found) => {
                 *self.unsaved = None;
                 self.stored = Some(found);
@@ -280,8 +283,8 @@ impl Owner<'_> {
         if now.is_some() && now != *over {
             *self.unsaved = None;
         } else if self.rotation.store.keeps_refresh_tokens() {
-            let Kept { token, root } = kept.clone();
-            if self.keep(token, root).await {
+            let kept = kept.clone();
+            if self.keep(kept).await {
                 tracing::info!("a rotated refresh token that could not be stored before is stored now");
             }
         }

@@ -33,6 +33,10 @@ struct Known {
     botches: bool,
     /// Answers are held back until this is over.
     delays: bool,
+    /// What it grants whatever is asked for, if it says so; a refresh must not ask for more.
+    granted: Option<&'static str>,
+    /// `scope` of each refresh.
+    scopes: Vec<String>,
     /// `grant_type` (or `device`) and the error that it was answered with.
     seen: Vec<(String, &'static str)>,
 }
@@ -161,12 +165,22 @@ impl Known {
             kind if kind.ends_with(":device_code") => self.jkt.clone_from(&key), // bound from here on
             _ => return Err("invalid_grant"),
         }
+        if form["grant_type"] == "refresh_token" {
+            let scope = form.get("scope").map(|scope| scope.replace('+', " ")).unwrap_or_default();
+            self.scopes.push(scope.clone());
+            if self.granted.is_some_and(|granted| scope.split(' ').any(|one| !granted.contains(one))) {
+                return Err("invalid_scope");
+            }
+        }
         self.given += 1;
         let token = format!("not-a-token-{}", self.given);
         let mut body = serde_json::json!({
             "access_token": token, "token_type": if key.is_some() { "DPoP" } else { "Bearer" }, "expires_in": 2,
             "refresh_token": format!("not-a-token-r{}", self.given),
         });
+        if let Some(granted) = self.granted.filter(|_| form["grant_type"] != "refresh_token") {
+            body["scope"] = granted.into();
+        }
         if self.botches {
             body["expires_in"] = 0.into();
         }
@@ -265,6 +279,60 @@ fn a_login_without_a_key_to_be_bound_to_is_a_problem_of_the_file() {
     let provider = Provider::new(true);
     let output = ends(builder().run(&provider.config("client_auth = \"none\"\ndpop = true"), &["login", "user"]), 2);
     assert!(output.contains("has no `key`"), "{output}");
+}
+
+/// One that asks for `r` and `w`, and routes that need `x` and `w`.
+fn with_scopes(provider: &Provider, routes: &[&str]) -> String {
+    let routes = routes.iter().map(|scope| {
+        let url = provider.api.url();
+        format!(
+            "[[routes]]\nprefix = \"/{scope}\"\nupstream = \"{url}\"\ncredential = \"user\"\nscopes = [\"{scope}\"]\n"
+        )
+    });
+    provider.config("client_auth = \"none\"\nscopes = [\"r\", \"w\"]") + &routes.collect::<String>()
+}
+
+fn log_in(provider: &Provider, config: &str) -> String {
+    let builder = builder();
+    let process = builder.run(config, &["login", "user"]);
+    assert!(provider.agree(&process).contains("cupbearer is logged in as user"));
+    ends(process, 0)
+}
+
+#[test]
+fn a_login_that_was_granted_less_than_it_asked_for_works_with_that() {
+    let provider = Provider::new(false);
+    provider.known().granted = Some("r");
+    let config = with_scopes(&provider, &[]);
+    let output = log_in(&provider, &config);
+    assert!(output.contains("It was granted: r.") && output.contains("Not among that: w."), "{output}");
+    works(&provider, &config);
+    assert_eq!(provider.count("", "invalid_scope"), 0);
+    assert!(
+        provider.known().scopes.iter().all(String::is_empty),
+        "the whole grant is meant: {:?}",
+        provider.known().scopes
+    );
+}
+
+#[test]
+fn a_route_gets_what_it_needs_of_a_grant_or_is_told_what_the_login_lacks() {
+    let provider = Provider::new(false);
+    provider.known().granted = Some("r x");
+    let config = with_scopes(&provider, &["x", "w"]);
+    log_in(&provider, &config);
+    let proxy = builder().start(&config);
+    for (path, scope) in [("/api/1", "r"), ("/x/1", "x")] {
+        assert_eq!(proxy.get(path).status, 200);
+        assert_eq!(provider.known().scopes.last().map(String::as_str), Some(scope));
+    }
+    let problem = proxy.get("/w/1").expect_problem(503, "secret_unavailable");
+    let detail = problem["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("was not granted \"w\"") && detail.contains("cupbearer login user"), "{problem}");
+    assert_eq!(provider.count("", "invalid_scope"), 0);
+    provider.known().granted = Some("r w x");
+    log_in(&provider, &config);
+    eventually("the new login is taken up", || proxy.get("/w/1").status == 200);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use cupbearer::{
         Engine, Key, Reader, Store,
         bearer::{Decision, Now, Rejection},
         reply::fingerprint,
-        rotation::{LOGIN, Rotation},
+        rotation::{Kept, LOGIN, Rotation},
         share::Claim,
         store::Seal,
     },
@@ -350,24 +350,24 @@ async fn a_late_holder_of_a_refresh_token_neither_removes_nor_replaces_the_one_t
     let server = Server::start();
     let place = Key::of_refresh(&spec(1));
     let rotation = || Rotation::new(place, Arc::new(server.store()));
-    let secret = |text: &str| Secret::new(text.to_owned());
+    let kept = |text: &str| Kept { token: Secret::new(text.to_owned()), root: LOGIN, consent: None };
     let (one, two, short, long) = (rotation(), rotation(), Duration::from_millis(100), Duration::from_secs(60));
     let mut first = one.own(long, false).await.unwrap();
-    assert!(first.keep(secret("r1"), LOGIN).await);
+    assert!(first.keep(kept("r1")).await);
     first.release().await;
     for clears in [true, false] {
         let mut late = one.own(short, false).await.unwrap();
         let mut next = two.own(long, false).await.unwrap();
-        assert!(next.keep(secret(if clears { "r2" } else { "r3" }), LOGIN).await);
+        assert!(next.keep(kept(if clears { "r2" } else { "r3" })).await);
         if clears {
             late.clear().await;
         } else {
-            assert!(!late.keep(secret("late"), LOGIN).await);
+            assert!(!late.keep(kept("late")).await);
         }
         late.release().await;
         next.release().await;
         let owner = one.own(long, false).await.unwrap();
-        assert_eq!(owner.current(LOGIN).unwrap().expose(), if clears { "r2" } else { "r3" });
+        assert_eq!(owner.current(LOGIN).unwrap().token.expose(), if clears { "r2" } else { "r3" });
         owner.release().await;
     }
     let mut owner = two.own(long, false).await.unwrap();

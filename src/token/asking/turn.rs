@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::{Asking, log_refusal};
 use crate::token::{
+    consent::{Beyond, Consent},
     credential::Material,
     halt::ENDING,
     refusal::Refusal,
     reply::Minted,
-    rotation::{self, Owner, Root},
+    rotation::{self, Kept, Owner, Root},
     share::LEASE_SLACK,
 };
 
@@ -88,10 +89,12 @@ impl Asking {
         };
         let mut why = self.unattended();
         if material.step.is_some() {
-            return self.ask_and_keep(owner, root, material).await;
+            return self.ask_and_keep(owner, root, material, None).await;
         }
         if let Some(current) = owner.current(root) {
-            match self.ask_and_keep(owner, root, &material.with_refresh(current)).await {
+            let scopes = self.scopes_of_refresh(&current)?;
+            let material = material.with_refresh(current.token.clone()).with_scopes(scopes);
+            match self.ask_and_keep(owner, root, &material, current.consent).await {
                 // A key or certificate that is only being tried is not the one that the refresh token may be bound to.
                 Err(refusal) if !is_trial && refusal.ends_refresh_token(can_log_in) => {
                     log_refusal(credential, &refusal);
@@ -102,8 +105,8 @@ impl Asking {
             }
         }
         match &material.of_grant {
-            _ if can_log_in => self.ask_and_keep(owner, root, material).await,
-            Some(first) => self.ask_and_keep(owner, root, &material.with_refresh(first.clone())).await,
+            _ if can_log_in => self.ask_and_keep(owner, root, material, None).await,
+            Some(first) => self.ask_and_keep(owner, root, &material.with_refresh(first.clone()), None).await,
             None if credential.grant.is_login() => Err(Refusal::of_login(credential, why)),
             None => Err(Refusal::of_settings(credential, "it has no refresh token")),
         }
@@ -111,13 +114,38 @@ impl Asking {
 
     /// One token request. A refresh token in its answer is kept before anything else is made of it, also beside a token that is
     /// no good: the one before it may be used up.
-    async fn ask_and_keep(&self, owner: &mut Owner<'_>, root: Root, material: &Material) -> Result<Minted, Refusal> {
+    ///
+    /// It is good for what the one before it was (RFC 6749 section 6), or for what the user has just agreed to.
+    async fn ask_and_keep(
+        &self,
+        owner: &mut Owner<'_>,
+        root: Root,
+        material: &Material,
+        consent: Option<Consent>,
+    ) -> Result<Minted, Refusal> {
         let result = self.ask(material).await;
         let next = result.as_ref().map_or_else(|refusal| refusal.refresh.as_deref(), |minted| minted.refresh.as_ref());
-        if let Some(next) = next {
-            owner.keep(next.clone(), root).await;
+        if let Some(token) = next.cloned() {
+            let told = result.as_ref().ok().filter(|_| material.step.is_some());
+            let told = told.map(|minted| Consent::of(&self.spec.scopes, minted.scope.as_deref()));
+            owner.keep(Kept { token, root, consent: told.or(consent) }).await;
         }
         result
+    }
+
+    /// What a refresh is to ask for. A route with scopes of its own needs them all.
+    fn scopes_of_refresh(&self, kept: &Kept) -> Result<Option<Vec<String>>, Refusal> {
+        let (credential, wanted) = (&*self.spec.credential, &self.spec.scopes);
+        let Some(consent) = &kept.consent else { return Ok(None) };
+        let scopes = consent.narrowed(wanted, *wanted != credential.scopes);
+        let (what, scopes) = match scopes {
+            Ok(scopes) => return Ok(Some(scopes)),
+            Err(Beyond::NotGranted(scopes)) => ("was not granted", scopes),
+            Err(Beyond::NotAsked(scopes)) => ("did not ask for", scopes),
+        };
+        let (scopes, granted) = (scopes.join(" "), consent.granted());
+        let why = format!("its login {what} {scopes:?}, which is needed here (granted: {granted})");
+        Err(Refusal::of_login(credential, &why))
     }
 
     /// Why there is no login.

@@ -94,6 +94,7 @@ impl Material {
             identity,
             signed_at,
             refresh: None,
+            scopes: None,
             step: None,
             params,
             headers,

@@ -26,6 +26,7 @@ use std::{
 use super::{
     Engine, EngineError,
     asking::Asking,
+    consent::Consent,
     credential::{Material, Step},
     discovery::{Discovery, DiscoveryError},
     dpop::ProofKey,
@@ -118,6 +119,8 @@ pub enum Prompt {
 pub struct Done {
     /// What was granted, in the provider's words.
     pub scope: Option<String>,
+    /// What was asked for and is not among that.
+    pub missing: Vec<String>,
 }
 
 /// A login under way.
@@ -283,7 +286,13 @@ impl Login {
             )));
         }
         self.store_at_last().await?;
-        Ok(self.stored.get_or_init(|| Done { scope: minted.scope }).clone())
+        Ok(self
+            .stored
+            .get_or_init(|| {
+                let missing = Consent::of(&self.spec().scopes, minted.scope.as_deref()).missing();
+                Done { scope: minted.scope, missing }
+            })
+            .clone())
     }
 
     /// What a login that gave nothing leaves in the store.

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     config::secret::Secret,
     token::{
+        consent::Consent,
         rotation::{Kept, Root},
         share,
     },
@@ -89,6 +90,9 @@ impl From<Away> for Unclaimed {
 struct Record {
     refresh_token: String,
     root: Root,
+    /// Absent in records of versions before this one.
+    #[serde(default)]
+    consent: Option<Consent>,
 }
 
 impl Drop for Record {
@@ -246,7 +250,8 @@ async fn save_shared(redis: &super::Redis, key: Key, sealed: &[u8], over: Over<'
 }
 
 fn sealed(seal: &Seal, key: Key, kept: &Kept) -> Result<Vec<u8>, String> {
-    let record = Record { refresh_token: kept.token.expose().to_owned(), root: kept.root };
+    let (refresh_token, consent) = (kept.token.expose().to_owned(), kept.consent.clone());
+    let record = Record { refresh_token, root: kept.root, consent };
     // Text and numbers always make valid JSON.
     let plain = Zeroizing::new(serde_json::to_vec(&record).unwrap_or_default());
     seal.seal(&place(key), &plain).map_err(|e| e.to_string())
@@ -255,7 +260,8 @@ fn sealed(seal: &Seal, key: Key, kept: &Kept) -> Result<Vec<u8>, String> {
 fn opened(seal: &Seal, key: Key, sealed: &[u8]) -> Option<Kept> {
     let plain = seal.open(&place(key), sealed)?;
     let record = serde_json::from_slice::<Record>(&plain).ok()?;
-    Some(Kept { token: Secret::new(record.refresh_token.clone()), root: record.root })
+    let token = Secret::new(record.refresh_token.clone());
+    Some(Kept { token, root: record.root, consent: record.consent.clone() })
 }
 
 fn name(key: Key) -> String {

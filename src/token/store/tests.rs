@@ -169,7 +169,7 @@ fn a_seal_key_is_32_bytes_in_base64() {
 }
 
 fn kept() -> Kept {
-    Kept { token: Secret::new("not-a-refresh-token".to_owned()), root: LOGIN }
+    Kept { token: Secret::new("not-a-refresh-token".to_owned()), root: LOGIN, consent: None }
 }
 
 #[tokio::test]
@@ -200,13 +200,13 @@ async fn nobody_owns_what_cannot_be_opened_unless_it_can_be_had_anew() {
     let (right, wrong) = (rotation(7), rotation(8));
     let patience = Duration::from_secs(5);
     let mut owner = right.own(patience, false).await.unwrap();
-    assert!(owner.keep(kept().token, LOGIN).await);
+    assert!(owner.keep(kept()).await);
     owner.release().await;
     assert!(matches!(wrong.own(patience, false).await, Err(Unclaimed::Sealed(_))));
     assert!(matches!(wrong.look().await, Err(Unclaimed::Sealed(_))));
     assert!(!wrong.has_changed().await);
     let owner = right.own(patience, false).await.expect("the right was given back, and nothing replaced");
-    assert_eq!(owner.current(LOGIN).unwrap().expose(), "not-a-refresh-token");
+    assert_eq!(owner.current(LOGIN).unwrap().token.expose(), "not-a-refresh-token");
     owner.release().await;
     let owner = wrong.own(patience, true).await.expect("who logs itself in needs none");
     assert!(owner.current(LOGIN).is_none());
