@@ -216,13 +216,14 @@ async fn what_changes_again_and_again_is_not_tried_before_it_stands_still() {
     let path = secret_file("not-a-secret-old");
     let mut spec = credential(provider.port());
     spec.client_secret = Some(SecretSource::File(path.clone()));
-    let pace = Pace { secret_poll: Duration::from_millis(200), ..pace() };
+    // A writer that the machine holds up for half a second would stand still.
+    let pace = Pace { secret_poll: Duration::from_millis(500), ..pace() };
     let engine = Engine::with_pace(pace);
     let reader = engine.reader(&need(spec)).unwrap();
     assert_eq!(ask(&reader, 0).await, Ok(()));
-    for end in 1..12 {
-        fs::write(&path, &"not-a-secret-complete"[..9 + end]).unwrap();
-        tokio::time::sleep(Duration::from_millis(60)).await;
+    for n in 0..30 {
+        fs::write(&path, &"not-a-secret-complete"[..10 + n % 11]).unwrap();
+        tokio::time::sleep(Duration::from_millis(40)).await;
     }
     assert_eq!(provider.count(), 1);
     fs::write(&path, "not-a-secret-complete").unwrap();
