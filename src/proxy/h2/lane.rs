@@ -25,6 +25,8 @@ const MOST_HEADS: u32 = 4 * STREAMS;
 const READ: usize = 64 * 1024;
 /// How long others wait for the server's SETTINGS before they make a connection of their own.
 const GREETING: Duration = Duration::from_secs(1);
+/// How long a connection that cannot be written to is read.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often one connection reads before others have their turn.
 const READS: usize = 16;
 
@@ -153,6 +155,11 @@ impl Lane {
     pub(super) async fn drive(self: Rc<Self>, mut io: Watched) {
         let result = poll_fn(|cx| self.poll_drive(&mut io, cx)).await;
         self.close();
+        if let Err(Failure::Gone(..)) = &result {
+            // A server that leaves says what it has acted on, which lies unread where a write fails first.
+            let last_words = poll_fn(|cx| self.receive(&mut io, cx).err().map_or(Poll::Pending, Poll::Ready));
+            let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
+        }
         self.greet();
         let code = match result {
             Ok(()) => Some(Code::NO_ERROR),

@@ -186,10 +186,8 @@ fn a_key_that_cannot_sign_and_a_proof_that_has_no_room_are_told_in_the_file() {
     let signed = "client_auth = \"private_key_jwt\"\nkey.env = \"PEM\"\nkey_cert.env = \"BAD_PEM\"";
     assert_eq!(
         file(signed, ""),
-        [
-            "6:1 `key_cert` in [credentials.c] is no good: key_cert holds no certificate in PEM form (blocks of \
-          -----BEGIN CERTIFICATE-----, our own first)"
-        ]
+        ["6:1 `key_cert` in [credentials.c] is no good: key_cert holds no certificate in PEM form (blocks of \
+          -----BEGIN CERTIFICATE-----, our own first)"]
     );
     assert_eq!(
         file(&format!("{secret}\nalg = \"HS256\""), ""),
