@@ -129,3 +129,22 @@ fn over_plain_http_nothing_is_presented_which_is_said() {
     assert_eq!(plain("client_secret.env = \"SECRET\"").unwrap().1, [token, api]);
     assert_eq!(plain("client_auth = \"mtls\"").unwrap_err()[0], token);
 }
+
+#[test]
+fn a_certificate_that_an_assertion_is_to_name_is_that_of_its_key() {
+    let dir = Dir::new("key-cert");
+    let (chain, key) = pair(&dir, (2200, 1, 1));
+    let signs = "client_auth = \"private_key_jwt\"\nkey.env = \"CLIENT_KEY\"";
+    let written = text(&format!("{signs}\nkey_cert = {{ file = \"{}\" }}", chain.display()));
+    let (config, warnings) = parsed(&written, &key).unwrap();
+    assert_eq!((config.credentials[0].presents_certificate(), warnings.len()), (false, 0));
+    let other = KeyPair::generate().unwrap().serialize_pem();
+    let told = parsed(&written, &other).unwrap_err();
+    assert_eq!(
+        told,
+        [
+            "6:12 `key_cert` in [credentials.acme] is no good: key_cert and key don't belong together: the key is not the one of the \
+          first certificate (the certificate of this key stands first in key_cert, then its issuers)"
+        ]
+    );
+}
