@@ -176,7 +176,7 @@ impl Discovery {
         credential: &CredentialSpec,
         connector: &Connector,
     ) -> Result<(Metadata, Duration), DiscoveryError> {
-        let mut missing = Vec::new();
+        let (mut missing, mut refused) = (Vec::new(), None);
         for target in well_known(&self.issuer.url.base_path) {
             let place = format!("{}://{}{target}", self.issuer.url.scheme.as_str(), self.issuer.url.authority);
             let answer = self.get(&target, credential, connector).await.map_err(|error| failed(&place, &error))?;
@@ -186,6 +186,10 @@ impl Discovery {
                     return Ok((metadata, keep(&answer, self.bounds)));
                 }
                 404 => missing.push(place),
+                // Who refuses what it does not know; a 5xx passes, and says nothing about the place.
+                400..=499 if !matches!(answer.status, 408 | 429) => {
+                    refused.get_or_insert(format!("{place} answered HTTP {}", answer.status));
+                }
                 300..=399 => {
                     let what = format!("{place} is a redirect, and redirects are never followed. Check issuer.");
                     return Err(DiscoveryError::Unavailable(what));
@@ -193,8 +197,9 @@ impl Discovery {
                 status => return Err(DiscoveryError::Unavailable(format!("{place} answered HTTP {status}"))),
             }
         }
-        let what = format!("there is neither {} (HTTP 404). Check issuer, or give token_url.", missing.join(" nor "));
-        Err(DiscoveryError::Unavailable(what))
+        let neither =
+            || format!("there is neither {} (HTTP 404). Check issuer, or give token_url.", missing.join(" nor "));
+        Err(DiscoveryError::Unavailable(refused.unwrap_or_else(neither)))
     }
 
     async fn get(&self, target: &str, credential: &CredentialSpec, connector: &Connector) -> Result<Answer, CallError> {
@@ -213,7 +218,7 @@ impl Discovery {
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// Where the document may be. First where OpenID providers have it, since most providers are; the other one is
-/// asked for only where there is none. `OAuth` inserts before the issuer's path (RFC 8414 section 3.1), `OpenID`
+/// asked for only where there is none, or none for us. `OAuth` inserts before the issuer's path (RFC 8414 section 3.1), `OpenID`
 /// appends.
 fn well_known(path: &str) -> [String; 2] {
     [format!("{path}/.well-known/openid-configuration"), format!("/.well-known/oauth-authorization-server{path}")]

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
 
+use super::clock::http_date;
 use crate::config::model::{CredentialSpec, ExpiresUnit};
 
 /// Nothing is kept longer than this without asking again.
@@ -66,17 +67,23 @@ fn told(
     server: SystemTime,
 ) -> Result<Option<(f64, LifetimeSource)>, String> {
     let now = seconds(server);
-    let field = answer.pointer(&credential.expires_field).filter(|value| !value.is_null());
+    let field = answer.pointer(&credential.expires_field).filter(|value| says_something(value));
     if let Some(value) = field.filter(|_| !credential.expires_field.is_empty()) {
         return expires_field(credential, value, now).map(Some);
     }
     for name in ["expires_at", "expires_on"] {
-        if let Some(value) = answer.get(name).filter(|value| !value.is_null()) {
-            let at = absolute(value).ok_or_else(|| format!("its {name} is neither ISO 8601 nor an epoch"))?;
+        if let Some(value) = answer.get(name).filter(|value| says_something(value)) {
+            let at = absolute(value)
+                .ok_or_else(|| format!("its {name} is neither ISO 8601 nor an epoch nor a date of HTTP"))?;
             return Ok(Some((at - now, LifetimeSource::ExpiresAt)));
         }
     }
     Ok(jwt_life(token, now).map(|life| (life, LifetimeSource::Jwt)))
+}
+
+/// An empty text is no lifetime, and no malformed one either.
+fn says_something(value: &Value) -> bool {
+    !value.is_null() && value.as_str().is_none_or(|text| !text.trim().is_empty())
 }
 
 fn expires_field(credential: &CredentialSpec, value: &Value, now: f64) -> Result<(f64, LifetimeSource), String> {
@@ -111,7 +118,7 @@ fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// A moment as seconds since 1970: ISO 8601 (without an offset: UTC), or an epoch in s or ms.
+/// A moment as seconds since 1970: ISO 8601 (without an offset: UTC), an epoch in s or ms, or as HTTP writes dates.
 fn absolute(value: &Value) -> Option<f64> {
     if let Some(epoch) = number(value) {
         let epoch = if epoch > MILLIS { epoch / 1000.0 } else { epoch };
@@ -120,6 +127,9 @@ fn absolute(value: &Value) -> Option<f64> {
     let text = value.as_str()?.trim();
     if let Ok(at) = text.parse::<jiff::Timestamp>() {
         return Some(at.as_duration().as_secs_f64());
+    }
+    if let Some(at) = http_date(text) {
+        return Some(seconds(at));
     }
     let civil: jiff::civil::DateTime = text.parse().ok()?;
     Some(civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_duration().as_secs_f64())

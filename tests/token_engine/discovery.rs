@@ -78,10 +78,16 @@ async fn the_token_endpoint_is_discovered_once_for_all_tokens_of_the_issuer() {
 
 #[tokio::test]
 async fn only_where_there_is_no_openid_document_is_the_one_of_oauth_asked_for() {
-    let found = provider(|port| vec![Reply::json(404, "{}"), document(port, port), Reply::token("t1", 3600)]).await;
     let engine = Engine::with_pace(pace(LONG));
-    let reader = engine.reader(&need(discovering(found.port()))).unwrap();
-    assert_eq!(token(&reader, 0).await.unwrap().0, "t1");
+    for status in [404, 400, 401, 403, 405] {
+        let replies = |port| vec![Reply::json(status, "{}"), document(port, port), Reply::token("t1", 3600)];
+        let found = provider(replies).await;
+        let reader = engine.reader(&need(discovering(found.port()))).unwrap();
+        assert_eq!(token(&reader, 0).await.unwrap().0, "t1", "after HTTP {status}");
+    }
+    let refuses = provider(|_| vec![Reply::json(403, "{}")]).await;
+    let reader = engine.reader(&need(discovering(refuses.port()))).unwrap();
+    assert!(failure(token(&reader, 0).await).1.contains("openid-configuration answered HTTP 403"));
     let neither = provider(|_| vec![Reply::json(404, "{}")]).await;
     let reader = engine.reader(&need(discovering(neither.port()))).unwrap();
     let (kind, message) = failure(token(&reader, 0).await);

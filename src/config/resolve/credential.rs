@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Note, Table, bare, check_name, grant, identity, issuer, login, net, refused, vars};
+use super::{Note, Table, bare, check_name, grant, identity, issuer, login, net, refused, vars, warn_of_joined_scopes};
 use crate::config::{
     diagnostic::Span,
     header, mask,
@@ -127,6 +127,7 @@ impl Builder<'_, '_> {
             let note = Note::error(&id.span, "`client_id` holds a colon, which client_auth = \"basic_raw\" can't send");
             self.t.context.report(note.hint("\"basic\" encodes it"));
         }
+        warn_of_joined_scopes(self.t.context, raw.scopes.as_ref().filter(|_| self.t.has("scopes")));
         let (method, body) = self.method_and_body(&raw);
         let issuer = issuer::issuer(self.t, kind, &raw);
         let login = login::login(self.t, kind, &raw);

@@ -90,6 +90,15 @@ fn bare(list: At<Vec<At<String>>>) -> Vec<String> {
     list.value.into_iter().map(|at| at.value).collect()
 }
 
+/// A separator within an entry makes several scopes of it, for the provider; here it is one.
+fn warn_of_joined_scopes(context: &Context<'_>, scopes: Option<&At<Vec<At<String>>>>) {
+    let joined = |scope: &&At<String>| scope.value.trim().contains(' ');
+    for scope in scopes.iter().flat_map(|at| &at.value).filter(joined) {
+        let note = Note::warning(&scope.span, "this scope has a space in it: the provider will see several");
+        context.report(note.hint("one entry each: scopes = [\"a\", \"b\"]"));
+    }
+}
+
 /// Names of credentials and callers stand in logs, metrics and messages.
 fn check_name(context: &Context<'_>, what: &str, name: &At<String>) {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Context, Note, Table, bare, caller, credential, net, refused, rules};
+use super::{Context, Note, Table, bare, caller, credential, net, refused, rules, warn_of_joined_scopes};
 use crate::config::{
     diagnostic::Span,
     header,
@@ -83,6 +83,7 @@ impl Resolver<'_> {
         let credential = self.credential(raw);
         let api = credential.and_then(|c| self.api(raw, c));
         let upstream = self.upstream(raw, credential, api);
+        warn_of_joined_scopes(context, raw.scopes.as_ref());
         let allow = rules(context, "allow", raw.allow.clone());
         let deny = rules(context, "deny", raw.deny.clone());
         let (callers, anyone) = self.callers(raw.callers.as_ref());

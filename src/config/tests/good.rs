@@ -309,6 +309,15 @@ fn what_nothing_uses_earns_a_warning() {
 }
 
 #[test]
+fn a_scope_with_a_space_in_it_earns_a_warning() {
+    let text = "[credentials.c]\nclient_id = \"i\"\nclient_secret.env = \"SECRET\"\ntoken_url = \"https://a.example/t\"\n\
+                scopes = [\"r w\", \"x\"]\n[[routes]]\nprefix = \"/a\"\nupstream = \"https://a.example\"\ncredential = \"c\"\n\
+                scopes = [\"r\", \"x y\"]\n";
+    let told = "this scope has a space in it: the provider will see several (one entry each: scopes = [\"a\", \"b\"])";
+    assert_eq!(good(text).1, [format!("5:11 {told}"), format!("10:16 {told}")]);
+}
+
+#[test]
 fn the_example_file_passes_as_soon_as_its_variables_are_set() {
     let example = include_str!("../../../proxy.toml");
     let any = |name: &str| Some(format!("not-a-secret-{name}"));
