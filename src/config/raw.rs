@@ -272,8 +272,19 @@ fn joined(ours: Option<RawParams>, profile: Option<RawParams>) -> RawParams {
     ours
 }
 
-const ALGORITHMS: [Alg; 8] =
-    [Alg::Rs256, Alg::Ps256, Alg::Es256, Alg::Es384, Alg::EdDsa, Alg::Hs256, Alg::Hs384, Alg::Hs512];
+const ALGORITHMS: [Alg; 11] = [
+    Alg::Rs256,
+    Alg::Rs384,
+    Alg::Rs512,
+    Alg::Ps256,
+    Alg::Es256,
+    Alg::Es384,
+    Alg::Es512,
+    Alg::EdDsa,
+    Alg::Hs256,
+    Alg::Hs384,
+    Alg::Hs512,
+];
 
 /// Claims that every assertion gets anew.
 const OWN_CLAIMS: [&str; 4] = ["iat", "nbf", "exp", "jti"];

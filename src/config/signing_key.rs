@@ -9,8 +9,9 @@ use aws_lc_rs::{
     rand::SystemRandom,
     rsa::{KeyPairComponents, PublicKeyComponents},
     signature::{
-        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
-        RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaKeyPair,
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING,
+        EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512,
+        RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
     },
 };
 use base64::{
@@ -30,7 +31,7 @@ pub enum KeyError {
     #[error("key is neither a private key in PEM form (PKCS#8, PKCS#1 or SEC1, not encrypted) nor a private JWK")]
     Format,
     /// A kind of key that no algorithm here is for.
-    #[error("key is of a kind that cannot be used: RSA (2048 bits or more), P-256, P-384 and Ed25519 can")]
+    #[error("key is of a kind that cannot be used: RSA (2048 bits or more), P-256, P-384, P-521 and Ed25519 can")]
     Kind,
     /// `alg` needs another kind of key.
     #[error("alg = {0:?} does not go with this kind of key")]
@@ -55,6 +56,7 @@ enum Key {
     Rsa(RsaKeyPair),
     P256(EcdsaKeyPair),
     P384(EcdsaKeyPair),
+    P521(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
 }
 
@@ -86,10 +88,12 @@ impl SigningKey {
             Key::Rsa(_) => Alg::Rs256,
             Key::P256(_) => Alg::Es256,
             Key::P384(_) => Alg::Es384,
+            Key::P521(_) => Alg::Es512,
             Key::Ed25519(_) => Alg::EdDsa,
         };
         let alg = alg.unwrap_or(usual);
-        if alg != usual && (usual, alg) != (Alg::Rs256, Alg::Ps256) {
+        let is_rsa = matches!(key, Key::Rsa(_)) && matches!(alg, Alg::Rs384 | Alg::Rs512 | Alg::Ps256);
+        if alg != usual && !is_rsa {
             return Err(KeyError::Algorithm(alg.as_str()));
         }
         Ok(Self { key, alg, id })
@@ -116,12 +120,17 @@ impl SigningKey {
         let random = SystemRandom::new();
         match &self.key {
             Key::Ed25519(key) => Ok(key.sign(message).as_ref().to_vec()),
-            Key::P256(key) | Key::P384(key) => {
+            Key::P256(key) | Key::P384(key) | Key::P521(key) => {
                 Ok(key.sign(&random, message).map_err(|_| KeyError::Sign)?.as_ref().to_vec())
             }
             Key::Rsa(key) => {
                 let mut signature = vec![0; key.public_modulus_len()];
-                let encoding = if self.alg == Alg::Ps256 { &RSA_PSS_SHA256 } else { &RSA_PKCS1_SHA256 };
+                let encoding: &'static dyn RsaEncoding = match self.alg {
+                    Alg::Ps256 => &RSA_PSS_SHA256,
+                    Alg::Rs384 => &RSA_PKCS1_SHA384,
+                    Alg::Rs512 => &RSA_PKCS1_SHA512,
+                    _ => &RSA_PKCS1_SHA256,
+                };
                 key.sign(encoding, &random, message, &mut signature).map_err(|_| KeyError::Sign)?;
                 Ok(signature)
             }
@@ -146,6 +155,7 @@ impl SigningKey {
         match &self.key {
             Key::P256(pair) => ec("P-256", pair),
             Key::P384(pair) => ec("P-384", pair),
+            Key::P521(pair) => ec("P-521", pair),
             Key::Ed25519(pair) => {
                 format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, coded(pair.public_key().as_ref()))
             }
@@ -193,8 +203,9 @@ fn of_pem(text: &str) -> Result<Key, KeyError> {
     }
     let p256 = || EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, der).map(Key::P256);
     let p384 = || EcdsaKeyPair::from_private_key_der(&ECDSA_P384_SHA384_FIXED_SIGNING, der).map(Key::P384);
+    let p521 = || EcdsaKeyPair::from_private_key_der(&ECDSA_P521_SHA512_FIXED_SIGNING, der).map(Key::P521);
     let ed25519 = || Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map(Key::Ed25519);
-    p256().or_else(|_| p384()).or_else(|_| ed25519()).map_err(|_| KeyError::Kind)
+    p256().or_else(|_| p384()).or_else(|_| p521()).or_else(|_| ed25519()).map_err(|_| KeyError::Kind)
 }
 
 fn usable(key: RsaKeyPair) -> Result<Key, KeyError> {
@@ -237,13 +248,15 @@ fn of_jwk(text: &str) -> Result<(Key, Option<String>), KeyError> {
             };
             usable(RsaKeyPair::from_components(&components).map_err(|_| KeyError::Kind)?)?
         }
-        (Some("EC"), Some(curve @ ("P-256" | "P-384"))) => {
+        (Some("EC"), Some(curve @ ("P-256" | "P-384" | "P-521"))) => {
             let (d, point): (_, Vec<u8>) = (bytes("d")?, point()?);
-            let small = curve == "P-256";
-            let algorithm = if small { &ECDSA_P256_SHA256_FIXED_SIGNING } else { &ECDSA_P384_SHA384_FIXED_SIGNING };
+            let (algorithm, key): (_, fn(EcdsaKeyPair) -> Key) = match curve {
+                "P-256" => (&ECDSA_P256_SHA256_FIXED_SIGNING, Key::P256),
+                "P-384" => (&ECDSA_P384_SHA384_FIXED_SIGNING, Key::P384),
+                _ => (&ECDSA_P521_SHA512_FIXED_SIGNING, Key::P521),
+            };
             let pair = EcdsaKeyPair::from_private_key_and_public_key(algorithm, &d, &point);
-            let pair = pair.map_err(|_| KeyError::Kind)?;
-            if small { Key::P256(pair) } else { Key::P384(pair) }
+            key(pair.map_err(|_| KeyError::Kind)?)
         }
         (Some("OKP"), Some("Ed25519")) => {
             let pair = Ed25519KeyPair::from_seed_and_public_key(&bytes("d")?, &bytes("x")?);
@@ -257,13 +270,17 @@ fn of_jwk(text: &str) -> Result<(Key, Option<String>), KeyError> {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256};
+    use rcgen::{
+        KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519, PKCS_RSA_SHA256,
+    };
 
     use super::*;
 
     #[test]
     fn the_public_half_of_every_kind_of_key_is_the_one_that_belongs_to_it() {
-        for kind in [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_ED25519, &PKCS_RSA_SHA256] {
+        for kind in
+            [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_ECDSA_P521_SHA512, &PKCS_ED25519, &PKCS_RSA_SHA256]
+        {
             let pair = KeyPair::generate_for(kind).unwrap();
             let key = SigningKey::of_text(&Secret::new(pair.serialize_pem()), None).unwrap();
             let jwk: Value = serde_json::from_str(&key.public_jwk()).unwrap();

@@ -94,12 +94,14 @@ mod tests {
     use aws_lc_rs::{
         rand::SystemRandom,
         signature::{
-            ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED, ED25519, EcdsaKeyPair,
-            KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey,
-            VerificationAlgorithm,
+            ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED,
+            ED25519, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
+            RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm,
         },
     };
-    use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256};
+    use rcgen::{
+        KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519, PKCS_RSA_SHA256,
+    };
 
     use super::*;
 
@@ -121,11 +123,14 @@ mod tests {
 
     #[test]
     fn every_algorithm_verifies_from_pem() {
-        let cases: [(_, _, &str, &'static dyn VerificationAlgorithm); 5] = [
+        let cases: [(_, _, &str, &'static dyn VerificationAlgorithm); 8] = [
             (&PKCS_RSA_SHA256, None, "RS256", &RSA_PKCS1_2048_8192_SHA256),
+            (&PKCS_RSA_SHA256, Some(Alg::Rs384), "RS384", &RSA_PKCS1_2048_8192_SHA384),
+            (&PKCS_RSA_SHA256, Some(Alg::Rs512), "RS512", &RSA_PKCS1_2048_8192_SHA512),
             (&PKCS_RSA_SHA256, Some(Alg::Ps256), "PS256", &RSA_PSS_2048_8192_SHA256),
             (&PKCS_ECDSA_P256_SHA256, None, "ES256", &ECDSA_P256_SHA256_FIXED),
             (&PKCS_ECDSA_P384_SHA384, None, "ES384", &ECDSA_P384_SHA384_FIXED),
+            (&PKCS_ECDSA_P521_SHA512, None, "ES512", &ECDSA_P521_SHA512_FIXED),
             (&PKCS_ED25519, Some(Alg::EdDsa), "EdDSA", &ED25519),
         ];
         for (kind, alg, name, by) in cases {

@@ -26,12 +26,18 @@ pub enum ClientAuth {
 pub enum Alg {
     /// RSA, PKCS#1 v1.5
     Rs256,
+    /// RSA, PKCS#1 v1.5
+    Rs384,
+    /// RSA, PKCS#1 v1.5
+    Rs512,
     /// RSA, PSS
     Ps256,
     /// P-256
     Es256,
     /// P-384
     Es384,
+    /// P-521
+    Es512,
     /// Ed25519
     EdDsa,
     /// The client secret
@@ -52,9 +58,12 @@ impl Alg {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Rs256 => "RS256",
+            Self::Rs384 => "RS384",
+            Self::Rs512 => "RS512",
             Self::Ps256 => "PS256",
             Self::Es256 => "ES256",
             Self::Es384 => "ES384",
+            Self::Es512 => "ES512",
             Self::EdDsa => "EdDSA",
             Self::Hs256 => "HS256",
             Self::Hs384 => "HS384",

@@ -151,7 +151,7 @@ fn check_usable(t: &Table<'_>, key: &At<SecretSource>, alg: Option<Alg>) {
     let place = if blames_alg && t.has("alg") { t.key_place("alg") } else { key.span.clone() };
     let note = Note::error(&place, format!("`key` in {} cannot sign: {error}", t.name));
     t.context.report(note.hint(if blames_alg {
-        "RSA signs by RS256 or PS256, P-256 by ES256, P-384 by ES384, Ed25519 by EdDSA"
+        "RSA signs by RS256, RS384, RS512 or PS256, P-256 by ES256, P-384 by ES384, P-521 by ES512, Ed25519 by EdDSA"
     } else {
         "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 makes one"
     }));

@@ -179,8 +179,8 @@ fn a_key_that_cannot_sign_and_a_proof_that_has_no_room_are_told_in_the_file() {
     assert_eq!(
         file(&format!("{secret}\nkey.env = \"PEM\"\nalg = \"EdDSA\""), ""),
         [
-            "7:1 `key` in [credentials.c] cannot sign: alg = \"EdDSA\" does not go with this kind of key (RSA signs by RS256 or \
-          PS256, P-256 by ES256, P-384 by ES384, Ed25519 by EdDSA)"
+            "7:1 `key` in [credentials.c] cannot sign: alg = \"EdDSA\" does not go with this kind of key (RSA signs by RS256, \
+          RS384, RS512 or PS256, P-256 by ES256, P-384 by ES384, P-521 by ES512, Ed25519 by EdDSA)"
         ]
     );
     let signed = "client_auth = \"private_key_jwt\"\nkey.env = \"PEM\"\nkey_cert.env = \"BAD_PEM\"";
