@@ -1,6 +1,13 @@
 //! Grants beyond `client_credentials`, end to end.
 
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    signature::{RSA_PSS_2048_8192_SHA256, UnparsedPublicKey},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use cupbearer::sandbox::{IX_API_KEY, IX_API_SECRET, Provider};
+use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256};
+use serde_json::{Value, json};
 
 use crate::support::{Cupbearer, Playground, TestDir, Upstream, eventually};
 
@@ -39,4 +46,54 @@ fn a_static_token_is_injected_and_its_file_followed() {
     std::fs::write(&file, "not-a-token-2\n").unwrap();
     eventually("the new token", || carried("not-a-token-2"));
     proxy.expect_never_printed(&["not-a-token-1", "not-a-token-2"]);
+}
+
+/// What Entra insists on: no secret, a signature of the uploaded certificate's key, and the certificate's name beside it.
+fn is_signed_for(certificate: &str, public: &[u8], form: &str) -> bool {
+    let assertion = form.split('&').find_map(|pair| pair.strip_prefix("client_assertion="));
+    let Some((signed, signature)) = assertion.and_then(|jwt| jwt.rsplit_once('.')) else { return false };
+    let decoded = |part: &str| URL_SAFE_NO_PAD.decode(part).unwrap_or_default();
+    let head: Value =
+        serde_json::from_slice(&decoded(signed.split('.').next().unwrap_or_default())).unwrap_or_default();
+    head == json!({ "alg": "PS256", "typ": "JWT", "x5t#S256": certificate })
+        && !form.contains("client_secret")
+        && UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA256, public)
+            .verify(signed.as_bytes(), &decoded(signature))
+            .is_ok()
+}
+
+#[test]
+fn entra_takes_a_certificate_instead_of_a_secret() {
+    let (api, dir) = (Upstream::always(OK), TestDir::new());
+    let pair = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
+    let certificate = CertificateParams::default().self_signed(&pair).unwrap();
+    let named = URL_SAFE_NO_PAD.encode(digest(&SHA256, certificate.der()));
+    let public = pair.public_key_raw().to_vec();
+    let entra = Upstream::start(move |connection| {
+        while let Some(request) = connection.request() {
+            let form = String::from_utf8(request.body).expect("a form");
+            let (status, body) = if is_signed_for(&named, &public, &form) {
+                ("200 OK", r#"{"access_token":"not-a-token","token_type":"Bearer","expires_in":3599}"#)
+            } else {
+                ("401 Unauthorized", r#"{"error":"invalid_client"}"#)
+            };
+            let length = body.len();
+            connection.send(format!(
+                "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+            ));
+        }
+    });
+    let (key, file) = (dir.write("entra.key", pair.serialize_pem()), dir.write("entra.pem", certificate.pem()));
+    let proxy = Cupbearer::builder().start(&format!(
+        "[credentials.graph]\nprovider = \"microsoft-entra\"\nvars.tenant = \"contoso.example\"\ntoken_url = \"{}/token\"\n\
+         client_id = \"id\"\nclient_auth = \"private_key_jwt\"\nalg = \"PS256\"\nkey = {{ file = \"{}\" }}\n\
+         key_cert = {{ file = \"{}\" }}\n\
+         [[routes]]\nprefix = \"/graph\"\napi = \"graph\"\nupstream = \"{}\"\ncredential = \"graph\"\n",
+        entra.url(),
+        key.display(),
+        file.display(),
+        api.url()
+    ));
+    assert_eq!(proxy.get("/graph/me").status, 200);
+    proxy.expect_never_printed(&["not-a-token", "PRIVATE KEY"]);
 }
