@@ -153,9 +153,10 @@ impl Lane {
 
     /// Moves bytes until the connection ends, and tells the requests on it.
     pub(super) async fn drive(self: Rc<Self>, mut io: Watched) {
-        let result = poll_fn(|cx| self.poll_drive(&mut io, cx)).await;
+        let mut is_mute = false;
+        let result = poll_fn(|cx| self.poll_drive(&mut io, cx, &mut is_mute)).await;
         self.close();
-        if let Err(Failure::Gone(..)) = &result {
+        if is_mute {
             // A server that leaves says what it has acted on, which lies unread where a write fails first.
             let last_words = poll_fn(|cx| self.receive(&mut io, cx).err().map_or(Poll::Pending, Poll::Ready));
             let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
@@ -177,11 +178,13 @@ impl Lane {
         let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut io).poll_shutdown(cx))).await;
     }
 
-    fn poll_drive(&self, io: &mut Watched, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    /// `is_mute` is set where the end is that nothing can be sent.
+    fn poll_drive(&self, io: &mut Watched, cx: &mut Context<'_>, is_mute: &mut bool) -> Poll<Result<(), Failure>> {
         self.session().driven_by(cx.waker());
         // What has arrived comes first: where that is the connection's end, a request that was not sent yet can go elsewhere.
         self.receive(io, cx)?;
         if let Poll::Ready(Err(e)) = self.poll_send(io, cx) {
+            *is_mute = true;
             return Poll::Ready(Err(Failure::of_connection(&e)));
         }
         let is_done = self.running() == 0 && self.session().is_done();
