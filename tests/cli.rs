@@ -288,7 +288,7 @@ sent to the upstream, beside the caller's other headers
   Authorization: Bearer <token of acme>
 
 left out wherever a caller sends it
-  Authorization, DPoP, X-Api-Key, Cookie, Proxy-Authorization, Forwarded, X-Forwarded-For, X-Real-Ip, X-Original-Url, X-Rewrite-Url, X-Http-Method-Override, Connection, Keep-Alive, Te, Upgrade, x-client
+  Authorization, DPoP, X-Api-Key, Cookie, Proxy-Authorization, Forwarded, X-Forwarded-For, X-Real-Ip, X-Original-Url, X-Rewrite-Url, X-Http-Method-Override, Connection, Keep-Alive, Upgrade, x-client
 "
     );
 }

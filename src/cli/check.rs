@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
-    BAD_CONFIG, FileArgs, Format, Global, OutputArgs, REFUSED, online,
+    BAD_CONFIG, FileArgs, Format, Global, OutputArgs, online,
     output::{columns, say, tell},
     serve,
     told::Told,
@@ -37,7 +37,7 @@ pub(crate) struct CheckArgs {
 }
 
 /// Prints what the file would do and its warnings (exit 0), or all its problems (exit 2). Online also what each
-/// provider said; exit 3 if any gave no token.
+/// provider said; exit 2 if any token is missing for want of something here, else 3 if any provider gave none.
 pub(super) fn run(args: &CheckArgs, global: &Global) -> ExitCode {
     let loaded = config::load(&global.config);
     if let Ok((config, _)) = &loaded
@@ -89,18 +89,16 @@ fn ask(args: &CheckArgs, config: &Config, mut show: impl FnMut(&Told<'_>)) -> Ex
     if !args.online {
         return ExitCode::SUCCESS;
     }
-    let mut code = ExitCode::SUCCESS;
+    let mut code = 0;
     let asked = online::questions(config, &args.credentials, args.every_token).and_then(|questions| {
         let asking = online::ask(config, &questions, |question, inquiry| {
             show(&Told { question, inquiry: &inquiry });
-            if inquiry.result.is_err() {
-                code = ExitCode::from(REFUSED);
-            }
+            code = online::exit_code(code, &inquiry);
         });
         serve::block_on(asking).map_err(|e| e.to_string()).and_then(|asked| asked)
     });
     match asked {
-        Ok(()) => code,
+        Ok(()) => ExitCode::from(code),
         Err(error) => {
             tell(format_args!("error: {error}"));
             ExitCode::from(BAD_CONFIG)
@@ -190,7 +188,7 @@ fn credential_row(credential: &CredentialSpec) -> Vec<String> {
             Grant::SelfSigned => "token signed here, no token request".to_owned(),
             _ => format!("{} → {}", how(credential), origin(credential)),
         },
-        secret(credential).map_or("no secret".to_owned(), |s| format!("secret: {s}")),
+        secrets(credential),
     ]
 }
 
@@ -209,6 +207,13 @@ pub(super) fn origin(credential: &CredentialSpec) -> String {
 /// Where its tokens come from, for programs; `None` where that is yet to be discovered.
 pub(super) fn token_url(credential: &CredentialSpec) -> Option<String> {
     (!credential.is_discovered()).then(|| origin(credential))
+}
+
+/// The one that matters most, and with several client secrets all of them, in the order in which they are tried.
+fn secrets(credential: &CredentialSpec) -> String {
+    let Some(first) = secret(credential) else { return "no secret".to_owned() };
+    let more = credential.client_secret.is_some().then_some(&credential.more_secrets).into_iter().flatten();
+    more.fold(format!("secret: {first}"), |all, next| format!("{all}, then {next}"))
 }
 
 /// The one that matters most.

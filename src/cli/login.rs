@@ -42,7 +42,7 @@ pub(super) fn run(args: &LoginArgs, global: &Global) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let _log = telemetry::log::start(global.log_format().unwrap_or(config.log.format));
+    let _log = telemetry::log::start_for_people(global.log_format().unwrap_or(config.log.format));
     let outcome = block_on(log_in(args, &config)).map_err(|e| settings_or_failed(&e)).and_then(|done| done);
     let (error, code) = match outcome {
         Ok(done) => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
-use super::{check::shown_prefix, output};
+use super::{BAD_CONFIG, REFUSED, check::shown_prefix, output};
 use crate::{
     config::{
         self,
@@ -117,6 +117,15 @@ fn route_of<'a>(config: &'a Config, credential: &CredentialSpec, prefix: &str) -
             };
             Err(format!("there is no route `{}`\n  hint: {near}{there}", prefix.escape_debug()))
         }
+    }
+}
+
+/// The exit code for what came of one question, after `so_far` for those before: a bad file comes first, then no token.
+pub(super) fn exit_code(so_far: u8, inquiry: &Inquiry) -> u8 {
+    match &inquiry.result {
+        Ok(_) => so_far,
+        Err(_) if inquiry.is_own_fault() || so_far == BAD_CONFIG => BAD_CONFIG,
+        Err(_) => REFUSED,
     }
 }
 

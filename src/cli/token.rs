@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{
-    BAD_CONFIG, FileArgs, Format, Global, OutputArgs, REFUSED,
-    online::{ask, question},
+    BAD_CONFIG, FileArgs, Format, Global, OutputArgs,
+    online::{ask, exit_code, question},
     output::{say, tell},
     serve,
     told::Told,
@@ -30,7 +30,8 @@ pub(crate) struct TokenArgs {
     output: OutputArgs,
 }
 
-/// Exit 0 with a token, 2 for a bad file, an unknown credential or route, 3 without a token.
+/// Exit 0 with a token, 2 for a bad file, an unknown credential or route, and where something here is missing (a secret, a
+/// login), 3 without a token.
 pub(super) fn run(args: &TokenArgs, global: &Global) -> ExitCode {
     let config = match global.load() {
         Ok((config, _)) => config,
@@ -43,7 +44,7 @@ pub(super) fn run(args: &TokenArgs, global: &Global) -> ExitCode {
             return ExitCode::from(BAD_CONFIG);
         }
     };
-    let mut code = ExitCode::from(REFUSED);
+    let mut code = 0;
     let questions = [question];
     let asking = ask(&config, &questions, |question, inquiry| {
         let told = Told { question, inquiry: &inquiry };
@@ -56,16 +57,16 @@ pub(super) fn run(args: &TokenArgs, global: &Global) -> ExitCode {
         } else {
             say(text);
         }
-        if let Ok(granted) = &inquiry.result {
-            if args.reveal {
-                say(granted.token.expose());
-            }
-            code = ExitCode::SUCCESS;
+        if let Ok(granted) = &inquiry.result
+            && args.reveal
+        {
+            say(granted.token.expose());
         }
+        code = exit_code(code, &inquiry);
     });
     let asked = serve::block_on(asking).map_err(|e| e.to_string()).and_then(|asked| asked);
     match asked {
-        Ok(()) => code,
+        Ok(()) => ExitCode::from(code),
         Err(error) => {
             tell(format_args!("error: {error}"));
             ExitCode::from(BAD_CONFIG)

@@ -38,7 +38,7 @@ impl Told<'_> {
         let verdict = match (&self.inquiry.result, self.inquiry.requests.is_empty()) {
             (Ok(_), _) => "token",
             (Err(_), false) => "no token",
-            (Err(_), true) => "no token, nothing was sent",
+            (Err(_), true) => "no token, no token request was sent",
         };
         let mut rows = vec![("asked for", self.asked_for()), ("method", self.method())];
         rows.extend(self.inquiry.secret.iter().map(|secret| ("secret", secret.clone())));

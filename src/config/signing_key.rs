@@ -48,7 +48,7 @@ pub enum KeyError {
 pub struct SigningKey {
     key: Key,
     alg: Alg,
-    /// `kid` of a JWK.
+    /// `kid` of a JWK, `private_key_id` of a service account's file.
     id: Option<String>,
 }
 
@@ -225,7 +225,7 @@ impl Drop for Members {
     }
 }
 
-/// RFC 7518 section 6, RFC 8037 section 2.
+/// RFC 7518 section 6, RFC 8037 section 2; or the JSON file that Google gives a service account.
 fn of_jwk(text: &str) -> Result<(Key, Option<String>), KeyError> {
     let jwk = Members(serde_json::from_str(text).map_err(|_| KeyError::Format)?);
     let word = |name: &str| jwk.0.get(name).and_then(Value::as_str);
@@ -234,6 +234,10 @@ fn of_jwk(text: &str) -> Result<(Key, Option<String>), KeyError> {
         URL_SAFE_NO_PAD.decode(coded.trim_end_matches('=')).map(Zeroizing::new).map_err(|_| KeyError::Format)
     };
     let point = || Ok([[4].as_slice(), &bytes("x")?, &bytes("y")?].concat());
+    // Google's key files: the key is in PEM form within.
+    if let (Some("service_account"), Some(pem)) = (word("type"), word("private_key")) {
+        return Ok((of_pem(pem)?, word("private_key_id").map(str::to_owned)));
+    }
     let key = match (word("kty"), word("crv")) {
         (Some("RSA"), _) => {
             let public_key = PublicKeyComponents { n: bytes("n")?.to_vec(), e: bytes("e")?.to_vec() };
@@ -296,6 +300,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_key_file_of_a_service_account_is_read_as_it_is() {
+        let pair = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
+        let file = serde_json::json!({
+            "type": "service_account", "private_key_id": "k1", "private_key": pair.serialize_pem(),
+            "client_email": "robot@project.iam.gserviceaccount.com",
+        });
+        let key = SigningKey::of_text(&Secret::new(file.to_string()), None).unwrap();
+        assert_eq!((key.alg(), key.id()), (Alg::Rs256, Some("k1")));
+        let broken = Secret::new(r#"{"type":"service_account"}"#.to_owned());
+        assert_eq!(SigningKey::of_text(&broken, None).err(), Some(KeyError::Format));
     }
 
     #[test]

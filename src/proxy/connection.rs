@@ -234,7 +234,9 @@ async fn request(
     // An HTTP/1.0 caller would have to be told that the connection goes on; after an error it just ends.
     let keep =
         head.version == Version::H11 && head.keeps_alive(bytes) && !worker.is_draining() && body_is_here(caller, &head);
-    let route = record.route.get().map(|at| &core.snapshot.routes[at].spec);
+    // A stranger, and a web page that nobody let in, are not told what there is.
+    let is_told = !matches!(error.code, Code::CallerUnknown | Code::OriginRefused);
+    let route = record.route.get().filter(|_| is_told).map(|at| &core.snapshot.routes[at].spec);
     let facts = ErrorFacts {
         request_id: id,
         route: route.map(|r| r.prefix.as_str()),

@@ -73,10 +73,10 @@ codes! {
     IdpUnavailable = "idp_unavailable", 503, "idp", "destination_unavailable", "The identity provider gives no token now";
     IdpTimeout = "idp_timeout", 504, "idp", "connection_timeout", "The identity provider did not answer in time";
     BudgetExhausted = "budget_exhausted", 503, "config", "proxy_configuration_error", "The budget of token requests is spent";
-    SecretUnavailable = "secret_unavailable", 503, "config", "proxy_configuration_error", "A secret cannot be read";
+    SecretUnavailable = "secret_unavailable", 503, "config", "proxy_configuration_error", "A secret or setting of the credential is of no use";
     UpstreamConnect = "upstream_connect", 502, "upstream", "destination_unavailable", "The upstream cannot be reached";
     UpstreamTls = "upstream_tls", 502, "upstream", "tls_protocol_error", "TLS with the upstream failed";
-    UpstreamProtocol = "upstream_protocol", 502, "upstream", "http_protocol_error", "The upstream's answer is no HTTP";
+    UpstreamProtocol = "upstream_protocol", 502, "upstream", "http_protocol_error", "The upstream gave no usable answer";
     UpstreamTimeout = "upstream_timeout", 504, "upstream", "http_response_timeout", "The upstream did not answer in time";
 }
 
@@ -106,7 +106,7 @@ impl ProxyError {
     /// Why there is no token, for the caller.
     pub(super) fn no_token(why: Unavailable, credential: &str) -> Self {
         match why {
-            Unavailable::Failed(failure) => Self::token_failure(failure),
+            Unavailable::Failed(failure) => Self::token_failure(failure, credential),
             Unavailable::TimedOut => Self::new(
                 Code::IdpTimeout,
                 format!("no token for credential {credential:?} came in time; the request was not forwarded"),
@@ -121,7 +121,7 @@ impl ProxyError {
         }
     }
 
-    fn token_failure(failure: Failure) -> Self {
+    fn token_failure(failure: Failure, credential: &str) -> Self {
         let code = match failure.kind {
             FailureKind::Refused => Code::IdpRefused,
             FailureKind::Unavailable => Code::IdpUnavailable,
@@ -132,7 +132,14 @@ impl ProxyError {
         };
         let left = failure.until.saturating_duration_since(std::time::Instant::now());
         let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
-        Self::new(code, failure.message).retry_after(seconds.max(1))
+        let detail = failure.withheld.map_or(failure.message, |withheld| {
+            let what = withheld.as_str();
+            format!(
+                "the credential {credential:?} has no token: {what}. The request is not to blame, but cupbearer's \
+                 configuration or what that names: see cupbearer's log"
+            )
+        });
+        Self::new(code, detail).retry_after(seconds.max(1))
     }
 }
 

@@ -28,7 +28,10 @@ use crate::{
     net::{certificate_alert, certificate_refused},
     rules::headers,
     snapshot::Route,
-    wire::{Framing, ResponseHead, head::head_end},
+    wire::{
+        Framing, ResponseHead,
+        head::{HeadError, head_end},
+    },
 };
 
 /// Largest response head that is read.
@@ -96,6 +99,9 @@ impl Caller {
         .await
     }
 }
+
+/// What is true of every upstream that was sent a request and did not say otherwise.
+const MAY_HAVE_ACTED: &str = "it may have acted on the request";
 
 /// Nobody is left to hear the answer.
 const GONE: Broken = Broken::Abort("the caller went away before the answer");
@@ -230,7 +236,9 @@ impl<'a> Exchange<'a> {
             *scanned = self.up.buf.len();
             if self.up.buf.space().is_empty() {
                 if self.up.buf.size() >= MAX_RESPONSE_HEAD {
-                    return Poll::Ready(Err(self.protocol("its response head is larger than 64 KiB")));
+                    return Poll::Ready(Err(
+                        self.unusable("sent a response head larger than the 64 KiB that are taken here")
+                    ));
                 }
                 self.up.buf.grow(MAX_RESPONSE_HEAD);
             }
@@ -258,16 +266,18 @@ impl<'a> Exchange<'a> {
     fn silent(&self, limit: Duration) -> ProxyError {
         let host = &self.route.spec.upstream.authority;
         if self.uploading && self.upload.is_held_up(&self.caller.side.buf) {
-            let text = format!("{host} did not take the request's body for {limit:?} (body_idle_timeout)");
+            let text =
+                format!("{host} did not take the request's body for {limit:?} (body_idle_timeout); {MAY_HAVE_ACTED}");
             return ProxyError::new(Code::UpstreamTimeout, text);
         }
         if self.uploading {
-            let text = format!("the request's body did not move for {limit:?} (body_idle_timeout)");
+            let text = format!(
+                "the request's body did not move for {limit:?} (body_idle_timeout); {host} has what came before, and may \
+                 have acted on that"
+            );
             return ProxyError::new(Code::RequestTimeout, text);
         }
-        let text = format!(
-            "{host} sent no response head within {limit:?} (response_timeout); it may have acted on the request"
-        );
+        let text = format!("{host} sent no response head within {limit:?} (response_timeout); {MAY_HAVE_ACTED}");
         ProxyError::new(Code::UpstreamTimeout, text)
     }
 
@@ -276,9 +286,15 @@ impl<'a> Exchange<'a> {
         self.moved = clock::now();
     }
 
+    /// Its answer breaks a rule of HTTP.
     pub(super) fn protocol(&self, what: &str) -> Broken {
+        self.unusable(&format!("broke the protocol: {what}"))
+    }
+
+    /// `what` it did says that there is no answer to pass on.
+    pub(super) fn unusable(&self, what: &str) -> Broken {
         let host = &self.route.spec.upstream.authority;
-        ProxyError::new(Code::UpstreamProtocol, format!("{host} broke the protocol: {what}")).into()
+        ProxyError::new(Code::UpstreamProtocol, format!("{host} {what}; {MAY_HAVE_ACTED}")).into()
     }
 
     fn no_answer(&self, error: Option<&io::Error>) -> Broken {
@@ -302,9 +318,9 @@ impl<'a> Exchange<'a> {
             (None, None) => "connection closed".to_owned(),
         };
         if self.up.buf.is_empty() {
-            self.protocol(&format!("no answer ({why}); it may have acted on the request"))
+            self.unusable(&format!("gave no answer ({why})"))
         } else {
-            self.protocol(&format!("its response head ended too early ({why})"))
+            self.unusable(&format!("ended its response head too early ({why})"))
         }
     }
 
@@ -312,7 +328,12 @@ impl<'a> Exchange<'a> {
     pub(super) fn parse(&self, length: usize) -> Result<ResponseHead, Broken> {
         let bytes = &self.up.buf.filled()[..length];
         // Room for what most heads have: one allocation instead of three.
-        ResponseHead::parse(bytes, Vec::with_capacity(16)).map_err(|e| self.protocol(&e.to_string()))
+        ResponseHead::parse(bytes, Vec::with_capacity(16)).map_err(|error| match error {
+            HeadError::TooManyFields | HeadError::TooManyOptions => {
+                self.unusable(&format!("sent a response head that is not taken here: {error}"))
+            }
+            error => self.protocol(&error.to_string()),
+        })
     }
 
     /// Sends bytes to the caller that are not the final answer.

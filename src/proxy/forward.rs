@@ -394,7 +394,7 @@ async fn final_head(exchange: &mut Exchange<'_>, core: &Core, request: &Request<
             break;
         }
     }
-    Err(exchange.protocol("it sent interim responses without end"))
+    Err(exchange.unusable("sent more interim responses than are taken here"))
 }
 
 /// Waits for a head a little, then sends 100 (Continue) in the upstream's place: nginx over HTTP/2 never does, nor do many

@@ -21,7 +21,7 @@ use crate::{
 /// Fields that callers send and that routes may leave out: what becomes of each is asked of the route.
 const PROBES: &str = "Authorization: x\r\nDPoP: x\r\nX-Api-Key: x\r\nCookie: x\r\nProxy-Authorization: x\r\nForwarded: x\r\n\
     X-Forwarded-For: x\r\nX-Real-Ip: x\r\nX-Original-Url: x\r\nX-Rewrite-Url: x\r\nX-Http-Method-Override: x\r\n\
-    Connection: keep-alive\r\nKeep-Alive: x\r\nTe: x\r\nUpgrade: x\r\n";
+    Connection: keep-alive\r\nKeep-Alive: x\r\nUpgrade: x\r\n";
 
 /// A request that is not sent.
 #[derive(Debug, Clone, Copy)]

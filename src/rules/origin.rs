@@ -135,7 +135,9 @@ pub enum OriginRefused {
     #[error("a web page of another site made this request (Sec-Fetch-Site: {0})")]
     FetchSite(String),
     /// A CORS preflight.
-    #[error("this proxy answers no CORS preflight")]
+    #[error(
+        "a web page asks in advance (CORS preflight), and that is refused in any case, whatever server.allowed_origins lists"
+    )]
     Preflight,
 }
 
@@ -163,6 +165,9 @@ impl Origins {
         fetch_sites: impl IntoIterator<Item = &'a [u8]>,
         preflight: bool,
     ) -> Result<(), OriginRefused> {
+        if preflight {
+            return Err(OriginRefused::Preflight);
+        }
         let mut from_listed = false;
         for origin in origins {
             if !self.allowed.iter().any(|known| known.eq_ignore_ascii_case(origin)) {
@@ -175,7 +180,7 @@ impl Origins {
                 return Err(OriginRefused::FetchSite(shown(site)));
             }
         }
-        if preflight { Err(OriginRefused::Preflight) } else { Ok(()) }
+        Ok(())
     }
 }
 

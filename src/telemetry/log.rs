@@ -49,8 +49,18 @@ impl Drop for Log {
 /// default is `info`. A second call changes nothing.
 #[must_use = "the log ends with it"]
 pub fn start(format: LogFormat) -> Log {
+    from(LevelFilter::INFO, format)
+}
+
+/// The same for a command that somebody talks with: what it does it tells by itself, so the default is `error`.
+#[must_use = "the log ends with it"]
+pub fn start_for_people(format: LogFormat) -> Log {
+    from(LevelFilter::ERROR, format)
+}
+
+fn from(least: LevelFilter, format: LogFormat) -> Log {
     let filter = std::env::var("CUPBEARER_LOG").unwrap_or_default();
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse_lossy(filter);
+    let filter = EnvFilter::builder().with_default_directive(least.into()).parse_lossy(filter);
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(QUEUE)

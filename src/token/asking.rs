@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{
     Key, assertion,
-    bearer::Now,
+    bearer::{Now, Withheld},
     budget::Ledger,
     credential::{Material, Version},
     discovery::Discovery,
@@ -137,7 +137,7 @@ impl Asking {
                 // A file cannot be opened, a command not be started without a descriptor.
                 let refusal = match shortage() {
                     Some(shortage) => Refusal::of_shortage(credential, &shortage),
-                    None => Refusal::of_settings(credential, &error.to_string()),
+                    None => Refusal::of_place(credential, &error.to_string(), Withheld::Secret),
                 };
                 (Err(refusal), None)
             }

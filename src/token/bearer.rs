@@ -149,6 +149,28 @@ impl FailureKind {
     }
 }
 
+/// A reason whose message is for the log, and what callers are told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Withheld {
+    /// A source of secrets gives nothing.
+    Secret,
+    /// The refresh token that is kept.
+    RefreshToken,
+    /// The token that was given has expired.
+    Expired,
+}
+
+impl Withheld {
+    /// Goes on after "the credential … has no token: ".
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Secret => "one of its secrets cannot be had",
+            Self::RefreshToken => "its refresh token cannot be had",
+            Self::Expired => "the one that it was given has expired",
+        }
+    }
+}
+
 /// The cached reason why there is no (new) token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -156,6 +178,8 @@ pub struct Failure {
     pub kind: FailureKind,
     /// One sentence for people, free of secrets and of the provider's own text beyond its error code.
     pub message: String,
+    /// Of which callers are told no more than this, where the message names files, commands or places in a store.
+    pub withheld: Option<Withheld>,
     /// Since when.
     pub at: SystemTime,
     /// No further attempt before this moment.

@@ -35,7 +35,7 @@ pub enum CallError {
     #[error("{0}")]
     Certificate(String),
     /// The connection broke, or what came was no HTTP.
-    #[error("{}", told(.0))]
+    #[error("{}", in_words(.0))]
     Http(#[from] hyper::Error),
     /// The body broke off.
     #[error("the answer broke off: {0}")]
@@ -140,6 +140,20 @@ fn of_tls(error: CallError, target: Target<'_>, presented: bool) -> CallError {
 
 fn body_error(error: &(dyn std::error::Error + 'static)) -> CallError {
     if error.is::<LengthLimitError>() { CallError::TooLarge } else { CallError::Body(told(error)) }
+}
+
+/// What hyper says in its own way.
+fn in_words(error: &hyper::Error) -> String {
+    // hyper reads no more header lines than that, and has its own limit for their length.
+    const LINES: usize = 100;
+    match error {
+        _ if error.is_incomplete_message() => "it closed the connection before its answer was there".to_owned(),
+        _ if error.is_parse_too_large() => {
+            format!("the head of its answer is larger than is taken here ({LINES} header lines)")
+        }
+        _ if error.is_parse() => "its answer is no HTTP/1.1: does token_url lead to the right port?".to_owned(),
+        _ => told(error),
+    }
 }
 
 /// The error and its causes, the first of which alone says next to nothing ("connection error").

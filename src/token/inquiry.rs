@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::{
     asking::{Asking, Fetched, Sight},
+    bearer::FailureKind,
     budget::BudgetUse,
     claims::{self, Kind},
     credential::Material,
@@ -36,6 +37,14 @@ pub struct Inquiry {
     pub secret: Option<String>,
     /// The budget after it.
     pub budget: Option<BudgetUse>,
+}
+
+impl Inquiry {
+    /// Whether there is no token because of the file, of what it names or of a login that is still to come: nobody was asked.
+    pub fn is_own_fault(&self) -> bool {
+        let blames_us = matches!(&self.result, Err(refusal) if refusal.kind == FailureKind::Secret);
+        blames_us && self.requests.is_empty()
+    }
 }
 
 /// One token request.

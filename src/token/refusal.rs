@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use super::{bearer::FailureKind, budget::BudgetUse, discovery::DiscoveryError, known::Known};
+use super::{
+    bearer::{FailureKind, Withheld},
+    budget::BudgetUse,
+    discovery::DiscoveryError,
+    known::Known,
+};
 use crate::config::{
     model::{ClientAuth, CredentialSpec},
     secret::Secret,
@@ -24,9 +29,12 @@ pub struct Refusal {
     pub severity: Severity,
     /// Whose fault.
     pub kind: FailureKind,
-    /// What happened, whose fault it is, what to do. Shown to callers: no word of the provider's beyond
+    /// What happened, whose fault it is, what to do: for the log, the commands and the status page, and for callers too where
+    /// [`Self::withheld`] does not keep it from them. No word of the provider's beyond
     /// its error code.
     pub message: String,
+    /// Of which callers are told no more than this, where the message names files, commands or places in a store.
+    pub withheld: Option<Withheld>,
     /// The provider's error code, if it gave a legal one.
     pub code: Option<String>,
     /// The provider's own description, filtered; for the log and the status page only.
@@ -47,6 +55,7 @@ impl Refusal {
             severity,
             kind,
             message,
+            withheld: None,
             code: None,
             detail: None,
             known: None,
@@ -101,11 +110,11 @@ impl Refusal {
         let BudgetUse { limit, window, .. } = budget;
         let message = format!(
             "{} has spent its budget of {limit} token requests in {}; nothing was sent to {}. The next one is \
-             free in {} s. Raise `budget` if the provider grants more.",
+             free when the oldest of them is {} old. Raise `budget` if the provider grants more.",
             quoted(credential),
             written(window),
             provider(credential),
-            free_in.as_secs() + 1,
+            written(window),
         );
         Self { retry_after: Some(free_in), ..Self::new(Severity::Transient, FailureKind::Budget, message) }
     }
@@ -205,6 +214,11 @@ impl Refusal {
         let message = format!("{} {cannot}: {what}", quoted(credential));
         Self::new(Severity::Transient, FailureKind::Secret, message)
     }
+
+    /// The same, where `what` names files, commands or places in a store.
+    pub fn of_place(credential: &CredentialSpec, what: &str, withheld: Withheld) -> Self {
+        Self { withheld: Some(withheld), ..Self::of_settings(credential, what) }
+    }
 }
 
 fn provider(credential: &CredentialSpec) -> String {
@@ -226,24 +240,47 @@ fn written(window: Duration) -> String {
 /// What to do about it.
 fn advice(credential: &CredentialSpec, code: Option<&str>, status: u16) -> &'static str {
     match code {
-        Some("invalid_client") if credential.client_auth == ClientAuth::Mtls => {
-            "Check client_id, and that the certificate of client_cert is registered for it."
-        }
-        Some("invalid_client") => "Check client_id, client_secret and client_auth.",
+        Some("invalid_client") => of_client(credential),
         Some("unauthorized_client") => "This client may not use this grant: check its registration at the provider.",
         Some("invalid_scope") => "Check scopes against what the provider grants to this client.",
         Some("invalid_target") => "Check audience and resource.",
-        Some("access_denied") => "Check client_id, client_secret and audience.",
+        Some("access_denied") if has_secret(credential) => "Check client_id, client_secret and audience.",
+        Some("access_denied") => "Check what this client may do at the provider, and audience.",
         Some("unsupported_grant_type") => "Check grant_type and body.",
         Some("invalid_request") => "Check body, client_auth and params against the provider's documentation.",
         Some("invalid_dpop_proof") => "Check the clock of this host, and whether the provider takes the key's alg.",
         Some("use_dpop_nonce") => "It gave no nonce that it takes: this is a fault of the provider.",
         Some("invalid_grant") => "Check the grant's own settings at the provider.",
         _ => match status {
-            401 | 403 => "Check client_id, client_secret and client_auth.",
+            401 | 403 => of_client(credential),
             404 | 405 | 410 => "Check token_url: its path is probably wrong.",
             415 => "Check body: form or json.",
             _ => "Check the credential's settings against the provider's documentation.",
         },
     }
+}
+
+/// What the client is known by, with this method.
+fn of_client(credential: &CredentialSpec) -> &'static str {
+    match credential.client_auth {
+        ClientAuth::Mtls => "Check client_id, and that the certificate of client_cert is registered for it.",
+        ClientAuth::PrivateKeyJwt if credential.assertion.ready.is_some() => {
+            "Check client_id, and iss, sub and aud of the assertion against the client's registration."
+        }
+        ClientAuth::PrivateKeyJwt => {
+            "Check client_id, key, key_id and alg, that the key's public half is registered for the client, and client_auth."
+        }
+        ClientAuth::None if credential.key.is_some() => {
+            "Check client_id, key, key_id and alg, and that the key's public half is registered at the provider."
+        }
+        ClientAuth::None => "Check client_id, and client_auth: \"none\" is for clients without a secret.",
+        ClientAuth::ClientSecretJwt => "Check client_id, client_secret, alg and client_auth.",
+        ClientAuth::Basic | ClientAuth::BasicRaw | ClientAuth::Post => {
+            "Check client_id, client_secret and client_auth."
+        }
+    }
+}
+
+fn has_secret(credential: &CredentialSpec) -> bool {
+    credential.client_secret.is_some()
 }

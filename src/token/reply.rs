@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::{
     assertion,
-    bearer::Now,
+    bearer::{Now, Withheld},
     clock::{self, http_date},
     credential::{Material, quotes},
     dpop::Prover,
@@ -128,8 +128,10 @@ pub fn given(
     let life = lifetime(credential, &Value::Null, text, issued.wall);
     let (life, life_from) = life.map_err(|what| {
         let expired = |source| format!("the token in {source} has expired, says its own exp; put a new one there");
-        let what = if let Grant::Static { token } = &credential.grant { expired(token) } else { what };
-        Refusal::of_settings(credential, &what)
+        match &credential.grant {
+            Grant::Static { token } => Refusal::of_place(credential, &expired(token), Withheld::Expired),
+            _ => Refusal::of_settings(credential, &what),
+        }
     })?;
     let (token, fingerprint) = (token.clone(), fingerprint(text));
     Ok(Minted {
@@ -244,7 +246,10 @@ impl Reading<'_> {
     fn transient(&self, body: Option<&Value>, code: Option<&str>) -> Refusal {
         let code = code.filter(|code| !self.is_indiscreet(code));
         let reason = code.map_or_else(String::new, |code| format!("{code} "));
-        let mut what = format!("it answered {reason}(HTTP {}). It will be asked again.", self.answer.status);
+        let mut what = match self.answer.status {
+            429 => format!("it limits how often it may be asked: {reason}(HTTP 429){}.", self.until()),
+            status => format!("it answered {reason}(HTTP {status}), a failure of its own."),
+        };
         let known = self.known();
         if let Some(known) = known {
             what.extend([" ", known.means, " ", known.advice]);
@@ -288,6 +293,15 @@ impl Reading<'_> {
             Some(b'<') => "HTML or XML",
             Some(b'{' | b'[') => "broken JSON",
             _ => "some text",
+        }
+    }
+
+    /// Until when a 429 holds, as a moment: this is told long after the answer.
+    fn until(&self) -> String {
+        let moment = |after| jiff::Timestamp::try_from(self.answer.received.checked_add(after)?).ok();
+        match self.retry_after().and_then(moment) {
+            Some(at) => format!(", until {at:.0}"),
+            None => ", it does not say until when".to_owned(),
         }
     }
 

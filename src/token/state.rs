@@ -296,8 +296,8 @@ impl State {
         let asked = refusal.retry_after.filter(|after| !after.is_zero());
         let cap = if refusal.kind == FailureKind::Budget { Duration::MAX } else { retry_after_cap };
         let delay = asked.map_or(delay, |after| after.min(cap));
-        let Refusal { kind, message, .. } = refusal;
-        self.failure = Some(Failure { kind, message, at: now.wall, until: now.mono + delay });
+        let Refusal { kind, message, withheld, .. } = refusal;
+        self.failure = Some(Failure { kind, message, withheld, at: now.wall, until: now.mono + delay });
     }
 
     fn is_due(&self, policy: &Policy, phase: Phase, seen: Signals, now: Now) -> bool {

@@ -124,10 +124,12 @@ fn both_leave_from_the_local_address_and_only_to_the_wanted_family() {
     for peers in [of_tokens, of_api] {
         assert_eq!(taken(&peers), [IpAddr::from([127, 0, 0, 77])]);
     }
-    let proxy = start(&config("ip_family = \"v6\"", &tokens.url(), &api.url()));
-    let text = detail(&proxy.get("/api"), "idp_unavailable");
-    assert!(text.contains("name resolution failed for 127.0.0.1: no address of the wanted family"), "{text}");
-    clean(proxy);
+    let builder = Cupbearer::builder().env("SECRET", "not-a-secret");
+    let (_, text) = builder.start_badly(&config("ip_family = \"v6\"", &tokens.url(), &api.url()));
+    for key in ["token_url", "upstream"] {
+        let part = format!("the address in `{key}`, 127.0.0.1, is not of the family that `ip_family` leaves");
+        assert!(text.contains(&part), "{text}");
+    }
 }
 
 #[test]
@@ -213,10 +215,13 @@ fn provider_and_upstreams_each_have_a_source_address_and_a_family_of_their_own()
     let address = |last: u8| IpAddr::from([127, 0, 0, last]);
     let second = format!(
         "[[routes]]\nprefix = \"/second\"\nupstream = \"{}\"\ncredential = \"c\"\nlocal_address = \"127.0.0.3\"\n\
-         [[routes]]\nprefix = \"/third\"\nupstream = \"{}\"\ncredential = \"c\"\nip_family = \"v6\"\nlocal_address = \"none\"\n",
+         [[routes]]\nprefix = \"/third\"\nupstream = \"{}\"\ncredential = \"c\"\nip_family = \"v6\"\nlocal_address = \"none\"\ninsecure_http = true\n",
         api.url(),
-        api.url()
+        api.url().replace("127.0.0.1", "ipv4.test")
     );
+    let dns = Dns::start();
+    dns.set("ipv4.test", &["127.0.0.1"], 60);
+    let start = |config: &str| Cupbearer::builder().env("SECRET", "not-a-secret").server(&dns.line()).start(config);
     let proxy = start(&(config("local_address = \"127.0.0.2\"", &tokens.url(), &api.url()) + &second));
     for (path, from) in [("/api", 2), ("/second", 3)] {
         for _ in 0..2 {
@@ -225,10 +230,11 @@ fn provider_and_upstreams_each_have_a_source_address_and_a_family_of_their_own()
         assert!(taken(&of_api).iter().all(|peer| *peer == address(from)), "{path}");
     }
     let text = detail(&proxy.get("/third"), "upstream_connect");
-    assert!(text.contains("no address of the wanted family"), "{text}");
+    assert!(text.contains("name resolution failed for ipv4.test"), "{text}");
     assert_eq!(taken(&of_tokens), [address(2)], "they share one token");
     clean(proxy);
-    let proxy = start(&(config("ip_family = \"v6\"", &tokens.url(), &api.url()) + "ip_family = \"v4\"\n"));
+    let by_name = tokens.url().replace("127.0.0.1", "localhost");
+    let proxy = start(&(config("ip_family = \"v6\"", &by_name, &api.url()) + "ip_family = \"v4\"\n"));
     detail(&proxy.get("/api"), "idp_unavailable");
     clean(proxy);
 }

@@ -95,8 +95,8 @@ impl Session {
     }
 }
 
-/// What a request gets, with the secret of `keyring`.
-fn ask(session: &Session, keyring: &str) -> Response {
+/// What a request gets, with the secret of `keyring`, and the log.
+fn ask(session: &Session, keyring: &str) -> (Response, String) {
     let (tokens, api) = (Upstream::tokens(3600), Upstream::always(OK));
     let builder =
         session.variables().iter().fold(Cupbearer::builder(), |builder, (name, value)| builder.env(name, value));
@@ -112,15 +112,15 @@ fn ask(session: &Session, keyring: &str) -> Response {
         assert!(body.contains(&format!("client_secret={SECRET}")), "the secret of the keyring");
     }
     proxy.expect_never_printed(&["not-a-secret"]);
-    proxy.stop();
-    response
+    (response, proxy.stop())
 }
 
-fn expect_unavailable(response: &Response, part: &str) {
+fn expect_unavailable((response, log): &(Response, String), part: &str) {
     let body: serde_json::Value = serde_json::from_str(&response.text()).expect("JSON");
     assert_eq!((response.status, &body["code"], &body["blame"]), (503, &"secret_unavailable".into(), &"config".into()));
     let detail = body["detail"].as_str().expect("a text");
-    assert!(detail.contains(part), "{part}: {detail}");
+    assert!(detail.contains("one of its secrets cannot be had") && !detail.contains("keyring"), "{detail}");
+    assert!(log.contains(part), "{part}: {log}");
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn expect_unavailable(response: &Response, part: &str) {
 fn a_secret_is_read_from_the_keyring_and_what_is_missing_or_locked_is_said() {
     let session = Session::start().with_keyring();
     session.store("billing", SECRET);
-    assert_eq!(ask(&session, "ipxo/billing").status, 200);
+    assert_eq!(ask(&session, "ipxo/billing").0.status, 200);
     expect_unavailable(&ask(&session, "ipxo/nobody"), "keyring ipxo/nobody: it is not there");
     session.lock();
     expect_unavailable(&ask(&session, "ipxo/billing"), "keyring ipxo/billing: it is locked");
@@ -152,6 +152,6 @@ fn without_the_tool_it_is_said_which_package_has_it() {
         tokens.url(),
         api.url()
     ));
-    expect_unavailable(&proxy.get("/api"), "secret-tool is not installed (package libsecret-tools)");
-    proxy.stop();
+    let response = proxy.get("/api");
+    expect_unavailable(&(response, proxy.stop()), "secret-tool is not installed (package libsecret-tools)");
 }

@@ -160,7 +160,13 @@ fn a_login_under_another_seal_key_is_neither_used_nor_replaced() {
     let problem = proxy.get("/pax8/companies").expect_problem(503, "secret_unavailable");
     assert_eq!(problem["blame"], "config");
     let detail = problem["detail"].as_str().unwrap_or_default();
-    assert!(detail.contains("sealed with another seal_key") && !detail.contains("nobody"), "{problem}");
+    assert!(detail.contains("see cupbearer's log") && !detail.contains("nobody"), "{problem}");
+    let place = record.display().to_string();
+    assert!(!detail.contains(&place), "no caller's business: {problem}");
+    eventually("the log has all of it", || {
+        let log = proxy.process().output();
+        log.lines().any(|line| line.contains("sealed with another seal_key") && line.contains(&place))
+    });
     drop(proxy);
     assert!(std::fs::read(&record).expect("still there") == sealed, "the login was replaced");
     assert_eq!(builder().start(&config).get("/pax8/companies").status, 200, "with the right key it is as good as ever");

@@ -251,6 +251,84 @@ fn known_codes_are_translated_and_the_providers_words_shown_without_secrets() {
 }
 
 #[test]
+fn what_is_wrong_here_ends_in_2_and_what_the_provider_says_in_3() {
+    let tokens = Upstream::tokens(3600);
+    let secret = one(&tokens, "").replace("env = \"SECRET\"", "command = [\"false\"]");
+    let login = "[tokens]\nstore = { file = \"store\" }\nseal_key = { env = \"SEAL_KEY\" }\n[credentials.l]\n\
+                 grant = \"authorization_code\"\nclient_id = \"id\"\nclient_auth = \"none\"\n\
+                 authorize_url = \"http://127.0.0.1:9/authorize\"\ntoken_url = \"http://127.0.0.1:9/token\"\n";
+    for file in [secret.as_str(), login] {
+        let text = Desk::new(file).run(&["check", "--online"]).expect(2).out();
+        assert!(text.contains("no token, no token request was sent"), "{text}");
+    }
+    assert!(Desk::new(login).run(&["token", "l"]).expect(2).out().contains("cupbearer login l"));
+    assert!(tokens.requests().is_empty());
+    let refusing = answering("400 Bad Request", "", r#"{"error":"invalid_client"}"#);
+    Desk::new(&one(&refusing, "")).run(&["check", "--online"]).expect(3);
+    // Where both are true, what is wrong here is to be mended first.
+    let both = one(&refusing, "")
+        + &secret.replace("credentials.c", "credentials.d").replace("/api", "/d").replace("\"c\"", "\"d\"");
+    Desk::new(&both).run(&["check", "--online"]).expect(2);
+}
+
+#[test]
+fn answers_that_are_no_refusal_are_told_in_our_own_words_and_no_promise_is_made() {
+    let many = "X-Many: 1\r\n".repeat(150);
+    let breaking = Upstream::start(|connection| {
+        connection.request();
+    });
+    for (tokens, part) in [
+        (answering("200 OK", &many, "{}"), "the head of its answer is larger than is taken here"),
+        (breaking, "it closed the connection before its answer was there"),
+        (Upstream::always("SSH-2.0-none\r\n\r\n"), "its answer is no HTTP/1.1"),
+        (answering("500 Oops", "", ""), "it answered (HTTP 500), a failure of its own."),
+        (
+            answering("429 Slow", "Retry-After: Thu, 01 Jan 2099 00:00:00 GMT\r\n", ""),
+            "it limits how often it may be asked: (HTTP 429), until 20",
+        ),
+        (answering("429 Slow", "", ""), "it limits how often it may be asked: (HTTP 429), it does not say until when."),
+    ] {
+        let told = Desk::new(&one(&tokens, "")).online(3);
+        let message = told["error"]["message"].as_str().expect("a text");
+        assert!(message.contains(part) && !message.contains("asked again"), "{part}: {message}");
+    }
+}
+
+#[test]
+fn a_provider_that_does_not_take_the_client_is_told_by_what_the_client_has() {
+    let tokens = answering("401 Unauthorized", "", r#"{"error":"invalid_client"}"#);
+    let file = one(&tokens, "key = { file = \"key.pem\" }")
+        .replace("client_auth = \"post\"", "client_auth = \"private_key_jwt\"")
+        .replace("client_secret = { env = \"SECRET\" }\n", "");
+    let desk = Desk::new(&file);
+    desk.0.write("key.pem", rcgen::KeyPair::generate().expect("a key").serialize_pem());
+    let told = desk.online(3);
+    let message = told["error"]["message"].as_str().expect("a text");
+    assert!(
+        message.contains("Check client_id, key, key_id and alg") && !message.contains("client_secret"),
+        "{message}"
+    );
+    for (words, advice) in [
+        ("The request body must contain the following parameter: 'scope'.", "Set scopes"),
+        ("The request body must contain the following parameter: 'grant_type'.", "Set body to \"form\""),
+        ("The request body must contain the following parameter: 'assertion'.", "Set the one that its words name"),
+    ] {
+        let words = format!(r#"{{"error":"invalid_request","error_description":"AADSTS900144: {words}"}}"#);
+        let told = Desk::new(&one(&answering("400 Bad Request", "", &words), "")).online(3);
+        assert!(told["error"]["advice"].as_str().is_some_and(|text| text.starts_with(advice)), "{told}");
+    }
+}
+
+#[test]
+fn check_names_every_secret_of_a_list() {
+    let file = one(&Upstream::tokens(3600), "")
+        .replace("{ env = \"SECRET\" }", "[{ env = \"SECRET\" }, { env = \"WRONG_SECRET\" }]");
+    let text = Desk::new(&file).run(&["check"]).expect(0).out();
+    let all = "secret: environment variable SECRET, then environment variable WRONG_SECRET";
+    assert!(text.contains(all), "{text}");
+}
+
+#[test]
 fn a_provider_that_cannot_be_reached_is_explained() {
     let dead = Upstream::always("");
     let gone = dead.url();
@@ -387,7 +465,7 @@ fn a_refused_token_is_not_revealed_and_a_spent_budget_is_not_overdrawn() {
     assert_eq!((&told["error"]["kind"], &told["requests"][0]), (&"budget".into(), &Value::Null));
     let revealed = desk.run(&["token", "c", "--reveal"]).expect(3);
     assert_eq!(revealed.out(), "");
-    assert!(revealed.err().contains("credential c: no token, nothing was sent\n"), "{}", revealed.err());
+    assert!(revealed.err().contains("credential c: no token, no token request was sent\n"), "{}", revealed.err());
     assert_eq!(tokens.requests().len(), 2);
 }
 
@@ -424,7 +502,7 @@ fn a_refresh_token_is_asked_with_only_where_the_next_one_is_kept() {
          refresh_token = {{ env = \"SECRET\" }}\ntoken_url = \"{}/token\"\n",
         tokens.url()
     );
-    let told = Desk::new(&credential).online(3);
+    let told = Desk::new(&credential).online(2);
     assert!(told["error"]["message"].as_str().unwrap().contains("would not keep the next one"), "{told}");
     assert!(tokens.requests().is_empty());
 
@@ -652,6 +730,6 @@ fn a_static_token_that_has_expired_is_called_that() {
     let desk = Desk::new("[credentials.c]\ngrant = \"static\"\ntoken = { file = \"token\" }\n");
     // A JWT without a signature: {"alg":"none"} and {"exp":1000000000}.
     desk.0.write("token", "eyJhbGciOiJub25lIn0.eyJleHAiOjEwMDAwMDAwMDB9.bm90LWEtc2lnbmF0dXJl");
-    let text = desk.run(&["check", "--online"]).expect(3).out();
+    let text = desk.run(&["check", "--online"]).expect(2).out();
     assert!(text.contains("the credential \"c\" has no token: the token in file token has expired"), "{text}");
 }

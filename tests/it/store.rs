@@ -161,6 +161,9 @@ fn what_is_cut_short_sealed_with_another_key_or_somebody_elses_costs_a_warning_a
     };
     std::fs::write(&file, &whole[..whole.len() / 2]).expect("cut");
     expect("a stored token is damaged or was sealed with another key");
+    std::fs::write(&file, &whole[..whole.len() / 2]).expect("cut");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).expect("ours");
+    expect("others may read or replace a stored file");
     if chown(&file, Some(65534), Some(65534)).is_ok() {
         expect("it belongs to another user (uid 65534)"); // only root can make this happen
     }

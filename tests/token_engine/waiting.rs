@@ -29,7 +29,8 @@ fn aged(generation: u64, age: Duration) -> Arc<Bearer> {
 }
 
 fn failure(until: Instant) -> Failure {
-    Failure { kind: FailureKind::Unavailable, message: "down".to_owned(), at: SystemTime::now(), until }
+    let message = "down".to_owned();
+    Failure { kind: FailureKind::Unavailable, message, withheld: None, at: SystemTime::now(), until }
 }
 
 /// A reader that waits already.

@@ -139,6 +139,14 @@ impl Builder<'_, '_> {
         let refresh_target = token_url.as_ref().and_then(|url| grant::refresh_target(self.t, &raw, url));
         let mut net = net::of_credential(self.t, &raw.net);
         net.client_cert = identity::client_cert(self.t, &raw, client_auth, token_url.as_ref().map(|(url, _)| url));
+        if let Some((url, _)) = token_url.as_ref().filter(|_| !is_local) {
+            net::check_family(
+                self.t,
+                &net,
+                url,
+                if issuer.is_some() && !self.t.has("token_url") { "issuer" } else { "token_url" },
+            );
+        }
         let header_names = self.header_names(client_auth, &raw);
         self.check_params(&raw);
         let token_field = self.pointer("token_field", raw.token_field, "/access_token");

@@ -153,7 +153,7 @@ fn check_usable(t: &Table<'_>, key: &At<SecretSource>, alg: Option<Alg>) {
     t.context.report(note.hint(if blames_alg {
         "RSA signs by RS256, RS384, RS512 or PS256, P-256 by ES256, P-384 by ES384, P-521 by ES512, Ed25519 by EdDSA"
     } else {
-        "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 makes one"
+        a_new_one(alg)
     }));
 }
 
@@ -176,6 +176,19 @@ fn check_certificate(t: &Table<'_>, certificate: &At<SecretSource>, key: &At<Sec
     };
     let note = Note::error(&certificate.span, format!("`key_cert` in {} is no good: {problem}", t.name));
     t.context.report(note.hint(hint));
+}
+
+/// How a key for this algorithm is made; where the provider makes it, its file is the key.
+fn a_new_one(alg: Option<Alg>) -> &'static str {
+    match alg {
+        Some(Alg::Rs256 | Alg::Rs384 | Alg::Rs512 | Alg::Ps256) => {
+            "give the provider's own key file whole, or make one: openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048"
+        }
+        Some(Alg::Es384) => "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 makes one",
+        Some(Alg::Es512) => "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-521 makes one",
+        Some(Alg::EdDsa) => "openssl genpkey -algorithm ED25519 makes one",
+        _ => "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 makes one",
+    }
 }
 
 /// `refresh_url`: a URL at the host of `token_url`, or `./PATH` beside it.

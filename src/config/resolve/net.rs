@@ -6,7 +6,7 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use super::{Context, Note, Table, refused};
 use crate::config::{
-    model::{CredentialSpec, EgressKind, EgressProxy, NetSpec},
+    model::{CredentialSpec, EgressKind, EgressProxy, NetSpec, Upstream},
     raw::RawNet,
     reader::At,
     url,
@@ -75,6 +75,26 @@ fn over(t: &Table<'_>, raw: &RawNet, mut net: NetSpec) -> NetSpec {
         None => {}
     }
     net
+}
+
+/// An address in a URL that no connection of this way can lead to is a mistake in the file; with an egress proxy only that
+/// one's address counts. `key` names the URL.
+pub(super) fn check_family(t: &Table<'_>, net: &NetSpec, url: &Upstream, key: &str) {
+    let (host, what) = match &net.egress_proxy {
+        Some(proxy) => (&proxy.host, "the address in `egress_proxy`".to_owned()),
+        None => (&url.host, format!("the address in `{key}`")),
+    };
+    let Ok(ip) = host.parse::<IpAddr>() else { return };
+    let (admits, by) = match net.local_address {
+        Some(local) => (local.is_ipv4() == ip.is_ipv4(), "local_address"),
+        None => (net.ip_family.admits(ip), "ip_family"),
+    };
+    if admits || contradicts(net) {
+        return;
+    }
+    let own = [by, key].into_iter().find(|key| t.has(key)).unwrap_or(key);
+    let note = Note::error(&t.key_place(own), format!("{what}, {ip}, is not of the family that `{by}` leaves"));
+    t.context.report(note.hint(format!("change `{by}`, or write a name or an address of the other family")));
 }
 
 fn contradicts(net: &NetSpec) -> bool {

@@ -97,6 +97,9 @@ impl Resolver<'_> {
         let remove_headers = self.remove_headers(raw.remove_headers.as_ref());
         let spec = credential.and_then(|c| c.spec.as_ref());
         let net = net::of_route(&raw.table, &raw.net, spec.map(AsRef::as_ref));
+        if let (Some(net), Some(upstream)) = (&net, &upstream) {
+            net::check_family(&raw.table, net, upstream, "upstream");
+        }
         let spec = || {
             let upstream = upstream?;
             Some(RouteSpec {

@@ -180,5 +180,7 @@ fn without_an_origin_the_fetch_site_decides() {
 fn a_preflight_is_refused_also_from_a_listed_origin() {
     assert_eq!(browser(&["https://app.corp"], &["https://app.corp"], &[], true), Err(OriginRefused::Preflight));
     assert_eq!(browser(&[], &[], &[], true), Err(OriginRefused::Preflight));
+    // To list the origin would not help.
+    assert_eq!(browser(&[], &["https://evil.example"], &["cross-site"], true), Err(OriginRefused::Preflight));
     assert!(is_preflight("OPTIONS", true) && !is_preflight("OPTIONS", false) && !is_preflight("GET", true));
 }

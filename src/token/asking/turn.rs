@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Asking, log_refusal};
 use crate::token::{
+    bearer::Withheld,
     consent::{Beyond, Consent},
     credential::Material,
     halt::ENDING,
@@ -52,9 +53,14 @@ impl Asking {
             // Who can log in anew needs no refresh token.
             Err(_) if credential.logs_itself_in() => return self.ask(material).await,
             Err(why) => {
-                let remedy =
-                    rotation::remedy(&why, credential).map_or_else(String::new, |remedy| format!(". {remedy}"));
-                return Err(Refusal::of_settings(credential, &format!("its refresh token {why}{remedy}")));
+                // What has a remedy names a place.
+                return Err(match rotation::remedy(&why, credential) {
+                    Some(remedy) => {
+                        let what = format!("its refresh token {why}. {remedy}");
+                        Refusal::of_place(credential, &what, Withheld::RefreshToken)
+                    }
+                    None => Refusal::of_settings(credential, &format!("its refresh token {why}")),
+                });
             }
         };
         let _holding = rotation.outlives_process().then(|| self.halt.hold());

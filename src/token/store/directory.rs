@@ -79,10 +79,19 @@ impl Directory {
     pub(super) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let file = File::open(self.place(name))?;
-        let owner = file.metadata()?.uid();
+        let metadata = file.metadata()?;
+        let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
         if owner != rustix::process::geteuid().as_raw() {
             let text = format!("it belongs to another user (uid {owner})");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        if mode & 0o077 != 0 {
+            let (file, mode) = (self.path(name), format!("{mode:o}"));
+            tracing::warn!(
+                file,
+                mode,
+                "others may read or replace a stored file; what is in it is sealed, but chmod 600 it"
+            );
         }
         file.take(MOST).read_to_end(&mut bytes)?;
         Ok(bytes)

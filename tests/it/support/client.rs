@@ -283,6 +283,14 @@ impl Response {
         for member in problem.as_object().expect("an object").keys() {
             assert!(known.contains(&member.as_str()), "{member} is no member of the contract: {problem}");
         }
+        if matches!(code, "caller_unknown" | "origin_refused") {
+            assert_eq!((&problem["route"], problem.get("credential")), (&serde_json::Value::Null, None), "{problem}");
+        }
+        if matches!(code, "upstream_protocol" | "upstream_timeout") {
+            let says = |part| problem["detail"].as_str().is_some_and(|detail| detail.contains(part));
+            let what = ["may have acted on the request", "was not sent", "before it acted on it"];
+            assert!(what.into_iter().any(says), "nothing says whether it may have been executed: {problem}");
+        }
         for secret in ["not-a-token", "not-a-secret"] {
             assert!(!self.text().contains(secret), "{problem}");
         }
