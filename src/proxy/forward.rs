@@ -1,5 +1,5 @@
-//! 6 forward — the attempts at the upstream: one, and at most one more after a rejected token, and only
-//! where the request can be sent again without having been executed.
+//! 6 forward — the attempts at the upstream: one, at most one more after a rejected token, and a few where it says that it did not
+//! act; only where the request can be sent again without having been executed.
 
 use std::{
     rc::Rc,

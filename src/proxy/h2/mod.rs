@@ -7,8 +7,8 @@
 //! complete.
 //!
 //! Towards callers, whom nobody vouches for, the `h2` crate does frames, header compression and flow control. Towards
-//! upstreams it is our own [`session`]: a request costs half of what it did (docs/performance.md), and of one that was never
-//! sent it is known.
+//! upstreams it is our own [`session`]: a request costs two thirds of what it did (docs/performance.md), and of one that was never
+//! sent that is known.
 
 mod incoming;
 mod lane;
@@ -34,7 +34,7 @@ pub(super) use shared::Shared;
 
 use crate::wire::translate::{trailers_to_h1, trailers_to_h2};
 
-/// How many bytes of one stream's body may be under way to us unread: what a slow reader costs.
+/// How many bytes of one stream's body may be under way to us unread: what a slow reader costs. Windows of upstreams' answers may grow.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// How many streams one connection has at most, in either direction: what RFC 9113 section 6.5.2 recommends, and what clients
 /// assume that have not read our settings yet.

@@ -1,4 +1,5 @@
-//! A connection to an upstream below HTTP/2: notices floods, and keeps the TLS alert that ended it, which h2 has no type for.
+//! A connection to an upstream below HTTP/2: notices floods, and keeps the TLS alert that ended it, by which a refused certificate is
+//! told from other ends.
 
 use std::{
     io,
