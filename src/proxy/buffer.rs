@@ -67,6 +67,10 @@ impl Buffer {
     /// Appends bytes, growing where needed.
     pub(super) fn push(&mut self, more: &[u8]) {
         let _ = self.space();
+        if self.start > 0 && self.end + more.len() > self.bytes.len() {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
         self.grow(self.end + more.len());
         self.bytes[self.end..self.end + more.len()].copy_from_slice(more);
         self.end += more.len();

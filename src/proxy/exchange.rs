@@ -255,7 +255,10 @@ impl<'a> Exchange<'a> {
         let limit = if self.uploading { spec.body_idle_timeout } else { spec.response_timeout };
         self.caller.timer.set(self.moved + limit);
         if self.caller.timer.poll(cx).is_ready() {
-            if let Link::H2(stream) = &self.up.io {
+            let is_callers_fault = self.uploading && !self.upload.is_held_up(&self.caller.side.buf);
+            if let Link::H2(stream) = &self.up.io
+                && !is_callers_fault
+            {
                 stream.distrust();
             }
             return Poll::Ready(Err(self.silent(limit).into()));
@@ -359,7 +362,12 @@ impl<'a> Exchange<'a> {
         let Ok(head) = self.caller.side.io.begin(head, from.is_empty()) else {
             return Err(Broken::Abort("the caller went away before the answer"));
         };
-        let mut download = Pump::new(head, from, to, None);
+        // A body that ends by itself, whatever it is framed by, is held to what the caller was told of it.
+        let told = match (from, to) {
+            (Framing::UntilClose, Framing::Length(n)) => Some(n),
+            _ => None,
+        };
+        let mut download = Pump::new(head, from, to, told);
         let mut seen = 0;
         let limit = self.route.spec.body_idle_timeout;
         poll_fn(|cx| {
@@ -371,7 +379,11 @@ impl<'a> Exchange<'a> {
             let polled = download.poll(cx, self.up, &mut self.caller.side.io, way);
             self.tally.response_bytes.set(download.taken);
             match polled {
-                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if told.is_none_or(|n| n == download.taken) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) => {
+                    self.tally.truncated.set(true);
+                    return Poll::Ready(Err(Broken::Abort(cut(&PumpError::Truncated))));
+                }
                 Poll::Ready(Err(e)) => {
                     self.tally.truncated.set(!matches!(e, PumpError::Write(_)));
                     return Poll::Ready(Err(Broken::Abort(cut(&e))));

@@ -90,8 +90,9 @@ struct Tries {
     told: Option<Arc<Terms>>,
     /// The kept connection had ended: it goes on a new one.
     fresh: bool,
-    /// How often an upstream did not act on it.
+    /// How often an upstream did not act on it, and until when it is sent elsewhere.
     refused: u8,
+    until: Option<Instant>,
 }
 
 /// Sends the request on and the answer back.
@@ -136,7 +137,7 @@ pub(super) async fn forward(
             continue;
         };
         let Some(head) = begin(&mut up.io, head, request)? else {
-            if !tries.may_go_elsewhere(&up.io, lent.reused) {
+            if !tries.may_go_elsewhere(&up.io, lent.reused, sent, route.spec.response_timeout) {
                 return Err(Broken::Stale);
             }
             continue;
@@ -155,7 +156,8 @@ pub(super) async fn forward(
             // Not one byte of the request left this host: a new connection is no second execution. What was
             // taken from the caller must still be there.
             Err(Broken::Stale)
-                if exchange.replay.is_possible() && tries.may_go_elsewhere(&exchange.up.io, lent.reused) =>
+                if exchange.replay.is_possible()
+                    && tries.may_go_elsewhere(&exchange.up.io, lent.reused, sent, route.spec.response_timeout) =>
             {
                 continue;
             }
@@ -218,12 +220,14 @@ enum Ending {
 impl Tries {
     /// Whether a request that was not acted on is sent once more, on another connection: over HTTP/1.1 on a new one. Servers of HTTP/2
     /// leave connections after so many requests, and those that were made together leave together.
-    fn may_go_elsewhere(&mut self, link: &Link, reused: bool) -> bool {
+    fn may_go_elsewhere(&mut self, link: &Link, reused: bool, sent: Instant, patience: Duration) -> bool {
         match link {
             Link::H1(_) => !std::mem::replace(&mut self.fresh, true) && reused,
             Link::H2(_) => {
                 self.refused += 1;
-                self.refused <= MOST_REFUSED
+                // All attempts together have the time of one.
+                let until = *self.until.get_or_insert(sent + patience);
+                self.refused <= MOST_REFUSED && clock::now() < until
             }
         }
     }

@@ -31,6 +31,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 
 /// Finds the frame headers in what passes.
@@ -137,10 +138,10 @@ impl Watch {
                 self.answers -= ANSWERED;
                 true
             }
-            // DATA, PUSH_PROMISE, GOAWAY, CONTINUATION: bounded elsewhere.
-            DATA | 5 | 7 | 9 => true,
+            // DATA, PUSH_PROMISE, CONTINUATION: bounded elsewhere.
+            DATA | 5 | 9 => true,
             // They may move the windows of all streams, and name ones that have ended: no data explains many of them.
-            SETTINGS | RST_STREAM => self.take(now),
+            SETTINGS | RST_STREAM | GOAWAY => self.take(now),
             _ if self.earned > 0 => {
                 self.earned -= 1;
                 true

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell, RefMut},
-    future::poll_fn,
+    future::{Future as _, poll_fn},
     io,
     pin::Pin,
     rc::Rc,
@@ -14,21 +14,31 @@ use rustls::AlertDescription;
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     sync::Notify,
+    time::{Sleep, sleep},
 };
 
 use super::{STREAMS, session::Session, stream::Failure, watched::Watched};
 use crate::{net::alerted, proxy::clock, wire::h2::frame::Code};
 
 /// Heads that may have arrived unread. No window of HTTP/2 bounds them; each answer has one, and trailers, and interim ones.
-const MOST_HEADS: u32 = 4 * STREAMS;
+const MOST_HEADS: u32 = 64 * STREAMS;
+/// So many come with a request: its own and its trailers, and interim ones that are not read because the caller has gone.
+const HEADS: u32 = 10;
 /// How much is read at once.
 const READ: usize = 64 * 1024;
 /// How long others wait for the server's SETTINGS before they make a connection of their own.
 const GREETING: Duration = Duration::from_secs(1);
+/// How long a connection that closes waits for its server to take the rest.
+const LAST_WAIT: Duration = Duration::from_secs(5);
 /// How long a connection that cannot be written to is read.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often one connection reads before others have their turn.
 const READS: usize = 16;
+
+/// The first of both that is ready.
+fn ready_or<T>(first: Poll<T>, second: impl FnOnce() -> Poll<T>) -> Poll<T> {
+    if first.is_ready() { first } else { second() }
+}
 
 thread_local! {
     /// What was just read: none of it stays here.
@@ -71,8 +81,7 @@ impl Lane {
 
     pub(super) fn enter(&self) {
         self.running.set(self.running.get() + 1);
-        // Its own, and its trailers.
-        self.expect(2);
+        self.expect(HEADS);
     }
 
     pub(super) fn leave(&self) {
@@ -96,7 +105,8 @@ impl Lane {
     /// Whether one more has a place. Until the server has said how many it takes, there is one.
     pub(super) fn has_place(&self) -> bool {
         let most = if self.greeted.get() { STREAMS as usize } else { 1 };
-        self.running.get() < self.session().most_streams().min(most)
+        let session = self.session();
+        session.has_room() && self.running.get() < session.most_streams().min(most)
     }
 
     /// Whether its server has not said how many streams it takes.
@@ -109,6 +119,8 @@ impl Lane {
         let greeting = self.greeting.notified();
         if self.is_new() {
             let _ = tokio::time::timeout(GREETING, greeting).await;
+            // It may say so with its first answer, which takes as long as it takes: what is too much it will refuse.
+            self.greet();
         }
     }
 
@@ -141,9 +153,11 @@ impl Lane {
         left.is_some()
     }
 
-    /// The TLS alert that the connection ends with.
+    /// The TLS alert that the connection ends with. Once the server has spoken HTTP/2, it is not about who we are.
     pub(super) fn end_with(&self, alert: AlertDescription) {
-        self.alert.set(Some(alert));
+        if !self.session().has_settings() {
+            self.alert.set(Some(alert));
+        }
     }
 
     /// The TLS alert that its connection ended with, as an error.
@@ -154,7 +168,11 @@ impl Lane {
     /// Moves bytes until the connection ends, and tells the requests on it.
     pub(super) async fn drive(self: Rc<Self>, mut io: Watched) {
         let mut is_mute = false;
-        let result = poll_fn(|cx| self.poll_drive(&mut io, cx, &mut is_mute)).await;
+        let mut last_wait = None;
+        let result = poll_fn(|cx| {
+            ready_or(self.poll_drive(&mut io, cx, &mut is_mute), || self.poll_abandoned(cx, &mut last_wait))
+        })
+        .await;
         self.close();
         if is_mute {
             // A server that leaves says what it has acted on, which lies unread where a write fails first.
@@ -189,6 +207,16 @@ impl Lane {
         }
         let is_done = self.running() == 0 && self.session().is_done();
         if is_done { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Ready once everybody has left a connection that closes, and the server has taken nothing of what is left for so long.
+    fn poll_abandoned(&self, cx: &mut Context<'_>, wait: &mut Option<Pin<Box<Sleep>>>) -> Poll<Result<(), Failure>> {
+        if self.running() > 0 || !self.session().is_closing() {
+            *wait = None;
+            return Poll::Pending;
+        }
+        ready!(wait.get_or_insert_with(|| Box::pin(sleep(LAST_WAIT))).as_mut().poll(cx));
+        Poll::Ready(Err(Failure::of_connection(&io::ErrorKind::TimedOut.into())))
     }
 
     /// Takes what has arrived, up to [`READS`] times as much as is read at once.

@@ -124,6 +124,11 @@ impl Session {
         }
     }
 
+    /// Whether the peer reads what it is sent.
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.room() > 0
+    }
+
     /// How many streams the peer takes at once; none once the connection is about to end.
     pub(super) fn most_streams(&self) -> usize {
         if self.state == State::Open { self.theirs.streams as usize } else { 0 }
@@ -147,6 +152,7 @@ impl Session {
         stream.renew(self.next, self.theirs.window);
         (stream.is_head_request, stream.has_sent_all) = (head.starts_with(b"HEAD "), ends);
         stream.begins = self.queue.end();
+        self.empty = 0;
         self.streams.push(stream);
         let (id, block) = (self.next, &self.block);
         self.queue.put(|out| encode::frames(out, id, block, ends, MAX_PAYLOAD));
@@ -286,6 +292,11 @@ impl Session {
         if was_full {
             self.wake_writers();
         }
+    }
+
+    /// Whether nobody new comes any more.
+    pub(super) fn is_closing(&self) -> bool {
+        self.state > State::Open
     }
 
     /// Whether nothing is left to be done, once everybody has gone.

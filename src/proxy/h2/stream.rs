@@ -62,9 +62,11 @@ impl Failure {
 /// How far an answer has come.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Its final head has not.
+    /// It has not.
     #[default]
-    Head,
+    Silent,
+    /// Interim heads have.
+    Interim,
     Body,
     /// To its end.
     Ended,
@@ -113,6 +115,7 @@ impl Stream {
     pub(super) fn clear(&mut self) -> u32 {
         let unread = self.body.len();
         self.body.consume(unread);
+        (self.reader, self.writer, self.trailers) = (None, None, Vec::new());
         if self.body.size() > KEPT {
             self.body = Buffer::default();
         }
@@ -123,7 +126,7 @@ impl Stream {
     }
 
     pub(super) fn has_final_head(&self) -> bool {
-        self.phase != Phase::Head
+        !matches!(self.phase, Phase::Silent | Phase::Interim)
     }
 
     /// Whether the answer has come to its end.
@@ -183,6 +186,7 @@ impl Stream {
     pub(super) fn answered(&mut self, answer: Answer, ends: bool) -> Result<(), Wrong> {
         if answer.is_interim {
             self.interim += 1;
+            self.phase = Phase::Interim;
         } else {
             (self.phase, self.missing) = (Phase::Body, answer.body);
         }
@@ -197,7 +201,7 @@ impl Stream {
             let code = Code::FLOW_CONTROL_ERROR;
             return Err(Wrong { code, why: "it sent more than it was allowed to" });
         }
-        if self.phase == Phase::Head {
+        if !self.has_final_head() {
             return Err(Wrong::protocol("it sent a body without a head"));
         }
         if let Some(missing) = &mut self.missing {
@@ -224,7 +228,9 @@ impl Stream {
     /// No more of what has not come. What was received before is still there to be read.
     pub(super) fn fail(&mut self, failure: Failure) {
         if self.failure.is_none() {
-            self.failure = Some(failure);
+            // Who has said something to a request has begun to act on it.
+            let denies = matches!(failure, Failure::Unprocessed) && self.phase != Phase::Silent;
+            self.failure = Some(if denies { Failure::Reset(Code::REFUSED_STREAM) } else { failure });
         }
         self.wake_reader();
         self.wake_writer();

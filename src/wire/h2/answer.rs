@@ -58,14 +58,20 @@ impl<'a> Told<'a> {
         if !is_token(name) || name.iter().any(u8::is_ascii_uppercase) {
             return Err(Wrong::protocol("a header field of its answer has a name that HTTP/2 has none of"));
         }
-        if !is_value(value) {
-            return Err(Wrong::protocol("a header field of its answer holds control characters"));
+        if !is_value(value) || value.trim_ascii().len() < value.len() {
+            return Err(Wrong::protocol(
+                "a header field of its answer holds control characters, or white space around it",
+            ));
         }
         match name {
             b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" => {
                 return Err(Wrong::protocol("its answer has a header field that HTTP/2 forbids"));
             }
-            b"content-length" => self.length = str::from_utf8(value).ok().and_then(|text| text.parse().ok()),
+            b"content-length" => {
+                // The stream is held to it, for the caller is told it: there is one reading or none.
+                let length = content_length(value).filter(|length| self.length.is_none_or(|told| told == *length));
+                self.length = Some(length.ok_or(Wrong::protocol("its answer tells no one length"))?);
+            }
             _ => {}
         }
         self.out.extend_from_slice(name);
@@ -73,6 +79,11 @@ impl<'a> Told<'a> {
         self.out.extend_from_slice(value);
         self.out.extend_from_slice(b"\r\n");
         Ok(())
+    }
+
+    /// The block cannot be read to its end: nothing of it counts.
+    pub fn abandon(self) {
+        self.out.truncate(self.start);
     }
 
     /// The end of the block; `ends`: nothing follows in this stream. Nothing is left of what was wrong.
@@ -101,6 +112,17 @@ impl<'a> Told<'a> {
         let body = if has_no_content { Some(0) } else { self.length };
         Ok(Answer { is_interim, body })
     }
+}
+
+/// A length, or a list of the same one (RFC 9110 section 8.6).
+fn content_length(value: &[u8]) -> Option<u64> {
+    let mut all = value.split(|&byte| byte == b',').map(|one| {
+        let digits = one.trim_ascii();
+        let is_number = (1..=19).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+        is_number.then(|| digits.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')))
+    });
+    let first = all.next()??;
+    all.all(|other| other == Some(first)).then_some(first)
 }
 
 /// A head that was told.
@@ -138,6 +160,10 @@ mod tests {
         let (text, answer) = told(&[(":status", "200"), ("content-length", "3")], false, false).unwrap();
         assert_eq!(text, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n");
         assert_eq!(answer.body, Some(3));
+        for twice in [&[("content-length", "3, 3")][..], &[("content-length", "3"), ("content-length", "3")]] {
+            let fields = [&[(":status", "200")], twice].concat();
+            assert_eq!(told(&fields, false, false).unwrap().1.body, Some(3));
+        }
         for (status, is_head) in [("204", false), ("304", false), ("200", true)] {
             let (text, answer) = told(&[(":status", status), ("x", "")], true, is_head).unwrap();
             assert!(text.ends_with("x: \r\n\r\n"), "{text}");
@@ -165,6 +191,15 @@ mod tests {
             &[(":status", "200"), ("a:", "1")],
             &[(":status", "200"), ("a", "b\r\nc: d")],
             &[(":status", "200"), ("a", "\0")],
+            &[(":status", "200"), ("a", " b")],
+            &[(":status", "200"), ("a", "b\t")],
+            &[(":status", "200"), ("content-length", "3, 4")],
+            &[(":status", "200"), ("content-length", "3"), ("content-length", "4")],
+            &[(":status", "200"), ("content-length", "+3")],
+            &[(":status", "200"), ("content-length", "3 ")],
+            &[(":status", "200"), ("content-length", "")],
+            &[(":status", "200"), ("content-length", "3,")],
+            &[(":status", "200"), ("content-length", "99999999999999999999")],
             &[(":status", "200"), ("connection", "close")],
             &[(":status", "200"), ("transfer-encoding", "chunked")],
         ];

@@ -4,6 +4,8 @@ use std::task::Waker;
 
 /// Bytes that wait to be sent; beyond them, bodies wait.
 pub(super) const FULL: usize = 256 * 1024;
+/// A head more, and what the peer made us say: beyond that, it makes us say more than it reads.
+const MOST: usize = 2 * FULL;
 /// A queue that has grown beyond this is not kept once it is empty.
 const KEPT: usize = 64 * 1024;
 
@@ -39,6 +41,11 @@ impl Queue {
 
     pub(super) fn unsent(&self) -> &[u8] {
         &self.bytes[self.start..]
+    }
+
+    /// Whether the peer makes us say more than it reads.
+    pub(super) fn overflows(&self) -> bool {
+        self.unsent().len() > MOST
     }
 
     /// For how much more of bodies there is room.

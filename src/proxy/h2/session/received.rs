@@ -9,8 +9,9 @@ use crate::{
     },
 };
 
-/// DATA frames that carry nothing and end nothing, one after the other (RFC 9113 section 10.5).
-pub(super) const MOST_EMPTY: u32 = 1000;
+/// DATA frames that carry nothing and end nothing, or belong to streams that were given up, one after the other (RFC 9113 section
+/// 10.5). A stream that was given up may still send a window in frames of any size; each new request gives that time.
+pub(super) const MOST_EMPTY: u32 = 10_000;
 /// Largest header block as it is sent: what it unfolds to is bounded too.
 const MAX_BLOCK: usize = 64 * 1024;
 /// Bytes of heads that may wait to be read: interim ones are bounded by no window.
@@ -35,6 +36,10 @@ fn whole(bytes: &[u8]) -> Result<Option<(Head, usize)>, Wrong> {
 impl Session {
     /// Takes what has arrived. An error is the end of the connection.
     pub(in crate::proxy::h2) fn receive(&mut self, mut bytes: &[u8]) -> Result<(), Wrong> {
+        if self.queue.overflows() {
+            let code = Code::ENHANCE_YOUR_CALM;
+            return Err(Wrong { code, why: "it asks for more answers than it reads" });
+        }
         while !bytes.is_empty() {
             if self.partial.is_empty()
                 && let Some((head, length)) = whole(bytes)?
@@ -99,10 +104,17 @@ impl Session {
         }
         let data = frame::unpadded(Head { flags: head.flags & flag::PADDED, ..head }, payload)?;
         let padding = whole - data.len() as u32;
-        let is_empty = data.is_empty() && !head.has(flag::END_STREAM);
-        self.empty = if is_empty { self.empty + 1 } else { 0 };
+        let is_open = self.stream(head.stream).is_some_and(|stream| stream.is_open());
+        if !is_open || data.is_empty() && !head.has(flag::END_STREAM) {
+            self.empty += 1;
+        } else if !data.is_empty() {
+            self.empty = 0;
+        }
         if self.empty > MOST_EMPTY {
-            return Err(Wrong { code: Code::ENHANCE_YOUR_CALM, why: "a flood of frames that carry nothing" });
+            return Err(Wrong { code: Code::ENHANCE_YOUR_CALM, why: "a flood of frames that nobody needs" });
+        }
+        if self.stream(head.stream).is_some_and(|stream| stream.has_ended()) {
+            return Err(Wrong { code: Code::STREAM_CLOSED, why: "its answer goes on after its end" });
         }
         let Some(stream) = self.stream(head.stream).filter(|stream| stream.is_open()) else {
             // Nobody wants it any more.
@@ -111,8 +123,14 @@ impl Session {
         };
         let mut taken = stream.receive(data, padding);
         let unread = if taken.is_ok() { padding } else { whole };
+        // Padding is not read, so that nobody else opens the window again for it.
+        let mut growth = 0;
+        let more = if padding > 0 && taken.is_ok() { stream.reopen(0, &mut growth) } else { None };
         if taken.is_ok() && head.has(flag::END_STREAM) {
             taken = stream.end();
+        }
+        if let Some(more) = more {
+            self.queue.put(|out| frame::write_window_update(out, head.stream, more));
         }
         self.reopen(unread);
         self.judged(head.stream, taken);
@@ -167,8 +185,11 @@ impl Session {
         let is_trailers = stream.has_final_head();
         let mut told = Told::new(if is_trailers { &mut stream.trailers } else { &mut stream.heads }, is_trailers);
         let read = self.decoder.decode(block, |name, value| told.field(name, value));
+        if read.is_err() {
+            told.abandon();
+            return Err(TABLE);
+        }
         let answer = told.end(ends, stream.is_head_request);
-        read.map_err(|_| TABLE)?;
         let result = match answer {
             Ok(_) if stream.heads.len() > MAX_HEADS => {
                 Err(Wrong { code: Code::ENHANCE_YOUR_CALM, why: "interim responses without end" })

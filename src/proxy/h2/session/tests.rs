@@ -396,3 +396,50 @@ fn bodies_share_a_small_window_of_the_connection_in_turn() {
     }
     assert_eq!(served, [ids, ids].concat());
 }
+
+#[test]
+fn nothing_of_a_head_that_cannot_be_read_to_its_end_is_an_answer() {
+    for (head, phase) in [(&b"\x88\x00\x01a\x01b\x80"[..], 0), (b"\x00\x01t\x011\x80", 1)] {
+        let mut session = greeted();
+        let id = begin(&mut session, true);
+        if phase == 1 {
+            session.receive(&frame(kind::HEADERS, flag::END_HEADERS, id, OK)).unwrap();
+            assert!(read(&mut session, id).is_ready());
+        }
+        assert!(session.receive(&frame(kind::HEADERS, 5, id, head)).is_err());
+        session.fail(&Failure::of_connection(&io::ErrorKind::Other.into()));
+        assert!(matches!(read(&mut session, id), Poll::Ready(Err(_))));
+        assert_eq!(session.stream(id).unwrap().trailers, b"");
+    }
+}
+
+#[test]
+fn a_server_that_has_said_something_to_a_request_cannot_deny_that_it_acted() {
+    let mut session = greeted();
+    let id = begin(&mut session, true);
+    sent(&mut session);
+    session.receive(&frame(kind::HEADERS, flag::END_HEADERS, id, b"\x08\x03103")).unwrap();
+    session.receive(&frame(kind::RST_STREAM, 0, id, &Code::REFUSED_STREAM.0.to_be_bytes())).unwrap();
+    assert!(matches!(session.stream(id).unwrap().failure, Some(Failure::Reset(Code::REFUSED_STREAM))));
+}
+
+#[test]
+fn a_server_that_asks_for_more_than_it_reads_is_left() {
+    let mut session = greeted();
+    let pings = frame(kind::PING, 0, 0, &[0; 8]).repeat(1000);
+    let taken = (0..1000).take_while(|_| session.receive(&pings).is_ok()).count();
+    assert!(session.unsent().len() < 600_000 && taken < 40, "{taken}");
+}
+
+#[test]
+fn padding_opens_the_window_again_by_itself() {
+    let mut session = greeted();
+    let id = begin(&mut session, true);
+    session.receive(&frame(kind::HEADERS, flag::END_HEADERS, id, OK)).unwrap();
+    sent(&mut session);
+    let padded = frame(kind::DATA, flag::PADDED, id, &[&[255][..], &[0; 255]].concat());
+    for _ in 0..5000 {
+        session.receive(&padded).unwrap();
+    }
+    assert!(sent(&mut session).contains(&(kind::WINDOW_UPDATE, 0, id)));
+}
