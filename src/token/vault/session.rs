@@ -9,6 +9,10 @@ use zeroize::Zeroizing;
 use super::{Answer, Trouble, Vault, wipe};
 use crate::config::{model::VaultLogin, secret::Secret};
 
+/// No lease is taken for longer: Vault's own limit is 32 days unless an operator raises it, and what is no time
+/// at all must not be reckoned with.
+const MOST: u64 = 365 * 24 * 3600;
+
 /// What we are logged in with.
 #[derive(Debug, Default)]
 pub(super) struct Session {
@@ -124,7 +128,7 @@ impl Session {
     }
 
     fn adopt(&mut self, auth: Auth) {
-        let length = (auth.lease_duration > 0).then(|| Duration::from_secs(auth.lease_duration));
+        let length = (auth.lease_duration > 0).then(|| Duration::from_secs(auth.lease_duration.min(MOST)));
         self.lease = Some(Lease { since: Instant::now(), length, renewable: auth.renewable });
         self.token = Some(Secret::new(auth.client_token));
     }
@@ -140,4 +144,20 @@ fn refused(status: u16, mount: &str) -> Trouble {
     Trouble::Refused(format!(
         "Vault refused the login at auth/{mount} (HTTP {status}): check role_id, secret_id (wrong, expired or used up) and approle_mount"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_is_no_time_at_all_is_taken_for_a_year() {
+        for (lease_duration, length) in [(u64::MAX, Some(MOST)), (MOST, Some(MOST)), (60, Some(60)), (0, None)] {
+            let mut session = Session::default();
+            session.adopt(Auth { client_token: "not-a-token".to_owned(), lease_duration, renewable: true });
+            let lease = session.lease.expect("adopted");
+            assert_eq!(lease.length, length.map(Duration::from_secs));
+            assert!(!lease.has_passed(2, 3) && !lease.has_passed(19, 20));
+        }
+    }
 }
