@@ -1,9 +1,7 @@
 //! What runs out, for callers that speak HTTP/2: each request is told by itself, its connection and the others on it go on.
 
 use std::{
-    fs,
-    io::{BufRead as _, BufReader},
-    process::{Command, Stdio},
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +11,7 @@ use std::{
 };
 
 use crate::support::{
-    Client, PATIENCE, Scene, Stage, TestDir, Upstream, eventually,
+    Client, Scene, Stage, Unread, Upstream, eventually,
     frames::{
         ALL, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, RESET, SETTINGS, WINDOW, frame, settings,
     },
@@ -32,17 +30,7 @@ fn expect_problem(message: &H2Message, status: u16, code: &str) {
 #[test]
 fn max_in_flight_holds_over_the_streams_of_one_connection() {
     let released = Arc::new(AtomicBool::new(false));
-    let holds = Arc::clone(&released);
-    let api = Upstream::start(move |connection| {
-        while connection.request().is_some() {
-            let began = Instant::now();
-            while !holds.load(Ordering::SeqCst) && began.elapsed() < PATIENCE {
-                thread::sleep(Duration::from_millis(2));
-            }
-            connection.send(OK);
-        }
-    });
-    let scene = Stage::new(api).route("max_in_flight = 5").start();
+    let scene = Stage::new(Upstream::holding(&released, &[OK])).route("max_in_flight = 5").start();
     run(async {
         let client = H2Client::connect(scene.proxy.address()).await;
         let mut held = Vec::new();
@@ -114,17 +102,7 @@ fn max_body_is_held_on_streams_before_or_while_they_flow() {
 #[test]
 fn running_out_of_descriptors_is_told_stream_by_stream_and_passes() {
     let released = Arc::new(AtomicBool::new(false));
-    let holds = Arc::clone(&released);
-    let api = Upstream::start(move |connection| {
-        while connection.request().is_some() {
-            let began = Instant::now();
-            while !holds.load(Ordering::SeqCst) && began.elapsed() < PATIENCE {
-                thread::sleep(Duration::from_millis(2));
-            }
-            connection.send(OK);
-        }
-    });
-    let scene = Stage::new(api).descriptors(80).start();
+    let scene = Stage::new(Upstream::holding(&released, &[OK])).descriptors(80).start();
     run(async {
         let client = H2Client::connect(scene.proxy.address()).await;
         assert_eq!(client.get("/good/x").await.body, b"good");
@@ -161,42 +139,14 @@ fn running_out_of_descriptors_is_told_stream_by_stream_and_passes() {
 
 #[test]
 fn an_access_log_that_nobody_reads_holds_up_no_stream() {
-    let (tokens, api) = (Upstream::tokens(3600), Upstream::always(OK));
-    let dir = TestDir::new();
-    let config = format!(
-        "[server]\nlisten = \"127.0.0.1:0\"\nworkers = 1\n[admin]\nlisten = false\n[log]\naccess = \"stdout\"\n\
-         [credentials.c]\nclient_id = \"id\"\nclient_secret = {{ env = \"SECRET\" }}\nclient_auth = \"post\"\n\
-         token_url = \"{}/token\"\n[[routes]]\nprefix = \"/api\"\nupstream = \"{}\"\ncredential = \"c\"\n",
-        tokens.url(),
-        api.url()
-    );
-    let mut proxy = Command::new(env!("CARGO_BIN_EXE_cupbearer"))
-        .arg("-c")
-        .arg(dir.write("proxy.toml", config))
-        .env_clear()
-        .env("SECRET", "not-a-secret")
-        .stdout(Stdio::piped()) // and never read after its first line
-        .stderr(fs::File::create(dir.path().join("stderr")).expect("a file"))
-        .spawn()
-        .expect("it starts");
-    let mut line = String::new();
-    let mut stdout = BufReader::with_capacity(64, proxy.stdout.take().expect("piped"));
-    stdout.read_line(&mut line).expect("its first line");
-    let address = line.trim().strip_prefix("listening on http://").and_then(|a| a.parse().ok()).expect("an address");
-    let answered = std::panic::catch_unwind(|| {
-        run(async {
-            let client = H2Client::connect(address).await;
-            let mut answered = 0;
-            for number in 0..3000 {
-                let message = client.get(&format!("/api/{number}?{}", "x".repeat(100))).await;
-                answered += usize::from(message.body == b"ok");
-            }
-            answered
-        })
+    let proxy = Unread::start("info", "[log]\naccess = \"stdout\"", "");
+    run(async {
+        let client = H2Client::connect(proxy.address()).await;
+        for number in 0..3000 {
+            let message = client.get(&format!("/api/{number}?{}", "x".repeat(100))).await;
+            assert_eq!(message.body, b"ok", "{number}: each of them has a line that nobody takes");
+        }
     });
-    proxy.kill().and_then(|()| proxy.wait()).expect("it ends");
-    assert_eq!(answered.expect("no panic"), 3000, "each of them has a line that nobody takes");
-    drop(stdout);
 }
 
 /// A caller that speaks HTTP/2 as gRPC libraries do, acknowledging what it is told.
@@ -266,21 +216,33 @@ fn a_window_that_is_opened_five_bytes_at_a_time_costs_its_own_connection_only() 
 #[test]
 fn a_caller_of_http_1_beside_hundreds_of_streams_is_served_as_before() {
     let scene = Scene::new(Upstream::always(OK));
-    run(async {
-        let client = H2Client::connect(scene.proxy.address()).await;
+    let address = scene.proxy.address();
+    // On a thread of its own, for the streams are driven by this one; they go on until it is served.
+    let plain = Rc::new(thread::spawn(move || {
+        let mut plain = Client::connect(address);
+        let began = Instant::now();
+        for _ in 0..50 {
+            assert_eq!(plain.exchange(format!("GET /good/x HTTP/1.1\r\nHost: {address}\r\n\r\n")).text(), "good");
+        }
+        began.elapsed()
+    }));
+    let answered = run(async {
+        let client = H2Client::connect(address).await;
         let mut running = tokio::task::JoinSet::new();
         for number in 0..400 {
-            let client = client.clone();
-            running.spawn_local(async move { client.get(&format!("/api/{number}")).await.status });
+            let (client, plain) = (client.clone(), Rc::clone(&plain));
+            running.spawn_local(async move {
+                let mut answered = 0;
+                while answered == 0 || !plain.is_finished() {
+                    assert_eq!(client.get(&format!("/api/{number}/{answered}")).await.status, 200);
+                    answered += 1;
+                }
+                answered
+            });
         }
-        let mut plain = Client::connect(scene.proxy.address());
-        for _ in 0..20 {
-            assert_eq!(plain.exchange(scene.fill("GET /good/x HTTP/1.1\r\nHost: HOST\r\n\r\n")).text(), "good");
-            tokio::task::yield_now().await;
-        }
-        while let Some(status) = running.join_next().await {
-            assert_eq!(status.expect("no panic"), 200);
-        }
+        running.join_all().await.iter().sum::<usize>()
     });
+    let took = Rc::into_inner(plain).expect("no task is left").join().expect("each of them is served");
+    assert!(took < Duration::from_secs(10), "fifty requests took {took:?} beside {answered} streams");
     scene.end();
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Client, Cupbearer, PATIENCE, ReadError, Scene, Stage, TestDir, Upstream, eventually};
+use crate::support::{Client, Cupbearer, PATIENCE, ReadError, Scene, Stage, Unread, Upstream, eventually};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -251,36 +251,11 @@ fn a_kept_connection_may_be_idle_for_idle_timeout_not_for_header_timeout() {
 
 #[test]
 fn a_log_that_nobody_reads_holds_up_no_request() {
-    use std::{
-        io::{BufRead, BufReader},
-        process::{Command, Stdio},
-    };
-    let (tokens, api) = (Upstream::tokens(3600), Upstream::always(OK));
-    let dir = TestDir::new();
-    let config = format!(
-        "[server]\nlisten = \"127.0.0.1:0\"\nworkers = 1\n[admin]\nlisten = false\n[credentials.c]\nclient_id = \"id\"\n\
-         client_secret = {{ env = \"SECRET\" }}\nclient_auth = \"post\"\ntoken_url = \"{}/token\"\n[[routes]]\n\
-         prefix = \"/api\"\nupstream = \"{}\"\ncredential = \"c\"\ndeny = [\"GET /**\"]\nmode = \"report\"\n",
-        tokens.url(),
-        api.url()
-    );
-    let mut proxy = Command::new(env!("CARGO_BIN_EXE_cupbearer"))
-        .arg("-c")
-        .arg(dir.write("proxy.toml", config))
-        .env_clear()
-        .envs([("SECRET", "not-a-secret"), ("CUPBEARER_LOG", "trace")])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped()) // and never read
-        .spawn()
-        .expect("it starts");
-    let mut line = String::new();
-    BufReader::new(proxy.stdout.take().expect("piped")).read_line(&mut line).expect("its first line");
-    let address = line.trim().strip_prefix("listening on http://").and_then(|a| a.parse().ok()).expect("an address");
+    let proxy = Unread::start("trace", "", "deny = [\"GET /**\"]\nmode = \"report\"");
+    let address = proxy.address();
     let mut client = Client::connect(address);
-    let answered = (0..2000)
-        .take_while(|_| client.exchange(format!("GET /api HTTP/1.1\r\nHost: {address}\r\n\r\n")).status == 200);
-    let answered = answered.count();
-    proxy.kill().and_then(|()| proxy.wait()).expect("it ends");
+    let request = format!("GET /api HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    let answered = (0..2000).take_while(|_| client.exchange(&request).status == 200).count();
     assert_eq!(answered, 2000, "each of them writes a line of the log");
 }
 

@@ -200,9 +200,15 @@ fn a_signal_a_command_and_a_changed_file_reload() {
     assert_eq!(status.code(), Some(1), "{output}");
     assert_eq!(proxy.get("/three/x").status, 200);
     // A file that is removed is no change.
+    let told = || {
+        let reloads = |outcome: &str| proxy.metric(&format!("cupbearer_config_reloads_total{{outcome=\"{outcome}\"}}"));
+        (proxy.metric("cupbearer_config_generation"), reloads("applied"), reloads("rejected"))
+    };
+    let before = told();
     fs::remove_file(&file).expect("ours");
     thread::sleep(Duration::from_millis(1_200));
     assert_eq!(proxy.get("/three/x").status, 200);
+    assert_eq!(told(), before, "generation, applied, rejected");
 }
 
 #[test]

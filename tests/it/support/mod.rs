@@ -17,6 +17,7 @@ mod process;
 mod sandbox;
 mod scene;
 mod tls;
+mod unread;
 mod upstream;
 
 use std::{fmt::Write, time::Duration};
@@ -34,6 +35,7 @@ pub(crate) use process::Process;
 pub(crate) use sandbox::Playground;
 pub(crate) use scene::{KEY, Scene, Stage, expect_own_token};
 pub(crate) use tls::{Ending, TlsUpstream};
+pub(crate) use unread::Unread;
 pub(crate) use upstream::{Connection, Request, Upstream};
 
 /// How long anything may take before the test fails; far more than a loaded machine needs.
