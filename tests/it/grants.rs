@@ -48,6 +48,63 @@ fn a_static_token_is_injected_and_its_file_followed() {
     proxy.expect_never_printed(&["not-a-token-1", "not-a-token-2"]);
 }
 
+#[test]
+fn a_user_and_password_get_a_token_and_a_wrong_password_is_the_providers_word() {
+    let (api, dir) = (Upstream::always(OK), TestDir::new());
+    let provider = Upstream::start(|connection| {
+        while let Some(request) = connection.request() {
+            let mut form: Vec<&[u8]> = request.body.split(|&byte| byte == b'&').collect();
+            form.sort_unstable();
+            // RFC 6749 section 4.3.2; whoever has no client of its own sends none.
+            let own: &[&[u8]] = &[b"client_id=id", b"client_secret=not-a-secret-of-the-client"];
+            let user: [&[u8]; 3] =
+                [b"grant_type=password", b"password=not+a+secret%3A+100%25%26%3D%2B", b"username=ann%40example.test"];
+            let known = form == user || form == [own, &user[..]].concat();
+            let (status, body) = if known {
+                ("200 OK", r#"{"access_token":"not-a-token-1","token_type":"Bearer","expires_in":3600}"#)
+            } else {
+                ("400 Bad Request", r#"{"error":"invalid_grant"}"#)
+            };
+            let length = body.len();
+            connection.send(format!(
+                "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+            ));
+        }
+    });
+    let credential = |name: &str, password: &str, lines: &str| {
+        format!(
+            "[credentials.{name}]\ngrant = \"password\"\nusername = \"ann@example.test\"\n\
+             password = {{ file = \"{}\" }}\ntoken_url = \"{}/token\"\n{lines}\n\
+             [[routes]]\nprefix = \"/{name}\"\nupstream = \"{}\"\ncredential = \"{name}\"\n",
+            dir.write(name, password).display(),
+            provider.url(),
+            api.url()
+        )
+    };
+    let (right, wrong) = ("not a secret: 100%&=+", "not-a-secret-any-more");
+    let client = "client_id = \"id\"\nclient_secret = { env = \"SECRET\" }\nclient_auth = \"post\"";
+    let proxy = Cupbearer::builder().env("SECRET", "not-a-secret-of-the-client").start(
+        &[
+            credential("client", right, client),
+            credential("none", right, "client_auth = \"none\""),
+            credential("wrong", wrong, client),
+        ]
+        .concat(),
+    );
+    for target in ["/client/x", "/none/x"] {
+        assert_eq!(proxy.get(target).status, 200, "{target}");
+    }
+    let carried = api.requests();
+    assert!(carried.iter().all(|request| request.header("authorization") == Some("Bearer not-a-token-1")));
+    let problem = proxy.get("/wrong/x").expect_problem(502, "idp_refused");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("invalid_grant")), "{problem}");
+    assert_eq!(api.requests().len(), 2);
+    // Another password in the file is tried by itself.
+    dir.write("wrong", right);
+    eventually("the new password", || proxy.get("/wrong/x").status == 200);
+    proxy.expect_never_printed(&["not-a-token", "not-a-secret", right, "not+a+secret"]);
+}
+
 /// What Entra insists on: no secret, a signature of the uploaded certificate's key, and the certificate's name beside it.
 fn is_signed_for(certificate: &str, public: &[u8], form: &str) -> bool {
     let assertion = form.split('&').find_map(|pair| pair.strip_prefix("client_assertion="));

@@ -1,8 +1,10 @@
 //! Client certificates (RFC 8705): presented to the provider and to the upstream, the same that the token was got with.
 
-use std::{collections::BTreeMap, fs, path::Path, thread};
+use std::{collections::BTreeMap, fs, net::TcpListener, path::Path, thread};
 
-use crate::support::{BoundServer, Ca, Cupbearer, Manner, Seen, TestDir, Upstream, eventually, thumbprint};
+use crate::support::{
+    BoundServer, Ca, Cupbearer, Ending, Manner, Seen, TestDir, TlsUpstream, Upstream, eventually, thumbprint,
+};
 
 const SECRET: &str = "not-a-secret-beside-a-certificate";
 
@@ -398,4 +400,41 @@ fn check_online_asks_with_the_certificate_and_prints_a_curl_that_does_too() {
     let seen = server.seen();
     assert_eq!(seen.len(), 2);
     assert!(seen.iter().all(|seen| seen.line == "POST /token" && seen.thumbprint == client.thumbprint), "{seen:?}");
+}
+
+/// A provider of which only the issuer is written down: its document stands on a host that asks for no certificate, and names
+/// another endpoint for clients that have one (RFC 8705 section 5).
+#[test]
+fn with_an_issuer_a_client_with_a_certificate_asks_at_the_alias_for_it() {
+    let ca = Ca::new();
+    let (server, client) = (BoundServer::start(&ca, &ca, Manner::default()), Client::of(&ca));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let issuer = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let document = format!(
+        r#"{{"issuer":"{issuer}","token_endpoint":"{issuer}/token","mtls_endpoint_aliases":{{"token_endpoint":"{}/token"}}}}"#,
+        server.url()
+    );
+    let length = document.len();
+    let answer =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{document}");
+    let (chain, key) = ca.issue(&["localhost"]);
+    let provider = TlsUpstream::on(listener, &chain, &key, answer.leak(), Ending::KeepAlive);
+    let root = ca_file(client.dir.path(), &ca);
+    let proxy = Cupbearer::builder().start(&format!(
+        "[credentials.c]\nclient_id = \"id-c\"\nissuer = \"{issuer}\"\nca_file = \"{root}\"\n{MTLS}{}\n\
+         [[routes]]\nprefix = \"/c\"\nupstream = \"{}\"\ncredential = \"c\"\n",
+        client.lines(),
+        server.url()
+    ));
+    let response = proxy.get("/c/x");
+    assert_eq!(response.status, 200, "{}", response.text());
+    let seen = server.seen();
+    let lines: Vec<&str> = seen.iter().map(|seen| seen.line.as_str()).collect();
+    assert_eq!(lines, ["POST /token", "GET /x"]);
+    assert!(seen.iter().all(|seen| seen.thumbprint == client.thumbprint), "{seen:?}");
+    let asked = String::from_utf8(provider.received()).unwrap();
+    assert!(asked.starts_with("GET /.well-known/openid-configuration ") && !asked.contains("POST "), "{asked}");
+    // The alias is a token endpoint too: no route may lead there.
+    proxy.get("/c/token").expect_problem(403, "policy_denied");
+    proxy.expect_never_printed(&["not-a-token"]);
 }

@@ -185,9 +185,16 @@ fn a_chain_of_refresh_tokens_survives_rotations_and_kill_9_without_one_coming_tw
         proxy.process().signal("KILL");
         proxy.expect_never_printed(&[&first]);
     }
-    let stats = stats(&stats_proxy);
-    assert_eq!(stats["refused"], 0, "{stats}");
-    assert!(stats["granted"].as_u64() >= Some(6), "{stats}");
+    let told = stats(&stats_proxy);
+    assert_eq!(told["refused"], 0, "{told}");
+    assert!(told["granted"].as_u64() >= Some(6), "{told}");
+    // The provider does see a token that comes twice: somebody else spends the first one again, and that ends the chain
+    // for its owner too.
+    let thief = start(&credential(&provider, "ann", &["read"], &lines));
+    thief.get("/ann-read/").expect_problem(502, "idp_refused");
+    let owner = start(&config);
+    eventually("the chain has ended", || owner.get("/ann-read/").status == 502);
+    assert!(stats(&stats_proxy)["refused"].as_u64() >= Some(2));
 }
 
 #[test]
