@@ -1,4 +1,5 @@
-//! HTTP/1.1 on the wire: grammar and framing (RFC 9110, RFC 9112), strict and pure.
+//! HTTP on the wire, strict and pure: grammar and framing of HTTP/1.1 (RFC 9110, RFC 9112), and what of HTTP/2 is ours
+//! ([`h2`], RFC 9113 and 7541; [`translate`], [`flood`]).
 //!
 //! What these types accept has exactly one meaning: one `Host`, one length, lines that end in CRLF. What
 //! another server might read differently is refused, so that the request that was judged is the request

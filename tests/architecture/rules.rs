@@ -40,6 +40,7 @@ const PURE: &[&str] = &[
     "token::known",
     "token::claims",
     "token::clock",
+    "token::consent",
     "token::curl",
     "token::lifetime",
     "token::metadata",

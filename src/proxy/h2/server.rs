@@ -19,7 +19,7 @@ use h2::{
 use http::{Method, Request};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{CONNECTION_WINDOW, Incoming, SEND_BUFFER, STREAM_WINDOW, STREAMS};
+use super::{CONNECTION_WINDOW, Incoming, STREAM_WINDOW, STREAMS};
 use crate::{
     config::model::Server,
     proxy::{
@@ -36,6 +36,8 @@ use crate::{
 
 /// What an HTTP/2 client says first (RFC 9113 section 3.4), up to where HTTP/1.1 would end a head.
 pub(in crate::proxy) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
+/// How many bytes of one stream's body lie ready to be sent.
+const SEND_BUFFER: usize = 64 * 1024;
 /// How long a peer that has been told to leave may take to do so once nothing runs.
 const FAREWELL: Duration = Duration::from_secs(2);
 
