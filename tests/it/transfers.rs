@@ -14,9 +14,9 @@ use std::{
 use bytes::Bytes;
 
 use crate::support::{
-    Ca, Cupbearer, Nghttpd, TestDir, Upstream,
-    h2::{H2Client, run},
-    noise,
+    Ca, Cupbearer, Nghttpd, PATIENCE, Stage, TestDir, Upstream, eventually,
+    h2::{Act, H2Client, H2Upstream, run},
+    hex, noise, sha256,
 };
 
 const MB: usize = 1024 * 1024;
@@ -316,4 +316,84 @@ fn fifty_transfers_from_an_upstream_of_http_2_are_whole_and_cost_bounded_memory(
     let grown = all_over_h1(&proxy, SIZE, &piece, true);
     assert!(grown < TRANSFERS * GROWTH, "grew by {grown} KiB");
     assert_eq!(api.requests("/large"), TRANSFERS);
+}
+
+/// A caller that takes its answer as fast, and as far, as the test says.
+struct Taker {
+    stream: BufReader<TcpStream>,
+    digest: aws_lc_rs::digest::Context,
+}
+
+impl Taker {
+    fn begin(address: SocketAddr, target: &str) -> Self {
+        let mut stream = BufReader::new(TcpStream::connect(address).expect("it listens"));
+        let _ = stream.get_ref().set_read_timeout(Some(PATIENCE));
+        write!(stream.get_mut(), "GET {target} HTTP/1.1\r\nHost: {address}\r\n\r\n").expect("it takes a request");
+        let head = head(&mut stream).expect("a head");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        Self { stream, digest: aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256) }
+    }
+
+    fn take(&mut self, length: usize) {
+        let (mut piece, mut left) = (vec![0; 64 * 1024], length);
+        while left > 0 {
+            let n = self.stream.read(&mut piece[..left.min(64 * 1024)]).expect("it goes on");
+            assert!(n > 0, "{left} bytes too early");
+            self.digest.update(&piece[..n]);
+            left -= n;
+        }
+    }
+}
+
+/// The windows of answers that are read fast grow, and what they have grown to is what the proxy may have to keep.
+#[test]
+fn callers_that_read_fast_and_then_stand_still_cost_bounded_memory_and_get_all_of_it_later() {
+    const CALLERS: usize = 24;
+    const FAST: usize = 8 * MB;
+    const BODY: usize = 24 * MB;
+    /// In KiB: more than windows that have not grown; far less than 4 MiB each.
+    const GROWN: usize = 10 * 1024;
+    const STANDSTILL: usize = 48 * 1024;
+    let body = noise(BODY);
+    let whole = sha256(&body);
+    let upstream = H2Upstream::start(move |request| match request.path.as_str() {
+        "/large" => Act::ok(body.clone()),
+        path => Act::ok(path),
+    });
+    let route =
+        format!("[[routes]]\nprefix = \"/h2\"\ncredential = \"c\"\nhttp = \"h2\"\nupstream = \"{}\"", upstream.url());
+    let scene = Stage::new(Upstream::always("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")).more(&route).start();
+    assert_eq!(scene.get("/h2/warm").text(), "/warm");
+    let (address, before) = (scene.proxy.address(), scene.proxy.memory());
+    let takers: Vec<Taker> = thread::scope(|scope| {
+        let begun = || {
+            let mut taker = Taker::begin(address, "/h2/large");
+            taker.take(FAST);
+            taker
+        };
+        let begun: Vec<_> = (0..CALLERS).map(|_| scope.spawn(begun)).collect();
+        begun.into_iter().map(|taker| taker.join().expect("its first part")).collect()
+    });
+    // The system's buffers fill first, then the windows; the first ones alone are 6 MiB.
+    let mut last = (0, 0);
+    eventually("windows have grown, all is full and nothing moves any more", || {
+        let grown = scene.proxy.memory().saturating_sub(before);
+        last = if grown == last.0 { (grown, last.1 + 1) } else { (grown, 0) };
+        thread::sleep(Duration::from_millis(20));
+        grown > GROWN && last.1 > 25
+    });
+    assert_eq!(upstream.connections(), 1);
+    assert_eq!(scene.get("/h2/beside").text(), "/beside", "the connection has room for others");
+    thread::scope(|scope| {
+        for mut taker in takers {
+            let whole = &whole;
+            scope.spawn(move || {
+                taker.take(BODY - FAST);
+                assert_eq!(hex(taker.digest.finish().as_ref()), *whole);
+            });
+        }
+    });
+    let most = scene.proxy.most_memory().saturating_sub(before);
+    assert!(most < STANDSTILL, "{most} KiB for {CALLERS} callers that stood still");
+    scene.end();
 }
