@@ -158,6 +158,8 @@ pub enum Withheld {
     RefreshToken,
     /// The token that was given has expired.
     Expired,
+    /// The budget is spent, by it and other credentials.
+    SharedBudget,
 }
 
 impl Withheld {
@@ -167,6 +169,9 @@ impl Withheld {
             Self::Secret => "one of its secrets cannot be had",
             Self::RefreshToken => "its refresh token cannot be had",
             Self::Expired => "the one that it was given has expired",
+            Self::SharedBudget => {
+                "the budget of token requests that all credentials of its client at this token endpoint share is spent"
+            }
         }
     }
 }
@@ -178,7 +183,7 @@ pub struct Failure {
     pub kind: FailureKind,
     /// One sentence for people, free of secrets and of the provider's own text beyond its error code.
     pub message: String,
-    /// Of which callers are told no more than this, where the message names files, commands or places in a store.
+    /// Of which callers are told no more than this, where the message names files, commands, places in a store or other credentials.
     pub withheld: Option<Withheld>,
     /// Since when.
     pub at: SystemTime,

@@ -11,6 +11,7 @@
 mod window;
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -23,7 +24,8 @@ use super::Store;
 use crate::config::model::{Budget, CredentialSpec};
 pub use window::{COUNTERS, Window};
 
-/// Who is counted: one client at one token endpoint, whatever it is called in the file.
+/// Who is counted: one client at one token endpoint (its whole URL, or the issuer that tells it), whatever it is called
+/// in the file. Two realms of one host are two providers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Account([u8; 32]);
 
@@ -31,7 +33,11 @@ impl Account {
     /// The account that `credential` asks with.
     pub fn of(credential: &CredentialSpec) -> Self {
         let url = &credential.token_url;
-        let parts = [url.scheme.as_str(), &url.host, &url.port.to_string(), &credential.client_id];
+        let endpoint = match credential.issuer.as_ref().filter(|issuer| issuer.tells_token_url) {
+            Some(issuer) => ["issuer", "", &issuer.identifier],
+            None => [url.scheme.as_str(), &format!("{}:{}", url.host, url.port), &credential.token_target],
+        };
+        let parts = [endpoint.as_slice(), &[&credential.client_id]].concat();
         let mut context = Context::new(&SHA256);
         for part in parts {
             context.update(&part.len().to_le_bytes());
@@ -81,6 +87,10 @@ pub struct Ledger {
 #[derive(Default)]
 struct Inner {
     budget: Option<Budget>,
+    /// The credential whose budget that is.
+    owner: String,
+    /// All credentials that are counted.
+    sharers: BTreeSet<String>,
     window: Window,
     /// What earlier processes have counted is in it.
     is_known: bool,
@@ -95,6 +105,11 @@ impl Inner {
         let own = self.window.used(budget, now);
         let shared = self.shared.filter(|(_, at)| *at + budget.window > now);
         shared.map_or(own, |(used, _)| used.max(own))
+    }
+
+    fn spent(&self, usage: BudgetUse, free_in: Duration) -> Spent {
+        let sharers = self.sharers.iter().cloned().collect();
+        Spent { usage, free_in, owner: self.owner.clone(), sharers }
     }
 
     /// A command beside a running cupbearer counts into the same store.
@@ -163,24 +178,31 @@ impl Ledger {
 
     /// One credential's budget. Where one configuration gives an account several, the one that lets the
     /// fewest through holds.
-    pub(super) fn allow(&self, budget: Option<Budget>) {
+    pub(super) fn allow(&self, credential: &CredentialSpec) {
         let mut inner = self.lock();
-        let old = inner.budget;
-        inner.budget = match (old, budget) {
-            _ if std::mem::take(&mut inner.settled) => budget,
-            (Some(a), Some(b)) => Some(if b.rate() < a.rate() { b } else { a }),
-            (a, b) => a.or(b),
-        };
+        let (old, budget) = (inner.budget, credential.budget);
+        let is_first = std::mem::take(&mut inner.settled);
+        if is_first {
+            inner.sharers.clear();
+        }
+        if !inner.sharers.contains(&credential.name) {
+            inner.sharers.insert(credential.name.clone());
+        }
+        let is_stricter = |old: Budget| budget.is_some_and(|new| new.rate() < old.rate());
+        if is_first || old.map_or(budget.is_some(), is_stricter) {
+            inner.budget = budget;
+            inner.owner.clone_from(&credential.name);
+        }
         if inner.budget != old {
             self.changes.send_replace(());
         }
     }
 
     /// The same of who asks alone: where a configuration holds, its budgets do.
-    pub(super) fn allow_alone(&self, budget: Option<Budget>) {
+    pub(super) fn allow_alone(&self, credential: &CredentialSpec) {
         let is_settled = self.lock().settled;
         if !is_settled {
-            self.allow(budget);
+            self.allow(credential);
         }
     }
 
@@ -199,7 +221,8 @@ impl Ledger {
     pub(super) async fn take(&self, credential: &str) -> Result<Taken, Spent> {
         let Some(budget) = self.lock().budget else { return Ok(Taken::default()) };
         let usage = |used| BudgetUse { used, limit: budget.limit, window: budget.window };
-        let id = self.take_shared(budget).await.map_err(|(used, free_in)| Spent { usage: usage(used), free_in })?;
+        let spent = |(used, free_in)| self.lock().spent(usage(used), free_in);
+        let id = self.take_shared(budget).await.map_err(spent)?;
         let _turn = self.turn.lock().await;
         let was_read = self.join_stored().await;
         let now = SystemTime::now();
@@ -209,7 +232,10 @@ impl Ledger {
                 Some(_) => inner.window.add(budget, now),
                 None => match inner.window.take(budget, now) {
                     Ok(at) => at,
-                    Err(free_in) => return Err(Spent { usage: usage(inner.window.used(budget, now)), free_in }),
+                    Err(free_in) => {
+                        let used = usage(inner.window.used(budget, now));
+                        return Err(inner.spent(used, free_in));
+                    }
                 },
             };
             (at, inner.used(budget, now))
@@ -258,7 +284,7 @@ impl Ledger {
         let mut window = inner.window.clone();
         let free_in = window.take(budget, now).err()?;
         let usage = BudgetUse { used: window.used(budget, now), limit: budget.limit, window: budget.window };
-        Some(Spent { usage, free_in })
+        Some(inner.spent(usage, free_in))
     }
 
     /// What is used; `None` without a budget. Of what other replicas use, as it was at the last request.
@@ -280,11 +306,15 @@ impl Ledger {
 }
 
 /// No request may be sent now.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Spent {
     pub(super) usage: BudgetUse,
     /// How long it takes until one may be.
     pub(super) free_in: Duration,
+    /// The credential whose budget it is.
+    pub(super) owner: String,
+    /// All credentials that are counted, by name.
+    pub(super) sharers: Vec<String>,
 }
 
 /// Proof that a request was counted.

@@ -246,7 +246,7 @@ impl Engine {
     /// All that one who asks for a token by themselves needs.
     pub(super) fn asking(&self, spec: &Arc<TokenSpec>) -> Result<Asking, EngineError> {
         let Shared { connector, ledger, rotation, secrets, peer, own_key, discovery } = self.shared(spec)?;
-        ledger.allow_alone(spec.credential.budget);
+        ledger.allow_alone(&spec.credential);
         Ok(Asking {
             spec: Arc::clone(spec),
             connector,

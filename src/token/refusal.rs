@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     bearer::{FailureKind, Withheld},
-    budget::BudgetUse,
+    budget::{BudgetUse, Spent},
     discovery::DiscoveryError,
     known::Known,
 };
@@ -33,7 +33,8 @@ pub struct Refusal {
     /// [`Self::withheld`] does not keep it from them. No word of the provider's beyond
     /// its error code.
     pub message: String,
-    /// Of which callers are told no more than this, where the message names files, commands or places in a store.
+    /// Of which callers are told no more than this, where the message names files, commands, places in a store or other
+    /// credentials.
     pub withheld: Option<Withheld>,
     /// The provider's error code, if it gave a legal one.
     pub code: Option<String>,
@@ -105,18 +106,29 @@ impl Refusal {
         }
     }
 
-    /// The budget is spent: nothing was sent.
-    pub fn of_budget(credential: &CredentialSpec, budget: BudgetUse, free_in: Duration) -> Self {
-        let BudgetUse { limit, window, .. } = budget;
+    /// The budget is spent: nothing was sent. It may be the budget of another credential of this client, whose name callers are
+    /// not told.
+    pub(super) fn of_budget(credential: &CredentialSpec, spent: &Spent) -> Self {
+        let BudgetUse { limit, window, .. } = spent.usage;
+        let (window, owner) = (written(window), &spent.owner);
+        let shares = spent.sharers.iter().any(|name| *name != credential.name) || *owner != credential.name;
+        let (who, whose) = if shares {
+            let budget = format!("the budget of {limit} token requests in {window} of the credential {owner:?}");
+            let all = listed(&spent.sharers);
+            let who = format!("{budget} is spent, which {all} share: they are one client at one token endpoint");
+            (format!("{who}; for {}", quoted(credential)), format!(" of {owner:?}"))
+        } else {
+            let who = format!("{} has spent its budget of {limit} token requests in {window};", quoted(credential));
+            (who, String::new())
+        };
         let message = format!(
-            "{} has spent its budget of {limit} token requests in {}; nothing was sent to {}. The next one is \
-             free when the oldest of them is {} old. Raise `budget` if the provider grants more.",
-            quoted(credential),
-            written(window),
+            "{who} nothing was sent to {}. The next one is free when the oldest of them is {window} old. Raise `budget`{whose} \
+             if the provider grants more.",
             provider(credential),
-            written(window),
         );
-        Self { retry_after: Some(free_in), ..Self::new(Severity::Transient, FailureKind::Budget, message) }
+        let withheld = shares.then_some(Withheld::SharedBudget);
+        let told = Self::new(Severity::Transient, FailureKind::Budget, message);
+        Self { retry_after: Some(spent.free_in), withheld, ..told }
     }
 
     /// Descriptors or ports have run out here: nothing was sent, and nobody else is to blame.
@@ -227,6 +239,16 @@ fn provider(credential: &CredentialSpec) -> String {
 
 fn quoted(credential: &CredentialSpec) -> String {
     format!("the credential {:?}", credential.name)
+}
+
+/// Names, the first of them where there are many.
+fn listed(names: &[String]) -> String {
+    const MOST: usize = 5;
+    let shown = names.iter().take(MOST).map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MOST) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 /// A window as the file has it: in hours where it is whole hours.

@@ -65,6 +65,46 @@ async fn a_budget_holds_over_all_keys_of_a_credential_and_is_visible() {
     assert!(error.retry_at.unwrap() > SystemTime::now() + 11 * HOUR);
 }
 
+/// Two realms of one host know nothing of each other's clients.
+#[tokio::test]
+async fn another_token_endpoint_of_the_same_host_has_a_budget_of_its_own() {
+    let provider = Provider::start([Reply::token("t", 3600)]).await;
+    let engine = Engine::with_pace(quick());
+    let realm = |name: &str, budget| {
+        let mut credential = credential(provider.port());
+        credential.token_target = format!("/token/realms/{name}");
+        credential.token_url.base_path.clone_from(&credential.token_target);
+        (credential.name, credential.budget) = (name.to_owned(), budget);
+        need(credential)
+    };
+    let [a, b] = adopt(&engine, [&realm("a", Some(budget(1, HOUR))), &realm("b", None)]);
+    assert_eq!(ask(&a).await, Ok(()));
+    assert_eq!(ask(&b).await, Ok(()), "only one of the two has a budget");
+    let used: Vec<_> = engine.status().iter().map(|s| s.budget.map(|b| b.used)).collect();
+    assert_eq!(used, [Some(1), None]);
+}
+
+#[tokio::test]
+async fn who_shares_a_budget_is_told_whose_it_is_and_callers_no_names() {
+    let provider = Provider::start([Reply::token("t", 3600)]).await;
+    let engine = Engine::with_pace(quick());
+    let named = |name: &str, budget| {
+        let mut credential = credential(provider.port());
+        (credential.name, credential.budget, credential.scopes) = (name.to_owned(), budget, vec![name.to_owned()]);
+        need(credential)
+    };
+    let [a, b] = adopt(&engine, [&named("a", Some(budget(1, HOUR))), &named("b", Some(budget(9, HOUR)))]);
+    assert_eq!(ask(&a).await, Ok(()));
+    let Err(Unavailable::Failed(failure)) = b.wait(0, Instant::now() + Duration::from_secs(10)).await else {
+        panic!("the stricter budget holds for both")
+    };
+    let start = "the budget of 1 token requests in 1h of the credential \"a\" is spent, which \"a\", \"b\" share: they are \
+                 one client at one token endpoint; for the credential \"b\" nothing was sent";
+    assert!(failure.message.starts_with(start), "{}", failure.message);
+    assert!(failure.message.ends_with("Raise `budget` of \"a\" if the provider grants more."), "{}", failure.message);
+    assert!(failure.withheld.is_some());
+}
+
 #[tokio::test]
 async fn a_slot_that_the_window_frees_is_used_by_itself() {
     let provider = Provider::start([Reply::token("t", 3600)]).await;

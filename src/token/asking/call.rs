@@ -166,7 +166,7 @@ impl Asking {
             return Ok(Taken::default());
         }
         let taken = self.ledger.take(&credential.name).await;
-        taken.map_err(|spent| Refusal::of_budget(credential, spent.usage, spent.free_in))
+        taken.map_err(|spent| Refusal::of_budget(credential, &spent))
     }
 
     /// The request, with the proof that belongs to it and the proof's key.

@@ -10,7 +10,7 @@ use std::{
 
 use super::{Engine, EngineError, Entry, Made};
 use crate::{
-    config::model::{Budget, TokenSpec},
+    config::model::TokenSpec,
     net::Connector,
     token::{Key, Reader, budget::Ledger},
 };
@@ -22,7 +22,7 @@ use crate::{
 pub struct Plan<'e> {
     engine: &'e Engine,
     wanted: HashMap<Key, Wanted>,
-    budgets: Vec<(Arc<Ledger>, Option<Budget>)>,
+    counted: Vec<(Arc<Ledger>, Arc<TokenSpec>)>,
     /// What was asked for last: most routes need what the one before them needs.
     last: Option<(Arc<TokenSpec>, Key)>,
 }
@@ -58,7 +58,7 @@ impl Wanted {
 
 impl<'e> Plan<'e> {
     pub(super) fn new(engine: &'e Engine) -> Self {
-        Self { engine, wanted: HashMap::new(), budgets: Vec::new(), last: None }
+        Self { engine, wanted: HashMap::new(), counted: Vec::new(), last: None }
     }
 
     /// The cell of the token that `spec` needs. Nothing is asked for before [`Plan::adopt`].
@@ -74,7 +74,7 @@ impl<'e> Plan<'e> {
         if !wanted.names.contains(&spec.credential.name) {
             wanted.names.insert(spec.credential.name.clone());
         }
-        self.budgets.push((Arc::clone(&wanted.ledger), spec.credential.budget));
+        self.counted.push((Arc::clone(&wanted.ledger), Arc::clone(spec)));
         Ok(wanted.reader.clone())
     }
 
@@ -127,6 +127,6 @@ impl<'e> Plan<'e> {
                 }
             }
         }
-        self.budgets.into_iter().for_each(|(ledger, budget)| ledger.allow(budget));
+        self.counted.into_iter().for_each(|(ledger, spec)| ledger.allow(&spec.credential));
     }
 }

@@ -147,7 +147,7 @@ impl Login {
         let asking = engine.asking(&Arc::new(wanted(config, credential)))?;
         asking.ledger.known().await;
         if let Some(spent) = asking.ledger.spent() {
-            return Err(Refusal::of_budget(credential, spent.usage, spent.free_in).into());
+            return Err(Refusal::of_budget(credential, &spent).into());
         }
         let material = asking.secrets.read().await.map_err(|e| LoginError::Settings(e.to_string()))?;
         let mut login =
