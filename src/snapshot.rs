@@ -162,7 +162,7 @@ impl Snapshot {
             endpoints.iter().filter_map(|(_, endpoint)| route.upstream.path_below(endpoint)).collect();
         paths.retain(|path| !route.forbidden_paths.contains(path));
         let unknown = |c: &Arc<CredentialSpec>| {
-            let here = c.issuer.as_ref().filter(|i| i.tells_token_url && i.may_have_endpoints_at(&route.upstream.host));
+            let here = c.issuer.as_ref().filter(|i| i.tells_token_url && i.may_stand_at(&route.upstream.host));
             here.is_some_and(|issuer| !endpoints.iter().any(|(known, _)| *known == issuer.identifier))
         };
         let unknown_endpoint = route.unknown_endpoint && self.config.credentials.iter().any(unknown);

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::model::{Scheme, Upstream};
+use super::model::{Issuer, Scheme, Upstream};
 
 /// Why a URL or path is refused: a sentence's end ("has a query"), and perhaps what to write.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,12 +42,30 @@ impl Upstream {
         Ok(found)
     }
 
-    /// The path of `endpoint` below this base, decoded; `None` where this upstream does not cover it.
+    /// The path of `endpoint` below this base, decoded; `None` where this upstream does not cover it. As a guard has to see
+    /// it: another name of the same host is the same place, and so is another scheme at the same port, or with both at
+    /// their usual ones.
     pub fn path_below(&self, endpoint: &Self) -> Option<String> {
-        let same_origin = (self.scheme, &self.host, self.port) == (endpoint.scheme, &endpoint.host, endpoint.port);
+        let is_usual = |place: &Self| place.port == place.scheme.default_port();
+        let same_port = self.port == endpoint.port || (is_usual(self) && is_usual(endpoint));
+        let same_place = same_port && is_same_host(&self.host, &endpoint.host);
         let path = decoded(&endpoint.base_path);
         let below = path.strip_prefix(&decoded(&self.base_path))?;
-        (same_origin && (below.is_empty() || below.starts_with('/'))).then(|| below.to_owned())
+        (same_place && (below.is_empty() || below.starts_with('/'))).then(|| below.to_owned())
+    }
+
+    /// Another endpoint at the very same place. `target`: its path, and perhaps a query.
+    pub(super) fn with_target(&self, target: &str) -> Self {
+        let path = target.split('?').next().unwrap_or_default();
+        Self { base_path: path.trim_end_matches('/').to_owned(), ..self.clone() }
+    }
+}
+
+impl Issuer {
+    /// Whether an endpoint of it that is yet to be discovered may turn out to stand on this host, under any of its names.
+    pub fn may_stand_at(&self, host: &str) -> bool {
+        let mut hosts = self.hosts.iter().chain([&self.url.host]);
+        hosts.any(|own| is_same_host(own, host))
     }
 }
 
@@ -152,6 +170,18 @@ fn dns_name(host: &str) -> Result<String, Refused> {
         return refuse("has a host that is not a legal IPv4 address");
     }
     Ok(host.to_ascii_lowercase())
+}
+
+/// Whether two hosts are known to be one without asking for their addresses: all names and addresses of this machine are,
+/// and an IPv4 address is the same in its IPv6 form (RFC 4291 section 2.5.5.2).
+fn is_same_host(a: &str, b: &str) -> bool {
+    let address = |host: &str| host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
+    // A connection to the unspecified address ends on this machine.
+    let is_here = |host: &str, ip: Option<IpAddr>| {
+        is_loopback(host) || ip.is_some_and(|ip| ip.is_loopback() || ip.is_unspecified())
+    };
+    let (at_a, at_b) = (address(a), address(b));
+    a == b || (at_a.is_some() && at_a == at_b) || (is_here(a, at_a) && is_here(b, at_b))
 }
 
 /// Whether a host can only be this machine. A name is checked again when it is connected to.
@@ -310,6 +340,27 @@ mod tests {
         assert_eq!(endpoint("https://a.com/t/").unwrap().0.base_path, "/t");
         assert!(endpoint("https://a.com/t#x").is_err());
         assert!(endpoint("https://a.com/t?x y").is_err());
+    }
+
+    #[test]
+    fn a_guarded_endpoint_is_found_under_every_name_of_its_place() {
+        let below = |route: &str, guarded: &str| upstream(route).unwrap().path_below(&endpoint(guarded).unwrap().0);
+        for route in [
+            "http://localhost:8080",
+            "http://[::1]:8080",
+            "http://[::ffff:127.0.0.1]:8080",
+            "http://127.0.0.2:8080",
+            "https://idp.localhost:8080",
+            "https://0.0.0.0:8080",
+        ] {
+            assert_eq!(below(route, "http://127.0.0.1:8080/token").as_deref(), Some("/token"), "{route}");
+        }
+        assert_eq!(below("http://a.example", "https://a.example/token").as_deref(), Some("/token"));
+        assert_eq!(below("https://[::ffff:192.0.2.1]", "https://192.0.2.1/token").as_deref(), Some("/token"));
+        for other in ["http://localhost:8081", "https://b.example:8080", "http://192.0.2.1:8080"] {
+            assert_eq!(below(other, "http://127.0.0.1:8080/token"), None, "{other}");
+        }
+        assert_eq!(below("https://a.example:8443", "https://a.example/token"), None, "another server");
     }
 
     #[test]

@@ -145,7 +145,9 @@ impl fmt::Display for Denial<'_> {
             Reason::NotLocal => f.write_str("this route is open to peers on the same host only"),
             Reason::NotListed(caller) => write!(f, "caller `{caller}` may not use this route"),
             Reason::OutsideRoutes(caller) => write!(f, "the path is outside of the routes of caller `{caller}`"),
-            Reason::TokenEndpoint => f.write_str("the provider's own token endpoint is never reachable here"),
+            Reason::TokenEndpoint => f.write_str(
+                "the provider's own token endpoint (refresh and device endpoints too) is never reachable here",
+            ),
             Reason::DenyRule(text) => write!(f, "the route's deny rule `{text}` covers this request"),
             Reason::NoAllowRule => f.write_str("no allow rule of the route covers this method and path"),
             Reason::NoAllowRuleOfCaller(caller) => {

@@ -21,7 +21,8 @@ pub struct RouteSpec {
     pub net: Arc<NetSpec>,
     /// The token it needs. There is no route without one.
     pub token: Arc<TokenSpec>,
-    /// Paths (decoded, canonical, below the upstream's base) that are never forwarded: the provider's own token endpoint.
+    /// Paths (decoded, canonical, below the upstream's base) that are never forwarded: the token, refresh and device
+    /// endpoints of providers.
     pub forbidden_paths: Vec<String>,
     /// A provider whose token endpoint is yet to be discovered stands on this very host: until its path is known,
     /// every path that looks like one is forbidden.

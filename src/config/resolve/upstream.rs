@@ -76,11 +76,17 @@ impl Resolver<'_> {
         Some(upstream)
     }
 
-    /// The token endpoints of all credentials that the upstream covers: no caller may reach one with a token.
+    /// The endpoints of all credentials that give tokens or begin logins and that the upstream covers: no caller may reach one
+    /// with a token.
     pub(super) fn forbidden_paths(&self, upstream: &Upstream) -> Vec<String> {
-        let known = |c: &&Arc<CredentialSpec>| !c.is_discovered();
+        let of = |credential: &Arc<CredentialSpec>| {
+            let token = (!credential.is_discovered()).then(|| credential.token_url.clone());
+            let refresh = credential.refresh_target.as_ref().map(|target| credential.token_url.with_target(target));
+            let device = credential.login.device_url.as_ref().map(|(url, _)| url.clone());
+            [token, refresh, device].into_iter().flatten()
+        };
         let mut paths: Vec<String> =
-            self.specs().filter(known).filter_map(|c| upstream.path_below(&c.token_url)).collect();
+            self.specs().flat_map(of).filter_map(|endpoint| upstream.path_below(&endpoint)).collect();
         paths.sort_unstable();
         paths.dedup();
         paths
@@ -89,7 +95,7 @@ impl Resolver<'_> {
     /// Whether a token endpoint that is yet to be discovered may turn out to stand on this host.
     pub(super) fn may_hold_unknown_endpoint(&self, upstream: &Upstream) -> bool {
         let issuers = self.specs().filter(|c| c.is_discovered()).filter_map(|c| c.issuer.as_ref());
-        issuers.into_iter().any(|issuer| issuer.may_have_endpoints_at(&upstream.host))
+        issuers.into_iter().any(|issuer| issuer.may_stand_at(&upstream.host))
     }
 
     fn specs(&self) -> impl Iterator<Item = &Arc<CredentialSpec>> {

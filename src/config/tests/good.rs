@@ -235,12 +235,27 @@ fn a_token_endpoint_below_an_upstream_is_forbidden_there() {
     let (config, _) = good(&all_profiles());
     let forbidden = |prefix: &str| &config.routes.iter().find(|r| r.prefix == prefix).unwrap().forbidden_paths;
     assert_eq!(forbidden("/pax8/v1"), &["/token"]);
-    assert_eq!(forbidden("/ix-api/de-cix"), &["/auth/token"]);
+    assert_eq!(forbidden("/ix-api/de-cix"), &["/auth/refresh", "/auth/token"]);
     assert!(forbidden("/pax8/usage").is_empty());
     let text = format!(
         "{BASE}[[routes]]\nprefix = \"/all\"\nupstream = \"https://HYDRA.ipxo.com:443/oauth2\"\ncredential = \"acme\""
     );
     assert_eq!(good(&text).0.routes[1].forbidden_paths, ["/token"]);
+}
+
+#[test]
+fn refresh_and_device_endpoints_are_forbidden_too_under_any_name_of_the_host() {
+    let credential = "[credentials.c]\nclient_id = \"id\"\nclient_secret = { env = \"SECRET\" }\ngrant = \"password\"\nusername = \"u\"\n\
+                      password = { env = \"SECRET\" }\ntoken_url = \"http://127.0.0.1:9000/auth/token\"\nrefresh_url = \"./refresh\"\n\
+                      [credentials.d]\nclient_id = \"id\"\nclient_auth = \"none\"\ngrant = \"device_code\"\n\
+                      token_url = \"https://id.example/token\"\ndevice_url = \"http://127.0.0.1:9000/auth/device\"\n";
+    for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]"] {
+        let upstream = format!("http://{host}:9000/auth");
+        let plain = if host.contains("ffff") { "insecure_http = true\n" } else { "" };
+        let route = format!("[[routes]]\nprefix = \"/x\"\nupstream = \"{upstream}\"\ncredential = \"c\"\n{plain}");
+        let forbidden = good(&format!("{credential}{route}")).0.routes[0].forbidden_paths.clone();
+        assert_eq!(forbidden, ["/device", "/refresh", "/token"], "{host}");
+    }
 }
 
 #[test]
