@@ -222,7 +222,7 @@ async fn what_changes_again_and_again_is_not_tried_before_it_stands_still() {
     let reader = engine.reader(&need(spec)).unwrap();
     assert_eq!(ask(&reader, 0).await, Ok(()));
     for n in 0..30 {
-        fs::write(&path, &"not-a-secret-complete"[..10 + n % 11]).unwrap();
+        fs::write(&path, format!("not-a-secret-{n}")).unwrap();
         tokio::time::sleep(Duration::from_millis(40)).await;
     }
     assert_eq!(provider.count(), 1);
