@@ -78,6 +78,28 @@ fn a_web_page_or_a_name_of_another_server_gets_nothing() {
 }
 
 #[test]
+fn connections_that_say_nothing_do_not_keep_a_health_check_away() {
+    let scene = Stage::new(Upstream::always(OK)).admin().start();
+    let address = scene.proxy.admin();
+    let silent: Vec<Client> = (0..100)
+        .map(|at| {
+            let mut client = Client::connect(address);
+            if at % 2 == 0 {
+                client.send("GET /healthz HTTP/1.1\r\n");
+            }
+            client
+        })
+        .collect();
+    let began = std::time::Instant::now();
+    for _ in 0..3 {
+        assert_eq!(ask(&scene, "GET /healthz HTTP/1.1\r\nHost: HOST\r\n\r\n").status, 200);
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "before the silent ones are given up: {:?}", began.elapsed());
+    drop(silent);
+    scene.end();
+}
+
+#[test]
 fn an_admin_address_that_is_taken_stops_the_start_and_says_what_to_do() {
     let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = holder.local_addr().expect("bound");

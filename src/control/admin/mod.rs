@@ -6,6 +6,7 @@
 mod answer;
 mod health;
 mod metrics;
+mod standing;
 
 use std::{
     convert::Infallible,
@@ -23,11 +24,14 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::TcpStream,
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     task::JoinHandle,
 };
 
-use self::answer::{Body, applied, problem, rejected, text};
+use self::{
+    answer::{Body, applied, problem, rejected, text},
+    standing::{Quiet, Standing},
+};
 use super::reload::{self, Outcome};
 use crate::{
     config::model::Scheme,
@@ -41,8 +45,6 @@ use crate::{
     token::Engine,
 };
 
-/// Connections at a time; more are closed at once.
-const CONNECTIONS: usize = 64;
 /// How long a request head may take, and an idle connection may stand.
 const HEAD: Duration = Duration::from_secs(10);
 
@@ -98,16 +100,16 @@ impl Admin {
 }
 
 async fn accept(listener: tokio::net::TcpListener, address: SocketAddr, sources: Arc<Sources>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut standing = Standing::default();
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-                let sources = Arc::clone(&sources);
-                tokio::spawn(async move {
-                    serve(stream, is_local(peer.ip()), address, sources).await;
-                    drop(place);
-                });
+                if !standing.has_room() {
+                    continue;
+                }
+                let quiet = Quiet::new();
+                let serving = serve(stream, is_local(peer.ip()), address, Arc::clone(&sources), Arc::clone(&quiet));
+                standing.add(quiet, tokio::spawn(serving).abort_handle());
             }
             // Descriptors may have run out; what holds them gives them back.
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -115,10 +117,10 @@ async fn accept(listener: tokio::net::TcpListener, address: SocketAddr, sources:
     }
 }
 
-async fn serve(stream: TcpStream, local: bool, address: SocketAddr, sources: Arc<Sources>) {
+async fn serve(stream: TcpStream, local: bool, address: SocketAddr, sources: Arc<Sources>, quiet: Arc<Quiet>) {
     let service = service_fn(move |request| {
-        let sources = Arc::clone(&sources);
-        async move { Ok::<_, Infallible>(handle(&request, local, address, &sources).await) }
+        let (sources, quiet) = (Arc::clone(&sources), Arc::clone(&quiet));
+        async move { Ok::<_, Infallible>(quiet.busy(handle(&request, local, address, &sources)).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
