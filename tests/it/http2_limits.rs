@@ -125,11 +125,17 @@ fn running_out_of_descriptors_is_told_stream_by_stream_and_passes() {
                 }
             }
         }
-        assert!(refused >= 10 && waiting.len() >= 20, "{refused} refused, {} wait", waiting.len());
+        assert!(refused >= 10, "{refused} refused");
         released.store(true, Ordering::SeqCst);
+        let mut served = 0;
         for (response, _stream) in waiting {
-            assert_eq!(response.await.expect("an answer").status(), 200);
+            match response.await.expect("an answer").status().as_u16() {
+                200 => served += 1,
+                // It was under way when a busy machine was no longer waited for.
+                status => assert_eq!(status, 503),
+            }
         }
+        assert!(served >= 20, "{served} served");
         for number in 0..90 {
             assert_eq!(client.get(&format!("/api/again/{number}")).await.status, 200, "the connection goes on");
         }
