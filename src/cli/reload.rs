@@ -71,7 +71,7 @@ fn address(args: &ReloadArgs, global: &Global) -> Result<SocketAddr, ExitCode> {
     let admin = match args.admin {
         Some(admin) => Some(admin),
         // A file that is wrong would be rejected anyway; its problems are told here.
-        None => global.load()?.0.admin,
+        None => in_file(global)?,
     };
     let refuse = |why: &str| {
         tell(format_args!("error: {why}\nhint: send SIGHUP to the process, or name its address with --admin"));
@@ -87,6 +87,17 @@ fn address(args: &ReloadArgs, global: &Global) -> Result<SocketAddr, ExitCode> {
         }
         Some(address) => Ok(address),
     }
+}
+
+/// The address that the file has.
+fn in_file(global: &Global) -> Result<Option<SocketAddr>, ExitCode> {
+    let loaded = global.load().inspect_err(|_| {
+        tell(
+            "error: the running cupbearer was not asked and keeps its configuration\n\
+             hint: its address stands in this file; --admin ADDRESS asks it all the same",
+        );
+    });
+    Ok(loaded?.0.admin)
 }
 
 /// Status and body of the answer.

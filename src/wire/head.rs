@@ -51,7 +51,7 @@ pub enum HeadError {
     #[error("the request target may hold visible ASCII only")]
     Target,
     /// Neither HTTP/1.0 nor HTTP/1.1.
-    #[error("only HTTP/1.1 and HTTP/1.0 are spoken here")]
+    #[error("only HTTP/1.1 and HTTP/1.0 are spoken here, and HTTP/2 from the start of a connection")]
     Version,
     /// A malformed status line.
     #[error("the status line must read HTTP/1.1, a space, three digits")]

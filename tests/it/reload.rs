@@ -195,6 +195,9 @@ fn a_signal_a_command_and_a_changed_file_reload() {
     let (status, output) = command(&["--admin", &admin]);
     assert_eq!(status.code(), Some(2), "{output}");
     assert!(output.contains("not TOML") && output.contains("stays"), "{output}");
+    let (status, output) = command(&[]);
+    assert_eq!(status.code(), Some(2), "{output}");
+    assert!(output.contains("not TOML") && output.contains("was not asked"), "{output}");
     let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").to_string();
     let (status, output) = command(&["--admin", &closed]);
     assert_eq!(status.code(), Some(1), "{output}");

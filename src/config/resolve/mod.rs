@@ -50,6 +50,10 @@ pub(super) fn resolve(context: &Context<'_>, root: &Table<'_>) -> Option<Config>
     if let Some(span) = context.uses_vault.borrow().as_ref().filter(|_| matches!(vault, Vault::Nowhere)) {
         vault::report_missing(context, span);
     }
+    if !root.has("routes") {
+        let note = Note::warning(&root.place, "there are no routes: every request will be answered 404");
+        context.report(note.hint("give it [[routes]] with prefix, upstream and credential").follows());
+    }
     access::check(context, &server, &credentials, &callers, &routes);
     root.finish();
     let total = (credentials.len(), callers.len(), routes.len());

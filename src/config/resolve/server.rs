@@ -17,6 +17,9 @@ use crate::config::{
     source, url,
 };
 
+/// What `max_connections` is where it is not given.
+const MAX_CONNECTIONS: u64 = 10_000;
+
 /// `[server]`, with what later checks need.
 pub(super) struct Resolved {
     pub(super) spec: Option<Server>,
@@ -31,6 +34,7 @@ pub(super) fn server(root: &Table<'_>) -> Resolved {
             let hosts = hosts(&t, read.1.allowed_hosts.as_ref());
             let origins = origins(&t, read.1.allowed_origins.as_ref());
             t.context.resolver.replace(resolver(&t, read.1.resolver.as_ref()));
+            warn_of_useless_limit(&t, &read.1);
             if read.1.max_header_bytes == Some(Limit::None) {
                 t.context.error(&t.key_place("max_header_bytes"), "`max_header_bytes` can't be \"none\"");
             }
@@ -55,11 +59,21 @@ pub(super) fn server(root: &Table<'_>) -> Resolved {
         header_timeout: raw.header_timeout.unwrap_or(Duration::from_secs(10)),
         idle_timeout: raw.idle_timeout.unwrap_or(Duration::from_secs(75)),
         drain_timeout: raw.drain_timeout.unwrap_or(Duration::from_secs(30)),
-        max_connections: raw.max_connections.unwrap_or(10_000) as usize,
+        max_connections: raw.max_connections.unwrap_or(MAX_CONNECTIONS) as usize,
         max_connections_per_peer: raw.max_connections_per_peer.map(|n| if n == 0 { usize::MAX } else { n as usize }),
         max_header_bytes,
     });
     Resolved { spec, open }
+}
+
+/// One peer never comes to a limit that all of them together stay below.
+fn warn_of_useless_limit(t: &Table<'_>, raw: &RawServer) {
+    let all = raw.max_connections.unwrap_or(MAX_CONNECTIONS);
+    if raw.max_connections_per_peer.is_some_and(|one| one > all) {
+        let what = format!("`max_connections_per_peer` is more than `max_connections`, {all}: it limits nobody");
+        let note = Note::warning(&t.key_place("max_connections_per_peer"), what);
+        t.context.report(note.hint("give a smaller number, or 0 for no limit"));
+    }
 }
 
 /// `Host` values: `name` or `name:port`, in lower case.

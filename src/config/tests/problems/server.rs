@@ -34,6 +34,20 @@ allowed_origins = ["null", "https://a.com/"]
 }
 
 #[test]
+fn a_file_without_routes_and_a_limit_that_limits_nobody_are_warned_of() {
+    let expected = "1:1 there are no routes: every request will be answered 404 (give it [[routes]] with prefix, upstream and \
+                    credential)";
+    assert_eq!(good("").1, [expected]);
+    let limits = |text: &str| good(&format!("[server]\n{text}\n{BASE}")).1;
+    let expected = "2:1 `max_connections_per_peer` is more than `max_connections`, 10000: it limits nobody (give a smaller \
+                    number, or 0 for no limit)";
+    assert_eq!(limits("max_connections_per_peer = 20000"), [expected]);
+    for fine in ["max_connections_per_peer = 10000", "max_connections_per_peer = 0\nmax_connections = 5"] {
+        assert!(limits(fine).is_empty(), "{fine}");
+    }
+}
+
+#[test]
 fn an_address_to_listen_on_is_an_ip_address_and_a_port() {
     let found = bad_with(
         r#"[server]
