@@ -128,8 +128,9 @@ fn check_prints_warnings_beside_its_summary() {
     dir.write("proxy.toml", unused);
     let text = dir.run(&["check"], &IPXO);
     assert_eq!(text.code(), Some(0));
-    assert!(text.err().starts_with("warning: no route uses credential `a`\n"), "{}", text.err());
-    assert!(text.out().starts_with("proxy.toml is fine: 0 routes, 1 credential, 1 warning\n"), "{}", text.out());
+    assert!(text.err().starts_with("warning: there are no routes"), "{}", text.err());
+    assert!(text.err().contains("\nwarning: no route uses credential `a`\n"), "{}", text.err());
+    assert!(text.out().starts_with("proxy.toml is fine: 0 routes, 1 credential, 2 warnings\n"), "{}", text.out());
     let answer = dir.run(&["check", "--format", "json"], &IPXO).json();
     assert_eq!((&answer["ok"], &answer["warnings"][0]["line"]), (&true.into(), &1.into()));
     assert_eq!(answer["credentials"][0]["token_url"], "https://hydra.ipxo.com/oauth2/token");
