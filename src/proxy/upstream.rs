@@ -30,6 +30,8 @@ use crate::{
 
 /// How many idle connections one core keeps to one origin.
 const MAX_IDLE: usize = 256;
+/// So much longer than a connection is waited for by those who wait for another's.
+const LATER: Duration = Duration::from_millis(50);
 /// How long one may lie idle. Upstreams commonly close after 60 s; those that close earlier are noticed.
 const IDLE_TTL: Duration = Duration::from_secs(55);
 /// Time in which a request may be on its way while the upstream closes.
@@ -206,7 +208,8 @@ impl Pool {
     async fn share(&self, route: &Route, origin: &Origin, offer: Offer, fresh: bool) -> Result<Lent, ProxyError> {
         let limit = route.spec.connect_timeout;
         let sharing = self.share_in_turn(route, origin, offer, fresh);
-        tokio::time::timeout(limit, sharing).await.unwrap_or_else(|_| {
+        // Whoever connects itself knows better what it waited for.
+        tokio::time::timeout(limit + LATER, sharing).await.unwrap_or_else(|_| {
             let text = format!("no connection to {} within {limit:?}; the request was not sent", origin.upstream);
             Err(ProxyError::new(Code::UpstreamTimeout, text))
         })
