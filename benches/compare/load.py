@@ -70,9 +70,11 @@ def multiplexed(stage, proxy, seconds, connections):
 def download(stage, proxy, times, route="tls", how="plain"):
     """100 MB responses, one after the other; the cost is CPU microseconds per MB."""
     url = proxy.url(route, "/v1/big", how)
-    version = ["--http2-prior-knowledge"] if how == "h2" else []
+    if how == "h2":
+        # curl 7.88 loses its way on a connection of prior knowledge that it uses again: one connection for each.
+        return bodies(stage, proxy, times, ["--http2-prior-knowledge", "-o", "/dev/null", url], runs=times)
     sinks = [argument for _ in range(times) for argument in ("-o", "/dev/null", url)]
-    return bodies(stage, proxy, times, [*version, *sinks])
+    return bodies(stage, proxy, times, sinks)
 
 
 def upload(stage, proxy, times):
@@ -82,9 +84,10 @@ def upload(stage, proxy, times):
     return bodies(stage, proxy, times, ["-H", "Expect:", *sources])
 
 
-def bodies(stage, proxy, times, transfers):
+def bodies(stage, proxy, times, transfers, runs=1):
     before = proxy.server.cpu_seconds()
-    done = run(stage, [program("curl"), "-sS", "-w", "%{http_code} %{time_total}\n", *transfers], 60 + 10 * times)
+    curl = [program("curl"), "-sS", "-w", "%{http_code} %{time_total}\n", *transfers]
+    done = "".join(run(stage, curl, 60 + 10 * times) for _ in range(runs))
     cpu = proxy.server.cpu_seconds() - before
     answers = [line.split() for line in done.splitlines()]
     if len(answers) != times or any(status not in ("200", "201", "204") for status, _ in answers):

@@ -99,7 +99,12 @@ impl Frames {
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).expect("taken");
+        self.try_send(bytes).expect("taken");
+    }
+
+    /// Sends to a proxy that may have closed.
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.stream.write_all(bytes.as_ref())
     }
 
     /// The head of a request, as a block.
