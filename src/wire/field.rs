@@ -132,6 +132,21 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Whether HTTP/2 has no place for it (RFC 9113 section 8.2.2).
+    pub const fn is_of_h1(self) -> bool {
+        matches!(
+            self,
+            Self::Connection
+                | Self::Http2Settings
+                | Self::KeepAlive
+                | Self::ProxyConnection
+                | Self::TransferEncoding
+                | Self::Upgrade
+        )
+    }
+}
+
 /// Where a name of this length, and with these letters at three places, would stand among the known ones. The weights are such
 /// that no two of them meet, which the compiler checks; a new name may need others.
 const fn slot(name: &[u8]) -> Option<usize> {

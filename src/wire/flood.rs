@@ -9,10 +9,13 @@
 
 use std::time::{Duration, Instant};
 
-/// Length of a frame header.
-const HEADER: usize = 9;
+use super::h2::frame::{
+    self, HEADER,
+    kind::{CONTINUATION, DATA, GOAWAY, HEADERS, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE},
+};
+
 /// What stands before the first frame that a client sends.
-const PREFACE: usize = 24;
+const PREFACE: usize = frame::PREFACE.len();
 /// So many may come at once ...
 const BURST: u32 = 1000;
 /// ... and one more in each of these.
@@ -26,13 +29,6 @@ const KEPT: u32 = 100_000;
 /// DATA of fewer bytes, if we send it, earns nothing: the peer may have opened its window byte by byte. It is the length of an empty
 /// message of gRPC. A peer that opens a window by as much each time it is used up costs a sixteenth of a request in each round trip (measured).
 const SHORTEST: u32 = 5;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
 
 /// Finds the frame headers in what passes.
 #[derive(Debug, Default)]
@@ -139,7 +135,7 @@ impl Watch {
                 true
             }
             // DATA, PUSH_PROMISE, CONTINUATION: bounded elsewhere.
-            DATA | 5 | 9 => true,
+            DATA | PUSH_PROMISE | CONTINUATION => true,
             // They may move the windows of all streams, and name ones that have ended: no data explains many of them.
             SETTINGS | RST_STREAM | GOAWAY => self.take(now),
             _ if self.earned > 0 => {

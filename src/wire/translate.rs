@@ -7,7 +7,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 
-use super::{Kind, ResponseHead, fields, head};
+use super::{ResponseHead, fields, head};
 
 /// What stands in for the upgrade of an HTTP/1.1 WebSocket in the extended CONNECT of RFC 8441.
 const WEBSOCKET: &[u8] = b"connection: upgrade\r\nupgrade: websocket\r\n";
@@ -99,19 +99,6 @@ pub fn trailers_to_h1(out: &mut Vec<u8>, trailers: &HeaderMap) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Whether HTTP/2 has no place for a field of HTTP/1.1 (RFC 9113 section 8.2.2).
-const fn is_of_h1(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::Connection
-            | Kind::Http2Settings
-            | Kind::KeepAlive
-            | Kind::ProxyConnection
-            | Kind::TransferEncoding
-            | Kind::Upgrade
-    )
-}
-
 fn field(headers: &mut HeaderMap, name: &[u8], value: &[u8]) -> Result<(), TranslateError> {
     let name = HeaderName::from_bytes(name).map_err(|_| TranslateError::Field)?;
     let value = HeaderValue::from_bytes(value).map_err(|_| TranslateError::Field)?;
@@ -126,7 +113,7 @@ pub fn response_to_h2(bytes: &[u8]) -> Result<Response<()>, TranslateError> {
     *response.status_mut() = StatusCode::from_u16(head.status).map_err(|_| TranslateError::Field)?;
     let headers = response.headers_mut();
     headers.reserve(head.fields.len());
-    for of in head.fields.iter().filter(|of| !is_of_h1(of.kind)) {
+    for of in head.fields.iter().filter(|of| !of.kind.is_of_h1()) {
         field(headers, of.name(bytes), of.value(bytes))?;
     }
     Ok(response)

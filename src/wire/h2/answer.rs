@@ -5,6 +5,7 @@ use http::StatusCode;
 
 use super::frame::Wrong;
 use crate::wire::{
+    Kind,
     field::{is_token, is_value},
     number,
 };
@@ -63,11 +64,11 @@ impl<'a> Told<'a> {
                 "a header field of its answer holds control characters, or white space around it",
             ));
         }
-        match name {
-            b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" => {
+        match Kind::of(name) {
+            kind if kind.is_of_h1() => {
                 return Err(Wrong::protocol("its answer has a header field that HTTP/2 forbids"));
             }
-            b"content-length" => {
+            Kind::ContentLength => {
                 // The stream is held to it, for the caller is told it: there is one reading or none.
                 let length = content_length(value).filter(|length| self.length.is_none_or(|told| told == *length));
                 self.length = Some(length.ok_or(Wrong::protocol("its answer tells no one length"))?);

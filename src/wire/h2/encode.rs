@@ -9,6 +9,7 @@ use super::{
     frame::{Head, flag, kind},
     table,
 };
+use crate::wire::Kind;
 
 /// A representation without indexing (section 6.2.2), and one that nobody may index (section 6.2.3).
 const PLAIN: u8 = 0;
@@ -51,20 +52,6 @@ fn field(out: &mut Vec<u8>, first: u8, name: &[u8], value: &[u8]) {
         string(out, name);
     }
     string(out, value);
-}
-
-/// Whether HTTP/2 has no place for a field of HTTP/1.1 (RFC 9113 section 8.2.2), or another one (`:authority`).
-fn is_of_h1(name: &[u8]) -> bool {
-    matches!(
-        name,
-        b"host"
-            | b"connection"
-            | b"http2-settings"
-            | b"keep-alive"
-            | b"proxy-connection"
-            | b"transfer-encoding"
-            | b"upgrade"
-    )
 }
 
 /// The lines of a head or a trailer section up to its empty line: names and values. The lines were written by us.
@@ -110,7 +97,9 @@ pub fn request(out: &mut Vec<u8>, head: &[u8], scheme: &str, first: bool) -> Res
     while let Some((name, value)) = rest.next() {
         lower.clear();
         lower.extend(name.iter().map(u8::to_ascii_lowercase));
-        if !is_of_h1(&lower) {
+        // `:authority` has said the host.
+        let kind = Kind::of(name);
+        if kind != Kind::Host && !kind.is_of_h1() {
             let holds_token = rest.peek().is_none();
             field(out, if holds_token { NEVER } else { PLAIN }, &lower, value);
         }

@@ -104,8 +104,13 @@ impl Session {
         }
         let data = frame::unpadded(Head { flags: head.flags & flag::PADDED, ..head }, payload)?;
         let padding = whole - data.len() as u32;
-        let is_open = self.stream(head.stream).is_some_and(|stream| stream.is_open());
-        if !is_open || data.is_empty() && !head.has(flag::END_STREAM) {
+        let at = self.streams.binary_search_by_key(&head.stream, |stream| stream.id);
+        let stream = at.ok().map(|at| &mut self.streams[at]);
+        if stream.as_ref().is_some_and(|stream| stream.has_ended()) {
+            return Err(Wrong { code: Code::STREAM_CLOSED, why: "its answer goes on after its end" });
+        }
+        let stream = stream.filter(|stream| stream.is_open());
+        if stream.is_none() || data.is_empty() && !head.has(flag::END_STREAM) {
             self.empty += 1;
         } else if !data.is_empty() {
             self.empty = 0;
@@ -113,10 +118,7 @@ impl Session {
         if self.empty > MOST_EMPTY {
             return Err(Wrong { code: Code::ENHANCE_YOUR_CALM, why: "a flood of frames that nobody needs" });
         }
-        if self.stream(head.stream).is_some_and(|stream| stream.has_ended()) {
-            return Err(Wrong { code: Code::STREAM_CLOSED, why: "its answer goes on after its end" });
-        }
-        let Some(stream) = self.stream(head.stream).filter(|stream| stream.is_open()) else {
+        let Some(stream) = stream else {
             // Nobody wants it any more.
             self.reopen(whole);
             return Ok(());
